@@ -1,0 +1,6 @@
+"""The run file and how it is read."""
+
+from dpmlm.config.loading import load_config, parse_overrides
+from dpmlm.config.run import LedgerConfig, RunConfig, claim_fields
+
+__all__ = ["LedgerConfig", "RunConfig", "claim_fields", "load_config", "parse_overrides"]

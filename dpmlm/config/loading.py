@@ -1,0 +1,140 @@
+"""From a YAML file and `--set` overrides to a `RunConfig`, with errors a person can act on."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dpmlm.config.run import RunConfig
+from dpmlm.errors import UserError
+
+
+def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a run file; `overrides` maps dotted keys to values and wins over the file.
+
+    Paths in the file are relative to the file, paths in overrides to the current folder.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown key (with the nearest known one), or a
+            value out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"run file {path}",
+            "there is no such file",
+            "`dpmlm init FOLDER` writes one to start from",
+        )
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise UserError(
+            f"run file {path}{line}", "this is not valid YAML", "mend the line and run again"
+        ) from None
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"run file {path}", "a run file is a mapping of sections", "see `dpmlm init --help`"
+        )
+    for key, value in (overrides or {}).items():
+        _put(tree, key, value)
+    config = _validate(tree, path)
+    return _resolve(config, path.parent.resolve(), frozenset(overrides or ()))
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """`["privacy.epsilon=4"]` as a mapping; values are read as YAML."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(
+                f"--set {setting}", "a setting is key=value", "for example --set privacy.epsilon=4"
+            )
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}", "the value is not valid YAML", "quote it") from None
+    return parsed
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, leaf = dotted.split(".")
+    for section in sections:
+        below = tree.get(section)
+        if not isinstance(below, dict):
+            below = tree[section] = {}
+        tree = below
+    tree[leaf] = value
+
+
+def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "run file"
+        if first["type"] == "extra_forbidden":
+            raise _unknown_key(where, path) from None
+        given = first.get("input")
+        shown = f" = {given!r}" if isinstance(given, str | int | float | bool) else ""
+        rule = first["msg"].removeprefix("Value error, ")
+        rule = rule[0].lower() + rule[1:]
+        raise UserError(
+            f"{path}: {where}{shown}", rule, "change that field and run again"
+        ) from None
+
+
+def _unknown_key(where: str, path: Path) -> UserError:
+    known = sorted(_known_keys(RunConfig))
+    leaf = where.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(where, known, n=1, cutoff=0.6) or [
+        key
+        for key in known
+        if difflib.SequenceMatcher(None, leaf, key.rsplit(".", 1)[-1]).ratio() > 0.7
+    ]
+    hint = f"did you mean {near[0]}?" if near else "`dpmlm plan --help` lists the fields"
+    return UserError(f"{path}: {where}", "there is no such key in a run file", hint)
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = prefix + (field.alias or name)
+        yield key
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _known_keys(kind, key + ".")
+
+
+def _resolve(config: RunConfig, base: Path, overridden: frozenset[str]) -> RunConfig:
+    """Make every path absolute: against the run file, or the current folder if overridden."""
+
+    def visit(section: BaseModel, prefix: str) -> BaseModel:
+        changed: dict[str, Any] = {}
+        for name, field in type(section).model_fields.items():
+            key = prefix + (field.alias or name)
+            root = Path.cwd() if key in overridden else base
+            value = getattr(section, name)
+            if isinstance(value, BaseModel):
+                changed[name] = visit(value, key + ".")
+            elif isinstance(value, Path):
+                changed[name] = root / value
+            elif isinstance(value, list) and value and isinstance(value[0], Path):
+                changed[name] = [root / item for item in value]
+            elif key in _NAME_OR_PATH and isinstance(value, str) and (root / value).exists():
+                changed[name] = str(root / value)
+        return section.model_copy(update=changed)
+
+    resolved = visit(config, "")
+    assert isinstance(resolved, RunConfig)
+    return resolved
+
+
+_NAME_OR_PATH = frozenset(
+    {"tokens.vocabulary", "model.from", "scrub.policy", "release.policy", "audit.reference"}
+)
+"""Fields that hold a name, or a path if one is there."""

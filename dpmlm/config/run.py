@@ -1,0 +1,301 @@
+"""The run file: every field, its unit, its range, and whether it changes the claim.
+
+Fields marked with `speed()` change how fast a run goes and nothing else: they are left out of
+the digest that ties a workspace to its run.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SPEED = "speed"
+
+
+def speed(default: Any, **limits: Any) -> Any:
+    """A field that changes speed alone."""
+    return Field(default, json_schema_extra={SPEED: True}, **limits)
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+class KeysConfig(Section):
+    """Key files; `dpmlm keys new` writes them."""
+
+    identity: Path
+    """Private identity of the trainer: opens and seals the workspace. Mode 0600."""
+    signing: Path
+    """Ed25519 key that signs the bundle's manifest. Mode 0600."""
+    scrub: Path
+    """32-byte secret behind pseudonyms, unit ids, splits and masks. Mode 0600."""
+
+
+class CapConfig(Section):
+    """The most that all runs on one corpus may spend together."""
+
+    epsilon: float = Field(gt=0)
+    """Cap on epsilon; inf registers a corpus on which nothing is promised."""
+    delta: float = Field(gt=0, lt=1)
+    """Cap on delta."""
+
+
+class LedgerConfig(Section):
+    """The append-only record of what was spent on this corpus."""
+
+    path: Path
+    """JSON-lines file; keep it beside the corpus, not in the workspace."""
+    cap: CapConfig
+    """Checked against the registration: a run file cannot raise it."""
+
+
+class CorpusConfig(Section):
+    """Where text comes from and which fields carry it."""
+
+    path: Path
+    """A .jsonl, .csv, .parquet or .txt file, or a folder of those."""
+    text: str = "text"
+    """Field with the text."""
+    id: str | None = None
+    """Field with a unique id; null numbers the rows."""
+    person: str | None = None
+    """Field that names the person a document belongs to; needed for unit person."""
+
+
+class SplitConfig(Section):
+    """Held-out units, chosen by keyed hash of the unit."""
+
+    validation: float = Field(0.05, ge=0, le=0.5)
+    """Share of the units kept out of training."""
+
+
+class ScrubConfig(Section):
+    """What is removed from the text."""
+
+    policy: str = "default"
+    """Name of a shipped policy or path of a YAML file."""
+    processes: int | None = speed(None, ge=1)
+    """Worker processes; null takes one a core."""
+
+
+class NearConfig(Section):
+    """Near-duplicates by MinHash, every pair verified by exact Jaccard."""
+
+    threshold: float = Field(0.8, ge=0.5, le=1)
+    """Jaccard similarity of word 5-shingles from which two texts are duplicates."""
+
+
+class DedupConfig(Section):
+    """What is removed as said twice. With `near: null` the claim keeps the source corpus."""
+
+    near: NearConfig | None = NearConfig(threshold=0.8)
+    """null removes exact duplicates only, in the form that keeps the source corpus' claim."""
+
+
+class PublicCorpusConfig(Section):
+    """Public text: declared as such by whoever writes the run file."""
+
+    corpus: Path
+    """A file or folder as in `corpus.path`."""
+    text: str = "text"
+    """Field with the text."""
+
+
+class VocabularyConfig(PublicCorpusConfig):
+    """A WordPiece vocabulary trained on public text."""
+
+    size: int = Field(8000, ge=64, le=200_000)
+    """Entries, special tokens included."""
+    unused: int = Field(0, ge=0)
+    """Extra entries that stand for nothing yet."""
+
+
+class TokensConfig(Section):
+    """How text becomes tokens."""
+
+    vocabulary: str | None = None
+    """vocab.txt, tokenizer.json, a folder, or a hub name."""
+    train: VocabularyConfig | None = None
+    """Train a vocabulary on public text instead."""
+    window: int = Field(128, ge=8, le=8192)
+    """Tokens a row, special tokens included."""
+    stride: int = Field(128, ge=1)
+    """Windows start at multiples of this many tokens."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.vocabulary is None) == (self.train is None):
+            raise ValueError("name exactly one of tokens.vocabulary and tokens.train")
+        return self
+
+
+class ModelConfig(Section):
+    """Which model is trained."""
+
+    size: Literal["tiny", "mini", "small"] | None = None
+    """A new BERT: tiny 2 layers of 128, mini 4 of 256, small 4 of 512."""
+    from_: str | None = Field(None, alias="from")
+    """A folder or hub name to continue from; its text counts as public."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.size is None) == (self.from_ is None):
+            raise ValueError("name exactly one of model.size and model.from")
+        return self
+
+
+class MaskingConfig(Section):
+    """What the model has to guess."""
+
+    strategy: Literal["token", "whole_word"] = "whole_word"
+    """Whether pieces or whole words are chosen."""
+    ratio: float = Field(0.15, gt=0, lt=0.9)
+    """Share of the tokens of a row that are chosen."""
+    mask_fraction: float = Field(0.8, ge=0, le=1)
+    """Of those, the share replaced by the mask token."""
+    random_fraction: float = Field(0.1, ge=0, le=1)
+    """Of those, the share replaced by a random token; the rest stays."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.mask_fraction + self.random_fraction > 1 + 1e-9:
+            raise ValueError("mask_fraction and random_fraction add up to more than 1")
+        return self
+
+
+class PrivacyConfig(Section):
+    """The claim. Every field is a public constant, fixed before the first batch."""
+
+    unit: Literal["document", "person"] = "document"
+    """What is added or removed between neighbouring corpora."""
+    epsilon: float = Field(gt=0)
+    """inf trains without privacy and says so."""
+    delta: float = Field(gt=0, lt=1)
+    """Below 1/units."""
+    units: int = Field(ge=1)
+    """Declared upper bound on units, canaries included; sets the sampling rate."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Clipping bound C of a unit's gradient."""
+    accountant: Literal["prv", "pld", "rdp"] = "prv"
+    """Which accountant calibrates the noise; the others are printed beside it."""
+
+
+class TrainingConfig(Section):
+    """How the model is trained."""
+
+    steps: int = Field(ge=1)
+    """Noisy steps."""
+    expected_batch_size: int = Field(ge=1)
+    """Expected units a step; the realised number varies by Poisson sampling."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps over which the rate rises linearly; then it falls linearly to zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Of AdamW; biases and norms are exempt."""
+    precision: Literal["float32"] = "float32"
+    """Type of the forward and backward pass."""
+    checkpoint_minutes: float = speed(30.0, ge=0)
+    """Time between checkpoints; one is always written at the end and on SIGTERM."""
+    physical_batch_size: int = speed(64, ge=1)
+    """Rows that go through the model at once."""
+
+
+class AuditConfig(Section):
+    """How the model is attacked before release."""
+
+    canaries: int = Field(1000, ge=0)
+    """Planted secrets; each is included by a fair coin."""
+    copies: int = Field(1, ge=1)
+    """Units an included secret is inserted in; the claim covers 1."""
+    control: PublicCorpusConfig | None = None
+    """Public text for the non-private control; without one the audits show no power."""
+    reference: str | None = None
+    """A public masked LM to compare with; null takes the control."""
+    verbatim_spans: int = Field(300, ge=0)
+    """Training spans tried for verbatim extraction, and as many held-out twins."""
+    beta: float = Field(0.05, gt=0, lt=0.5)
+    """False-alarm probability shared by all gating tests."""
+
+
+class ReleaseConfig(Section):
+    """Who may open the result, and under which policy."""
+
+    policy: str = "internal"
+    """Name of a shipped policy or path of a YAML file."""
+    recipients: list[Path] = Field(min_length=1)
+    """Public keys of the consumers; they get the model's key on PASS only."""
+    auditors: list[Path] = []
+    """Public keys that may always open the model, the evidence and the full report."""
+
+
+class RunConfig(Section):
+    """One run, from corpus to release."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run in the ledger and the report."""
+    workspace: Path
+    """Folder of sealed stages; one run each."""
+    seed: int = 0
+    """Everything but noise and sampling secrets."""
+    keys: KeysConfig
+    ledger: LedgerConfig
+    corpus: CorpusConfig
+    split: SplitConfig = SplitConfig(validation=0.05)
+    scrub: ScrubConfig = ScrubConfig()
+    dedup: DedupConfig = DedupConfig()
+    tokens: TokensConfig
+    model: ModelConfig
+    masking: MaskingConfig = MaskingConfig()
+    privacy: PrivacyConfig
+    training: TrainingConfig
+    audit: AuditConfig = AuditConfig()
+    release: ReleaseConfig
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.privacy.unit == "person" and self.corpus.person is None:
+            raise ValueError("privacy.unit person needs corpus.person, the field that names them")
+        if self.training.expected_batch_size > self.privacy.units:
+            raise ValueError(
+                "training.expected_batch_size is larger than privacy.units: "
+                "the sampling rate would exceed 1"
+            )
+        if math.isfinite(self.privacy.epsilon) and not math.isfinite(self.privacy.max_grad_norm):
+            raise ValueError("a finite privacy.epsilon needs a finite privacy.max_grad_norm")
+        return self
+
+    @property
+    def private(self) -> bool:
+        """Whether the run promises anything."""
+        return math.isfinite(self.privacy.epsilon)
+
+
+def claim_fields(section: BaseModel) -> dict[str, Any]:
+    """The section as JSON values without the fields that change speed alone."""
+    kept: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get(SPEED):
+            continue
+        value = getattr(section, name)
+        kept[field.alias or name] = _plain(value)
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return claim_fields(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

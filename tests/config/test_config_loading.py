@@ -1,0 +1,149 @@
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpmlm.config import claim_fields, load_config, parse_overrides
+from dpmlm.errors import UserError
+
+RUN = {
+    "name": "clinic",
+    "workspace": "work",
+    "keys": {"identity": "keys/t.key", "signing": "keys/s.key", "scrub": "keys/p.key"},
+    "ledger": {"path": "ledger.jsonl", "cap": {"epsilon": 16, "delta": "1e-5"}},
+    "corpus": {"path": "notes.jsonl", "person": "author"},
+    "tokens": {"vocabulary": "vocab.txt"},
+    "model": {"size": "tiny"},
+    "privacy": {"unit": "person", "epsilon": 8, "delta": 1e-6, "units": 6500},
+    "training": {"steps": 150, "expected_batch_size": 256},
+    "release": {"recipients": ["keys/c.pub"]},
+}
+
+
+def write(folder: Path, **changes) -> Path:
+    tree = yaml.safe_load(yaml.safe_dump(RUN))
+    for dotted, value in changes.items():
+        *sections, leaf = dotted.split("__")
+        below = tree
+        for section in sections:
+            below = below.setdefault(section, {})
+        below[leaf] = value
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_numbers_of_every_yaml_spelling(tmp_path):
+    config = load_config(write(tmp_path, privacy__epsilon="inf", privacy__max_grad_norm=math.inf))
+    assert math.isinf(config.privacy.epsilon)
+    assert config.ledger.cap.delta == 1e-5
+
+
+def test_paths_in_the_file_are_relative_to_it_and_overrides_to_the_current_folder(
+    tmp_path, monkeypatch
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = write(tmp_path)
+    assert load_config(path).corpus.path == tmp_path / "notes.jsonl"
+    assert load_config(path, {"corpus.path": "x.jsonl"}).corpus.path == here / "x.jsonl"
+    assert load_config(path).release.recipients == [tmp_path / "keys/c.pub"]
+
+
+def test_a_vocabulary_is_a_path_only_where_one_is(tmp_path):
+    assert load_config(write(tmp_path)).tokens.vocabulary == "vocab.txt"
+    (tmp_path / "vocab.txt").touch()
+    assert load_config(write(tmp_path)).tokens.vocabulary == str(tmp_path / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("change", "near"),
+    [
+        ({"privacy__epsilonn": 8}, "did you mean privacy.epsilon?"),
+        ({"trainig": {}}, "did you mean training?"),
+        ({"training__stepz": 3}, "did you mean training.steps?"),
+        ({"zzzz": 1}, "lists the fields"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path, change, near):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, **change))
+    assert "no such key" in caught.value.rule
+    assert near in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"privacy__epsilon": -1}, "greater than 0"),
+        ({"privacy__delta": 2}, "less than 1"),
+        ({"privacy__epsilon": "lots"}, "valid number"),
+        ({"corpus__person": None}, "needs corpus.person"),
+        ({"training__expected_batch_size": 7000}, "sampling rate would exceed 1"),
+        ({"privacy__max_grad_norm": "inf"}, "finite"),
+        ({"tokens__vocabulary": None}, "exactly one of tokens.vocabulary"),
+        ({"model__from": "x"}, "exactly one of model.size"),
+        ({"release__recipients": []}, "at least 1"),
+        ({"name": "../up"}, "match pattern"),
+        ({"masking": {"mask_fraction": 0.9, "random_fraction": 0.2}}, "more than 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_rule(tmp_path, change, rule):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, **change))
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a list", "\xff"])
+def test_a_file_that_is_no_run_file(tmp_path, content):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError):
+        load_config(path)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="dpmlm init"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_are_yaml(tmp_path):
+    given = parse_overrides(["privacy.epsilon=4", "dedup.near=null", "name=x"])
+    assert given == {"privacy.epsilon": 4, "dedup.near": None, "name": "x"}
+    config = load_config(write(tmp_path), given)
+    assert config.privacy.epsilon == 4
+    assert config.dedup.near is None
+
+
+@pytest.mark.parametrize("setting", ["privacy.epsilon", "=4", "a=["])
+def test_a_malformed_override_is_refused(setting):
+    with pytest.raises(UserError, match="--set"):
+        parse_overrides([setting])
+
+
+def test_speed_alone_does_not_enter_the_claim(tmp_path):
+    before = claim_fields(load_config(write(tmp_path)))
+    faster = {"training__physical_batch_size": 8, "training__checkpoint_minutes": 1}
+    assert claim_fields(load_config(write(tmp_path, **faster))) == before
+    other = claim_fields(load_config(write(tmp_path, training__learning_rate=1)))
+    assert other != before
+
+
+def test_every_field_is_documented():
+    from pydantic import BaseModel
+
+    from dpmlm.config.run import RunConfig
+
+    def fields(model: type[BaseModel]):
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                assert kind.__doc__, kind
+                yield from fields(kind)
+            else:
+                yield f"{model.__name__}.{name}", field.description
+
+    bare = [name for name, text in fields(RunConfig) if not text]
+    assert not bare
