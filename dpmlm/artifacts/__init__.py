@@ -1,0 +1,101 @@
+"""Sealed artifacts: what the rest of the package reads and writes is encrypted, whole and checked.
+
+Reading order: `chunks` (the encryption format), `identities` and `recipients` (who can open),
+`sealed` (one file), `folder` (a stage's artifact), `keys` (key files), `dsse` (signatures),
+`tensors` and `models` (a model in a folder, without a plaintext file on the way).
+
+Importing this package does not import torch; `save_model`, `load_model` and `model_digest` do.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from dpmlm.artifacts.atomic import atomic_write
+from dpmlm.artifacts.chunks import SealedReader, SealedWriter, decrypt_bytes, encrypt_bytes
+from dpmlm.artifacts.folder import SealedFolder
+from dpmlm.artifacts.identities import CLASSICAL, HYBRID, Identity, Recipient, new_identity
+from dpmlm.artifacts.keys import (
+    create_keys,
+    load_identity,
+    load_recipient,
+    load_secret_key,
+    load_signing_key,
+    load_trusted_keys,
+    load_verify_key,
+    new_secret_key,
+    save_identity,
+    save_recipient,
+    save_secret_key,
+    save_signing_key,
+    save_verify_key,
+)
+from dpmlm.artifacts.recipients import MAX_RECIPIENTS
+from dpmlm.artifacts.sealed import open_sealed, seal
+from dpmlm.artifacts.signing import SigningKey, VerifyKey, new_signing_key
+from dpmlm.canonical import canonical_json, digest
+from dpmlm.errors import IntegrityError, UserError
+
+if TYPE_CHECKING:
+    from dpmlm.artifacts.dsse import open_envelope, sign_envelope
+    from dpmlm.artifacts.models import load_model, model_digest, save_model
+    from dpmlm.artifacts.tensors import SealedTensors
+
+_LAZY = {
+    "SealedTensors": "tensors",
+    "load_model": "models",
+    "model_digest": "models",
+    "open_envelope": "dsse",
+    "save_model": "models",
+    "sign_envelope": "dsse",
+}
+
+__all__ = [
+    "CLASSICAL",
+    "HYBRID",
+    "MAX_RECIPIENTS",
+    "Identity",
+    "IntegrityError",
+    "Recipient",
+    "SealedFolder",
+    "SealedReader",
+    "SealedTensors",
+    "SealedWriter",
+    "SigningKey",
+    "UserError",
+    "VerifyKey",
+    "atomic_write",
+    "canonical_json",
+    "create_keys",
+    "decrypt_bytes",
+    "digest",
+    "encrypt_bytes",
+    "load_identity",
+    "load_model",
+    "load_recipient",
+    "load_secret_key",
+    "load_signing_key",
+    "load_trusted_keys",
+    "load_verify_key",
+    "model_digest",
+    "new_identity",
+    "new_secret_key",
+    "new_signing_key",
+    "open_envelope",
+    "open_sealed",
+    "save_identity",
+    "save_model",
+    "save_recipient",
+    "save_secret_key",
+    "save_signing_key",
+    "save_verify_key",
+    "seal",
+    "sign_envelope",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch, transformers or securesystemslib when it is first asked for."""
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
