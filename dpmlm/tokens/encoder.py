@@ -1,0 +1,48 @@
+"""Text to token ids, many documents at once."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpmlm.tokens.tokenizer import fast_backend
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 256
+
+
+class Encoder:
+    """A copy of a tokenizer set up for documents: no specials added, none read from the text.
+
+    A document that contains the characters `[MASK]` or `</s>` must not produce those tokens: they
+    steer the model, and canary and mask positions rely on them.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        from tokenizers import Tokenizer
+
+        self._backend = Tokenizer.from_str(fast_backend(tokenizer).to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = True
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        size = max(vocabulary.values()) + 1
+        self.dtype = np.dtype("<u2") if size <= 1 << 16 else np.dtype("<u4")
+        """uint16 where every id fits, else uint32; little-endian."""
+        self.unknown_id: int | None = tokenizer.unk_token_id
+        """Id that stands for text the vocabulary cannot spell; None for byte-level ones."""
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Content token ids of each text, of `dtype` [N]; lone surrogates count as `?`."""
+        encoded: list[np.ndarray] = []
+        for first in range(0, len(texts), _BATCH):
+            part = [_encodable(text) for text in texts[first : first + _BATCH]]
+            rows = self._backend.encode_batch_fast(part, add_special_tokens=False)
+            encoded += [np.array(row.ids, dtype=self.dtype) for row in rows]
+        return encoded
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
