@@ -1,0 +1,76 @@
+"""A person who was found once in a document is found everywhere else in it.
+
+The rule: a name of two words or more is looked for in any case; each of its words of three
+letters or more, and each one-word name, is looked for as a word with a capital or in capitals;
+in lower case only when it stood beside another word or a title, has four letters or more and is
+no ordinary English word. A word that the document itself has more often in lower case than with a
+capital is no name there. Only sure findings are carried on, so that one doubtful guess is not
+repeated all over a document.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from dpmlm.scrub.findings import Finding
+
+RECOGNIZER = "NamePropagation"
+SURE = 0.8
+
+_HONORIFICS = """
+mr mrs ms miss dr prof professor sir madam lord lady rev fr sr jr mx hon judge capt col sgt lt
+gen md phd esq ii iii iv von van der den de la le el al bin the and of
+"""
+HONORIFICS = frozenset(_HONORIFICS.split())
+_ORDINARY_WORDS = """
+will mark bill rose grant may june april august frank jack pat art rich guy dean page young
+brown white black green gray grey king bishop knight major price rice banks brook wood woods
+hill hills field fields stone rock lake rivers bush ford chase pierce drew miles faith hope
+grace joy dawn eve summer autumn ivy daisy lily ruby pearl crystal amber baker cook carpenter
+mason miller smith taylor turner walker fisher hunter gardener cooper potter porter carter
+parker archer butler clark dyer fuller glover farmer shepherd singer long short small little
+good best love loving strong swift sharp wise noble moody sweet christian jean don sue jay gene
+ray rob nick josh penny victor earl duke marshal bond case cash church house home street place
+park cross bell ball bird fox wolf lamb drake day noon winter snow frost rain gale storm power
+powers bacon berry cherry curry chance sterling chuck norm wade lance skip buck stew barb
+patience mercy angel god jesus general doctor nurse mother father brother sister prince queen
+"""
+_ORDINARY = frozenset(_ORDINARY_WORDS.split())
+_WORD = re.compile(r"[^\W\d_][\w’'\-]*")
+
+
+def propagate(text: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Further PERSON findings in `text` for the names in `findings`; those given are left out."""
+    spelt = Counter(_WORD.findall(text))
+    any_case: set[str] = set()
+    capital: set[str] = set()
+    for finding in findings:
+        if finding.entity != "PERSON" or finding.score < SURE:
+            continue
+        every = _WORD.findall(text[finding.start : finding.end])
+        words = [word for word in every if _telling(word)]
+        if len(words) > 1:
+            any_case.add(r"\s+".join(re.escape(w) for w in words))
+        for word in words:
+            capitals = sum(spelt[form] for form in {word.title(), word.upper(), word})
+            if spelt[word.lower()] > capitals:
+                continue
+            capital.update((re.escape(word.title()), re.escape(word.upper()), re.escape(word)))
+            if len(every) > 1 and len(word) >= 4 and word.lower() not in _ORDINARY:
+                any_case.add(re.escape(word))
+    further = _find(text, any_case, re.IGNORECASE)
+    further += _find(text, {name for name in capital if name[0].isupper()}, re.NOFLAG)
+    return further
+
+
+def _telling(word: str) -> bool:
+    lower = word.lower()
+    return len(word) >= 3 and lower not in HONORIFICS and not lower.endswith(("'s", "’s"))
+
+
+def _find(text: str, names: set[str], flags: re.RegexFlag) -> list[Finding]:
+    if not names:
+        return []
+    longest_first = "|".join(sorted(names, key=lambda n: (-len(n), n)))
+    pattern = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", flags)
+    return [Finding(m.start(), m.end(), "PERSON", RECOGNIZER, SURE) for m in pattern.finditer(text)]

@@ -1,0 +1,184 @@
+"""What to look for, how sure to be, and what to put in its place: a policy file."""
+
+import difflib
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dpmlm.canonical import digest
+from dpmlm.errors import UserError
+
+MODEL_PARTS = ("first", "second")
+"""The pipelines of the shipped name finder, folders of `dpmlm/scrub/model`."""
+
+Operator = Literal["placeholder", "redact", "pseudonym", "keep"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Strict):
+    """How one kind of entity is treated."""
+
+    entity: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    """Presidio's name of the entity, such as PERSON or US_SSN."""
+    operator: Operator
+    """`placeholder`: <PERSON>; `redact`: one block sign; `pseudonym`: a keyed token; `keep`."""
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """Findings with a score below it are left alone, 0 to 1."""
+    why: str = Field(min_length=1)
+    """The reason, for whoever reviews the policy."""
+
+
+class OtherRule(_Strict):
+    """How entities without a rule of their own are treated."""
+
+    operator: Operator
+    """As in `Rule`."""
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """As in `Rule`."""
+    why: str = Field(min_length=1)
+    """The reason."""
+
+
+class Engine(_Strict):
+    """What finds the entities."""
+
+    spacy: str | None = None
+    """Name or folder of another spaCy pipeline (transformers ones too); null: the shipped one."""
+    countries: tuple[str, ...] | None = None
+    """Two-letter codes whose national recognizers run; null: all that Presidio has for English."""
+    propagate_names: bool = True
+    """Find a person who was found once everywhere else in the same document."""
+
+
+class Identifier(_Strict):
+    """A row of a legal list: which entities cover it, and what no rule here can see."""
+
+    number: int = Field(ge=1)
+    """Its place in the list."""
+    identifier: str
+    """What the law names."""
+    found_by: tuple[str, ...]
+    """Entities that cover it; empty where none does."""
+    out_of_reach: str
+    """What is not found, and who has to look after it."""
+
+
+class ScrubPolicy(_Strict):
+    """A scrub policy. Every field but the name of the policy changes what is replaced."""
+
+    name: str
+    """How reports name it."""
+    description: str
+    """What it is for, in a sentence or two."""
+    engine: Engine = Engine()
+    """What finds the entities."""
+    other: OtherRule
+    """For entities without a rule."""
+    rules: tuple[Rule, ...]
+    """One rule an entity."""
+    identifiers: tuple[Identifier, ...] = ()
+    """The legal list that the policy answers to, if any."""
+
+    @field_validator("rules")
+    @classmethod
+    def _one_rule_an_entity(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        names = [rule.entity for rule in rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"more than one rule for {', '.join(twice)}")
+        return rules
+
+    @cached_property
+    def _by_entity(self) -> dict[str, Rule]:
+        return {rule.entity: rule for rule in self.rules}
+
+    def rule_for(self, entity: str) -> Rule | OtherRule:
+        """The rule that decides over `entity`."""
+        return self._by_entity.get(entity, self.other)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that decides what is replaced: this policy and the shipped name finder."""
+        weights = {}
+        if self.engine.spacy is None:
+            model = resources.files("dpmlm.scrub") / "model"
+            for part in MODEL_PARTS:
+                weights[part] = digest((model / part / "ner" / "model").read_bytes())
+        return digest({"policy": self.model_dump(mode="json"), "weights": weights})
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether any rule makes keyed pseudonyms."""
+        rules: list[Rule | OtherRule] = [*self.rules, self.other]
+        return any(rule.operator == "pseudonym" for rule in rules)
+
+
+def load_policy(name_or_path: str | Path) -> ScrubPolicy:
+    """Read a shipped policy by name, or a file by path.
+
+    Raises UserError for an unknown name, a file that is not YAML, or an unknown or wrong field.
+    """
+    text = _read(name_or_path)
+    try:
+        data: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(
+            f"{name_or_path}{line}", "a scrub policy is a YAML file", "mend the YAML"
+        ) from None
+    try:
+        return ScrubPolicy.model_validate(data)
+    except ValidationError as error:
+        # An unknown field explains the missing one beside it, so it is told first.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{name_or_path}: {where}", first["msg"], _next_step(first["loc"])
+        ) from None
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies that come with the package."""
+    folder = resources.files("policies") / "scrub"
+    return sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def _read(name_or_path: str | Path) -> str:
+    path = Path(name_or_path)
+    shipped = resources.files("policies") / "scrub" / f"{name_or_path}.yaml"
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(str(path), "a scrub policy is UTF-8 text", "save it so") from None
+    if path.name == str(name_or_path) and shipped.is_file():
+        return shipped.read_text(encoding="utf-8")
+    raise UserError(
+        f"scrub policy {str(name_or_path)!r}",
+        "there is no shipped policy and no file of that name",
+        f"use one of {', '.join(shipped_policies())} or the path of a YAML file",
+    )
+
+
+def _next_step(where: tuple[int | str, ...]) -> str:
+    """The nearest known field of the model that the error stands in."""
+    part: dict[str, type[_Strict]] = {
+        "rules": Rule,
+        "other": OtherRule,
+        "engine": Engine,
+        "identifiers": Identifier,
+    }
+    model = part.get(str(where[0]), ScrubPolicy) if len(where) > 1 else ScrubPolicy
+    known = list(model.model_fields)
+    if where and where[-1] not in known:
+        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0)
+        return f"the nearest known field is {near[0]}"
+    return "mend its value"

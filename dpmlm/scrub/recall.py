@@ -1,0 +1,164 @@
+"""How much of what had to be found was found: recall against gold spans, as TAB measures it.
+
+A gold span counts as found when every one of its characters is replaced (Pilan et al. 2022,
+"The Text Anonymization Benchmark"). Direct and quasi identifiers are counted apart; spans marked
+NO_MASK need not be found. Intervals are Clopper and Pearson's, 95 %.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.stats import beta
+
+from dpmlm.errors import UserError
+from dpmlm.scrub.scrubber import Scrubbed, Scrubber
+
+NO_MASK = "NO_MASK"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % interval."""
+
+    hits: int
+    """How many were found."""
+    total: int
+    """Of how many, at least 0."""
+
+    @property
+    def value(self) -> float | None:
+        """The share, 0 to 1; None of nothing."""
+        return self.hits / self.total if self.total else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson 95 % bounds; (0, 1) of nothing."""
+        return clopper_pearson(self.hits, self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, share and bounds."""
+        low, high = self.interval
+        return {"found": self.hits, "of": self.total, "rate": self.value, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class RecallReport:
+    """Recall and precision of one policy on one gold set."""
+
+    policy: str
+    """Name of the policy."""
+    documents: int
+    """Gold documents."""
+    recall: Rate
+    """Of all gold spans that had to be found."""
+    by_type: Mapping[str, Rate]
+    """The same by gold type."""
+    by_identifier: Mapping[str, Rate]
+    """The same by DIRECT and QUASI, where the gold has them."""
+    by_type_and_identifier: Mapping[str, Rate]
+    """The same by "TYPE/IDENTIFIER", where the gold has them."""
+    precision: Rate
+    """Replaced stretches that share a character with a gold span of any kind."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with every rate and its bounds."""
+
+        def rates(of: Mapping[str, Rate]) -> dict[str, Any]:
+            return {name: of[name].to_json() for name in sorted(of)}
+
+        return {
+            "schema": "dpmlm.scrub.recall/1",
+            "policy": self.policy,
+            "documents": self.documents,
+            "recall": self.recall.to_json(),
+            "precision": self.precision.to_json(),
+            "by_type": rates(self.by_type),
+            "by_identifier": rates(self.by_identifier),
+            "by_type_and_identifier": rates(self.by_type_and_identifier),
+        }
+
+
+def clopper_pearson(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact binomial bounds (Clopper and Pearson 1934) from quantiles of the beta distribution."""
+    tail = (1 - confidence) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, total - hits + 1))
+    high = 1.0 if hits == total else float(beta.ppf(1 - tail, hits + 1, total - hits))
+    return low, high
+
+
+def measure_recall(
+    scrubber: Scrubber, gold: Iterable[Mapping[str, Any]], *, processes: int = 1
+) -> RecallReport:
+    """Scrub the gold texts and compare.
+
+    A row is {"id", "text", "spans": [{"start", "end", "type", "identifier"?}]}, offsets in
+    characters. Raises UserError for a row without text or spans, and for a span outside its text.
+    """
+    rows = list(_checked(gold))
+    tally = _Tally()
+    texts = [row["text"] for row in rows]
+    for row, scrubbed in zip(rows, scrubber.scrub_many(texts, processes=processes), strict=True):
+        tally.add(row, scrubbed)
+    return tally.report(scrubber.policy.name, len(rows))
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], list[int]] = {}
+
+    def _count(self, group: str, name: str, hit: bool) -> None:
+        counts = self._counts.setdefault((group, name), [0, 0])
+        counts[0] += hit
+        counts[1] += 1
+
+    def add(self, row: Mapping[str, Any], scrubbed: Scrubbed) -> None:
+        replaced = [(d.start, d.end) for d in scrubbed.decisions if d.operator != "keep"]
+        covered = bytearray(len(row["text"]))
+        for start, end in replaced:
+            covered[start:end] = b"\1" * (end - start)
+        for span in row["spans"]:
+            identifier = span.get("identifier")
+            if identifier == NO_MASK:
+                continue
+            hit = all(covered[span["start"] : span["end"]])
+            self._count("all", "", hit)
+            self._count("type", span["type"], hit)
+            if identifier:
+                self._count("identifier", identifier, hit)
+                self._count("both", f"{span['type']}/{identifier}", hit)
+        for start, end in replaced:
+            touched = any(s["start"] < end and start < s["end"] for s in row["spans"])
+            self._count("precision", "", touched)
+
+    def report(self, policy: str, documents: int) -> RecallReport:
+        def rates(group: str) -> dict[str, Rate]:
+            return {name: Rate(*c) for (kind, name), c in self._counts.items() if kind == group}
+
+        return RecallReport(
+            policy=policy,
+            documents=documents,
+            recall=rates("all").get("", Rate(0, 0)),
+            by_type=rates("type"),
+            by_identifier=rates("identifier"),
+            by_type_and_identifier=rates("both"),
+            precision=rates("precision").get("", Rate(0, 0)),
+        )
+
+
+def _checked(gold: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    rule = 'a gold row is {"id", "text", "spans": [{"start", "end", "type"}]}'
+    for number, row in enumerate(gold, 1):
+        given = f"gold row {number}"
+        spans = row.get("spans") if isinstance(row, Mapping) else None
+        if not isinstance(spans, Sequence) or not isinstance(row.get("text"), str):
+            raise UserError(given, rule, "give every row its text and its list of spans")
+        for span in spans:
+            start, end = span.get("start"), span.get("end")
+            if not isinstance(span.get("type"), str) or not isinstance(start, int):
+                raise UserError(given, rule, "give every span a start, an end and a type")
+            if not isinstance(end, int) or not 0 <= start < end <= len(row["text"]):
+                raise UserError(
+                    given, "a span lies inside its text and is not empty", "mend its offsets"
+                )
+        yield row

@@ -1,0 +1,198 @@
+"""Scrubbing texts: find, decide, replace; in one process or in several.
+
+A text's result depends on that text, the policy and the key alone, never on its neighbours: the
+blocks of one text are analysed together and no text shares a batch with another. So the result
+is the same for any number of processes, and scrubbing keeps a privacy claim on the source corpus.
+"""
+
+import functools
+import itertools
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from dpmlm.errors import UserError
+from dpmlm.scrub.blocks import cut
+from dpmlm.scrub.engine import Analyzer, check_pipeline
+from dpmlm.scrub.findings import Finding, resolve
+from dpmlm.scrub.names import propagate
+from dpmlm.scrub.operators import replacement
+from dpmlm.scrub.policy import Operator, ScrubPolicy
+
+_CHUNK = 32
+_LEAST_KEY = 16
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One replaced stretch. It holds no text, so a log of decisions gives nothing away."""
+
+    start: int
+    """First character in the original text."""
+    end: int
+    """One past the last."""
+    entity: str
+    """Presidio's name of the entity."""
+    recognizer: str
+    """Who found it."""
+    score: float
+    """How sure it was, 0 to 1."""
+    operator: Operator
+    """What was done."""
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """A scrubbed text and why it looks so."""
+
+    text: str
+    """The text after replacement."""
+    decisions: tuple[Decision, ...]
+    """What was replaced, in order; offsets are those of the original."""
+
+
+class Scrubber:
+    """Scrubs texts under one policy.
+
+    The model is loaded on first use (seconds) and workers stay until `close()`, so make one
+    scrubber and keep it. It is a context manager.
+    """
+
+    def __init__(self, policy: ScrubPolicy, *, pseudonym_key: bytes | None = None) -> None:
+        """Raises UserError when the policy makes pseudonyms and there is no key of 16 bytes, or
+        when it names a spaCy pipeline that is not there."""
+        check_pipeline(policy.engine.spacy)
+        if policy.needs_key and (pseudonym_key is None or len(pseudonym_key) < _LEAST_KEY):
+            given = "no key" if pseudonym_key is None else f"a key of {len(pseudonym_key)} bytes"
+            raise UserError(
+                f"scrub policy {policy.name}: {given}",
+                f"its pseudonyms need a secret key of at least {_LEAST_KEY} bytes",
+                "make one with `dpmlm keys new` and name it as keys.scrub in the run file",
+            )
+        self.policy = policy
+        self._key = pseudonym_key
+        self._pool: ProcessPoolExecutor | None = None
+        self._pool_size = 0
+
+    @functools.cached_property
+    def _analyzer(self) -> Analyzer:
+        return Analyzer(self.policy)
+
+    @property
+    def entities(self) -> list[str]:
+        """Everything that can be found under the policy."""
+        return self._analyzer.entities
+
+    def scrub(self, text: str) -> Scrubbed:
+        """Scrub one text."""
+        kept = resolve(self._above_threshold(self._find(text)))
+        pieces: list[str] = []
+        decisions, last = [], 0
+        for finding in kept:
+            operator = self.policy.rule_for(finding.entity).operator
+            original = text[finding.start : finding.end]
+            pieces.append(text[last : finding.start])
+            pieces.append(replacement(operator, finding.entity, original, self._key))
+            last = finding.end
+            decisions.append(Decision(**asdict(finding), operator=operator))
+        return Scrubbed("".join([*pieces, text[last:]]), tuple(decisions))
+
+    def scrub_many(self, texts: Iterable[str], *, processes: int = 1) -> Iterator[Scrubbed]:
+        """Scrub texts in order, reading them as they are needed.
+
+        `processes` above 1 starts that many workers, each of which loads the model once. A
+        handful of texts is done here: workers take longer to start than such texts to scrub.
+        """
+        chunks = _chunks(texts)
+        first = list(itertools.islice(chunks, 2))
+        if processes < 2 or (len(first) < 2 and self._pool is None):
+            for chunk in itertools.chain(first, chunks):
+                yield from map(self.scrub, chunk)
+            return
+        pool = self._workers(processes)
+        waiting: deque[Future[list[Scrubbed]]] = deque()
+        try:
+            for chunk in itertools.chain(first, chunks):
+                waiting.append(pool.submit(_scrub_chunk, chunk))
+                if len(waiting) > 3 * processes:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the workers, if any run."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _workers(self, processes: int) -> ProcessPoolExecutor:
+        if self._pool is None or self._pool_size != processes:
+            self.close()
+            self._pool_size = processes
+            self._pool = ProcessPoolExecutor(
+                processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.policy, self._key),
+            )
+        return self._pool
+
+    def _find(self, text: str) -> list[Finding]:
+        blocks = [block for block in cut(text) if not block.text.isspace()]
+        found = [
+            Finding(f.start + block.start, f.end + block.start, f.entity, f.recognizer, f.score)
+            for block, findings in zip(
+                blocks, self._analyzer.analyze([b.text for b in blocks]), strict=True
+            )
+            for f in findings
+        ]
+        if self.policy.engine.propagate_names:
+            found += propagate(text, found)
+        return [_trim(text, f) for f in found if not text[f.start : f.end].isspace()]
+
+    def _above_threshold(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        for finding in findings:
+            rule = self.policy.rule_for(finding.entity)
+            if rule.operator != "keep" and finding.score >= rule.threshold:
+                yield finding
+
+
+def _trim(text: str, finding: Finding) -> Finding:
+    """Without the blanks and line ends at its ends, which are no part of any name."""
+    value = text[finding.start : finding.end]
+    start = finding.start + len(value) - len(value.lstrip())
+    end = start + len(value.strip())
+    return Finding(start, end, finding.entity, finding.recognizer, finding.score)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+_worker: Scrubber | None = None
+
+
+def _start_worker(policy: ScrubPolicy, key: bytes | None) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+    _worker = Scrubber(policy, pseudonym_key=key)
+
+
+def _scrub_chunk(texts: list[str]) -> list[Scrubbed]:
+    assert _worker is not None
+    return [_worker.scrub(text) for text in texts]

@@ -1,0 +1,57 @@
+import hashlib
+
+import pytest
+
+from dpmlm.scrub.operators import normal_form, pseudonym, replacement
+
+KEY = bytes(range(32))
+
+
+def _naive_hmac(key: bytes, message: bytes) -> str:
+    """RFC 2104 spelt out."""
+    block = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(b ^ 0x36 for b in block) + message).digest()
+    return hashlib.sha256(bytes(b ^ 0x5C for b in block) + inner).hexdigest()
+
+
+def test_placeholder_redact_keep() -> None:
+    assert replacement("placeholder", "PERSON", "Jane Roe", None) == "<PERSON>"
+    assert replacement("redact", "PERSON", "Jane Roe", None) == "█"
+    assert replacement("keep", "PERSON", "Jane Roe", None) == "Jane Roe"
+
+
+def test_pseudonym_is_the_written_hmac() -> None:
+    message = b"dpmlm/scrub/pseudonym/1\0PERSON\0jane roe"
+    expected = "PERSON_" + _naive_hmac(KEY, message)[:8]
+    assert replacement("pseudonym", "PERSON", "Jane  ROE", KEY) == expected
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "jane roe",
+        "JANE ROE",
+        "Jane\n Roe",
+        "Ms Jane Roe",
+        "Mrs. Jane Roe",
+        "Roe, Jane",
+        "Jane Roe's",
+    ],
+)
+def test_variants_of_a_name_share_a_token(variant: str) -> None:
+    assert pseudonym(KEY, "PERSON", variant) == pseudonym(KEY, "PERSON", "Jane Roe")
+
+
+def test_types_keys_and_names_are_apart() -> None:
+    tokens = {
+        pseudonym(KEY, "PERSON", "Paris"),
+        pseudonym(KEY, "LOCATION", "Paris"),
+        pseudonym(bytes(32), "PERSON", "Paris"),
+        pseudonym(KEY, "PERSON", "Perth"),
+    }
+    assert len(tokens) == 4
+
+
+def test_a_name_of_titles_alone_keeps_its_words() -> None:
+    assert normal_form("PERSON", "Dr") == "dr"
+    assert normal_form("EMAIL_ADDRESS", " A@B.org ") == "a@b.org"

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import pytest
+
+from dpmlm.errors import UserError
+from dpmlm.scrub import Scrubber, load_policy, shipped_policies
+from dpmlm.scrub.engine import Analyzer
+
+SMALL = """
+name: small
+description: one rule
+other: {operator: keep, why: nothing else}
+rules:
+  - {entity: PERSON, operator: pseudonym, threshold: 0.5, why: names}
+"""
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "policy.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_shipped_policies_load_and_say_why() -> None:
+    assert shipped_policies() == ["default", "hipaa-safe-harbor", "pseudonyms"]
+    for name in shipped_policies():
+        policy = load_policy(name)
+        assert policy.name == name
+        assert all(rule.why for rule in policy.rules)
+
+
+def test_file_by_path_and_rule_lookup(tmp_path: Path) -> None:
+    policy = load_policy(_write(tmp_path, SMALL))
+    assert policy.rule_for("PERSON").operator == "pseudonym"
+    assert policy.rule_for("URL").operator == "keep"
+    assert policy.needs_key
+    assert not load_policy("default").needs_key
+
+
+def test_digest_follows_the_content(tmp_path: Path) -> None:
+    first = load_policy(_write(tmp_path, SMALL)).digest
+    assert load_policy(_write(tmp_path, SMALL)).digest == first
+    assert load_policy(_write(tmp_path, SMALL.replace("0.5", "0.6"))).digest != first
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            ("rules:", "rulez:"),
+            "nearest known field is rules",
+        ),
+        (("threshold: 0.5", "treshold: 0.5"), "nearest known field is threshold"),
+        (("threshold: 0.5", "threshold: 1.5"), "threshold"),
+        (("operator: pseudonym", "operator: hash"), "operator"),
+        (("entity: PERSON", "entity: person"), "entity"),
+        ((", why: names", ""), "why"),
+        (("rules:\n", "rules:\n  - {entity: PERSON, operator: keep, why: x}\n"), "PERSON"),
+        (("description: one rule", "description: [one"), "line"),
+    ],
+)
+def test_wrong_policies_are_refused(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = _write(tmp_path, SMALL.replace(*change))
+    with pytest.raises(UserError) as error:
+        load_policy(path)
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["hipaa", "no/such.yaml", "../default"])
+def test_unknown_policy_names_those_that_there_are(name: str) -> None:
+    with pytest.raises(UserError, match="hipaa-safe-harbor"):
+        load_policy(name)
+
+
+def test_pseudonyms_need_a_key() -> None:
+    policy = load_policy("pseudonyms")
+    with pytest.raises(UserError, match="no key"):
+        Scrubber(policy)
+    with pytest.raises(UserError, match="4 bytes"):
+        Scrubber(policy, pseudonym_key=b"tiny")
+    Scrubber(policy, pseudonym_key=bytes(32))
+
+
+def test_hipaa_rows_are_complete_and_their_entities_exist(analyzer: Analyzer) -> None:
+    rows = load_policy("hipaa-safe-harbor").identifiers
+    assert [row.number for row in rows] == list(range(1, 19))
+    named = {entity for row in rows for entity in row.found_by}
+    assert named <= set(analyzer.entities)
+    assert all(row.out_of_reach for row in rows)
+    assert not load_policy("hipaa-safe-harbor").needs_key
+
+
+def test_rules_of_shipped_policies_name_entities_that_exist(analyzer: Analyzer) -> None:
+    known = set(analyzer.entities) | {"QUANTITY", "MISC"}
+    for name in shipped_policies():
+        assert {rule.entity for rule in load_policy(name).rules} <= known
+
+
+def test_missing_spacy_pipeline_is_refused(tmp_path: Path) -> None:
+    text = SMALL + "engine: {spacy: en_core_no_such}\n"
+    policy = load_policy(_write(tmp_path, text))
+    with pytest.raises(UserError, match="en_core_no_such"):
+        Scrubber(policy, pseudonym_key=bytes(32))
+
+
+def test_another_spacy_pipeline_is_one_line(tmp_path: Path) -> None:
+    import spacy
+
+    nlp = spacy.blank("en")
+    ruler = nlp.add_pipe("entity_ruler", name="ner")
+    ruler.add_patterns([{"label": "PER", "pattern": "Zaphod"}])  # type: ignore[attr-defined]
+    nlp.to_disk(tmp_path / "other")
+    text = SMALL + f"engine: {{spacy: {tmp_path / 'other'}}}\n"
+    scrubber = Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32))
+    assert scrubber.scrub("we met Zaphod there").text.startswith("we met PERSON_")

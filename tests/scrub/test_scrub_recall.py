@@ -1,0 +1,94 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpmlm.errors import UserError
+from dpmlm.scrub import Scrubber, measure_recall
+from dpmlm.scrub.examples import gold_rows
+from dpmlm.scrub.recall import clopper_pearson
+
+
+def _at_least(hits: int, total: int, p: float) -> float:
+    terms = range(hits, total + 1)
+    return sum(math.comb(total, k) * p**k * (1 - p) ** (total - k) for k in terms)
+
+
+def _naive_bounds(hits: int, total: int) -> tuple[float, float]:
+    """Bisection on the binomial tails, from the definition."""
+
+    def solve(tail: Any) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if tail(middle) < 0.025 else (low, middle)
+        return low
+
+    lower = 0.0 if hits == 0 else solve(lambda p: _at_least(hits, total, p))
+    upper = 1.0 if hits == total else 1 - solve(lambda q: _at_least(total - hits, total, q))
+    return lower, upper
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 5), (5, 5), (3, 9), (49, 50), (1, 40), (0, 0)])
+def test_interval_equals_the_definition(hits: int, total: int) -> None:
+    assert clopper_pearson(hits, total) == pytest.approx(_naive_bounds(hits, total), abs=1e-9)
+
+
+TEXT = "Mr Robert Hughes, jane@example.org, lives somewhere quiet."
+
+
+def _span(value: str, kind: str, **more: str) -> dict[str, Any]:
+    start = TEXT.index(value)
+    return {"start": start, "end": start + len(value), "type": kind, **more}
+
+
+def test_a_span_counts_when_all_of_it_is_covered(scrubber: Scrubber) -> None:
+    spans = [
+        _span("Robert Hughes", "PERSON", identifier="DIRECT"),
+        _span("jane@example.org, lives", "EMAIL", identifier="QUASI"),
+        _span("quiet", "MISC", identifier="NO_MASK"),
+    ]
+    report = measure_recall(scrubber, [{"id": "1", "text": TEXT, "spans": spans}])
+    assert (report.recall.hits, report.recall.total) == (1, 2)
+    assert report.by_identifier["DIRECT"].value == 1.0
+    assert report.by_type_and_identifier["EMAIL/QUASI"].value == 0.0
+    assert "MISC" not in report.by_type
+    assert report.precision.value == 1.0
+    document = report.to_json()
+    assert document["by_type"]["PERSON"]["low"] == pytest.approx(0.025)
+    assert document["schema"] == "dpmlm.scrub.recall/1"
+
+
+def test_what_stands_alone_lowers_precision(scrubber: Scrubber) -> None:
+    report = measure_recall(scrubber, [{"id": "1", "text": TEXT, "spans": []}])
+    assert report.precision.total >= 2
+    assert report.precision.hits == 0
+    assert report.recall.value is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "abc"},
+        {"spans": []},
+        {"text": "abc", "spans": [{"start": 0, "end": 9, "type": "X"}]},
+        {"text": "abc", "spans": [{"start": 2, "end": 1, "type": "X"}]},
+        {"text": "abc", "spans": [{"start": -1, "end": 1, "type": "X"}]},
+        {"text": "abc", "spans": [{"start": 0, "end": 1}]},
+        {"text": "abc", "spans": [{"start": "0", "end": 1, "type": "X"}]},
+        "abc",
+    ],
+)
+def test_wrong_gold_is_refused_with_its_row(scrubber: Scrubber, row: Any) -> None:
+    with pytest.raises(UserError, match="gold row 2"):
+        measure_recall(scrubber, [{"text": "ok", "spans": []}, row])
+
+
+def test_shipped_model_on_unseen_judgments_and_templates(
+    scrubber: Scrubber, shared_data: Path
+) -> None:
+    tab = measure_recall(scrubber, gold_rows(shared_data, "tab", left_out=True)[:4])
+    assert tab.by_identifier["DIRECT"].value >= 0.85
+    synthetic = gold_rows(shared_data, "pii_synthetic", left_out=True)[:120]
+    assert measure_recall(scrubber, synthetic).recall.value >= 0.75

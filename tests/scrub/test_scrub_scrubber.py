@@ -1,0 +1,102 @@
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from dpmlm.scrub import Scrubber, load_policy
+from dpmlm.scrub.blocks import LIMIT
+
+NOTE = """Patient: Jane Kowalski
+MRN: 00123456
+Seen on 12 March 2021 by Dr. Robert Hughes. Kowalski's phone number is 212-555-0187,
+her mail is jane.kowalski@example.org. SSN 078-05-1121 noted. jane kowalski went home.
+"""
+SECRETS = ("Kowalski", "kowalski", "Hughes", "212-555-0187", "00123456", "12 March 2021")
+
+
+def test_a_note_is_scrubbed(scrubber: Scrubber) -> None:
+    scrubbed = scrubber.scrub(NOTE)
+    assert not any(secret in scrubbed.text for secret in SECRETS)
+    for kind in ("PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "DATE_TIME"):
+        assert f"<{kind}>" in scrubbed.text
+    assert "went home" in scrubbed.text
+
+
+def test_decisions_rebuild_the_text_and_hold_none_of_it(scrubber: Scrubber) -> None:
+    scrubbed = scrubber.scrub(NOTE)
+    rebuilt, last = "", 0
+    for decision in scrubbed.decisions:
+        assert decision.start >= last
+        rebuilt += NOTE[last : decision.start] + f"<{decision.entity}>"
+        last = decision.end
+    assert rebuilt + NOTE[last:] == scrubbed.text
+    log = json.dumps([dataclasses.asdict(d) for d in scrubbed.decisions])
+    assert not any(secret in log for secret in SECRETS)
+
+
+@pytest.mark.parametrize("text", ["", " \n\n ", "\ufeff", "\x00", "🙂" * 5, "a" * (3 * LIMIT)])
+def test_odd_texts_pass(scrubber: Scrubber, text: str) -> None:
+    assert scrubber.scrub(text).text == text or "<" in scrubber.scrub(text).text
+
+
+def test_offsets_are_put_back_in_long_texts(scrubber: Scrubber) -> None:
+    filler = "the knee is stable and there is no effusion.\n\n"
+    long = filler * 100 + NOTE + filler * 100 + "\njane kowalski again"
+    assert len(long) > 3 * LIMIT
+    scrubbed = scrubber.scrub(long)
+    assert not any(secret in scrubbed.text for secret in SECRETS)
+    assert scrubbed.text.count("the knee is stable") == 200
+
+
+def test_a_text_does_not_depend_on_its_neighbours(scrubber: Scrubber) -> None:
+    alone = scrubber.scrub(NOTE)
+    among = list(scrubber.scrub_many(["Kowalski is a town.", NOTE, NOTE * 3, NOTE]))
+    assert among[1] == among[3] == alone
+
+
+def test_any_number_of_processes_gives_the_same(scrubber: Scrubber) -> None:
+    texts = [NOTE.replace("Jane", name) for name in ("Ann", "Bo", "Cy", "Di")] * 10
+    texts += ["", "nothing here"]
+    expected = list(scrubber.scrub_many(texts))
+    with Scrubber(scrubber.policy) as other:
+        assert list(other.scrub_many(iter(texts), processes=2)) == expected
+        assert list(other.scrub_many(texts[:3], processes=2)) == expected[:3]
+    assert other._pool is None
+
+
+def test_texts_are_read_as_they_are_needed(scrubber: Scrubber) -> None:
+    taken = []
+
+    def texts() -> Iterator[str]:
+        for number in range(10_000):
+            taken.append(number)
+            yield "no names"
+
+    results = scrubber.scrub_many(texts())
+    next(results)
+    assert len(taken) < 200
+
+
+def test_pseudonyms_link_a_person_across_documents() -> None:
+    scrubber = Scrubber(load_policy("pseudonyms"), pseudonym_key=bytes(range(32)))
+    first = scrubber.scrub("Mr Robert Hughes came home.").text
+    second = scrubber.scrub("We saw Dr. ROBERT HUGHES and Mr Peter Jones.").text
+    token = next(word for word in first.split() if word.startswith("PERSON_"))
+    assert token in second
+    assert second.count("PERSON_") == 2
+
+
+def test_redaction_and_keeping(scrubber: Scrubber) -> None:
+    policy = scrubber.policy.model_copy(
+        update={
+            "rules": (
+                load_policy("default").rule_for("PERSON").model_copy(update={"operator": "redact"}),
+                load_policy("default").rule_for("URL").model_copy(update={"operator": "keep"}),
+            )
+        }
+    )
+    policy = type(policy).model_validate(policy.model_dump())
+    text = Scrubber(policy).scrub("Mr Robert Hughes wrote http://www.example.org/hughes").text
+    assert "█" in text
+    assert "Robert" not in text
