@@ -1,0 +1,223 @@
+"""The bundle: a sealed model, what is promised about it, the evidence, and one signature on it all.
+
+    manifest.dsse.json   DSSE envelope over an in-toto statement: a digest of every other file
+    statement.json plan.json ledger.json training.json     the claim and what was spent
+    evidence.json decision.json policy.yaml                the audits and the gate
+    report.html MODEL_CARD.md                              for people
+    model/                                                 weights, tokenizer, config, sealed
+
+The model's key is always wrapped for those who keep the bundle (trainer, auditor), and for its
+consumers on PASS only: a model that has not passed cannot be opened by them.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from dpmlm.artifacts import (
+    Identity,
+    Recipient,
+    SealedFolder,
+    SigningKey,
+    atomic_write,
+    canonical_json,
+    load_identity,
+)
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.release.consistency import SEALED_MODEL, contradictions, read_contents, withheld
+from dpmlm.release.facts import spelled
+from dpmlm.release.gate import Decision
+from dpmlm.release.inventory import MANIFEST, take_inventory
+from dpmlm.release.policy import ReleasePolicy
+from dpmlm.release.verification import PAYLOAD_TYPE, SCHEMA, verify_bundle
+
+ROLE = "released-model"
+PRIVATE_MARK = 'data-audience="auditor"'
+"""Stands in every report that shows private figures; no bundle takes such a page."""
+_PARTIAL = ".partial"
+
+
+class _Json(Protocol):
+    def to_json(self) -> Any: ...
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    model: Any,
+    tokenizer: Any,
+    statement: _Json | Mapping[str, Any],
+    plan: PrivacyPlan,
+    evidence_public: Mapping[str, Any] | None,
+    decision: Decision,
+    ledger_summary: Mapping[str, Any],
+    policy: ReleasePolicy,
+    recipients_consumer: Sequence[Recipient],
+    recipients_keep: Sequence[Recipient],
+    signing_key: SigningKey,
+    report_html: str,
+    model_card: str,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a signed bundle at `folder`, whole or not at all, and return its path.
+
+    `evidence_public` comes from `public_evidence`; `report_html` is the page without private
+    figures; `training` are the public facts that the decision was made on.
+
+    Raises:
+        UserError: `folder` exists; the decision does not follow from policy and facts; the
+            evidence is about another model or plan.
+        ValueError: something private was handed in.
+    """
+    from dpmlm.artifacts import model_digest
+
+    folder = Path(folder)
+    evidence = dict(evidence_public or {})
+    _refuse_private(evidence, report_html)
+    _refuse_existing(folder)
+    consumers = list(recipients_consumer) if decision.verdict == "PASS" else []
+    texts = {
+        "statement.json": _pretty(_value(statement)),
+        "plan.json": _pretty(plan.to_json()),
+        "evidence.json": _pretty(evidence),
+        "decision.json": _pretty(decision.public().to_json()),
+        "ledger.json": _pretty(dict(ledger_summary)),
+        "training.json": _pretty(dict(training or {})),
+        "policy.yaml": policy.text,
+        "MODEL_CARD.md": model_card,
+        "report.html": report_html,
+    }
+    predicate = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "verdict": decision.verdict,
+        "policy_digest": policy.digest,
+        "plan_digest": plan.digest,
+        "model_digest": model_digest(model),
+        "recipients": {
+            "keep": sorted({recipient.key_id for recipient in recipients_keep}),
+            "consumers": sorted({recipient.key_id for recipient in consumers}),
+        },
+    }
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    try:
+        partial.mkdir(parents=True)
+        _seal_model(partial / SEALED_MODEL, model, tokenizer, [*recipients_keep, *consumers])
+        for name, text in texts.items():
+            with atomic_write(partial / name) as file:
+                file.write(text.encode())
+        _refuse_contradictions(partial, predicate)
+        _sign(partial, predicate, signing_key)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise UserError(
+            f"bundle {folder}",
+            f"it could not be written ({os.strerror(error.errno) if error.errno else error})",
+            "make room or name another folder; nothing was left behind",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load_released(
+    bundle: Path | str, *, identity: Identity | Path | str, trusted_keys: Path | str
+) -> tuple[Any, Any]:
+    """Model and tokenizer of a bundle that verifies, decrypted in memory.
+
+    `identity` is a consumer's (or keeper's) identity or its file; `trusted_keys` a folder of .pub
+    files of signers.
+
+    Raises:
+        IntegrityError: the bundle does not verify.
+        UserError: the identity cannot open it, which is so for every consumer unless the verdict
+            is PASS.
+    """
+    from dpmlm.artifacts import load_model
+
+    path = Path(bundle)
+    checked = verify_bundle(path, Path(trusted_keys), now=datetime.now(UTC))
+    if not checked.ok:
+        first = checked.findings[0]
+        more = f" (and {len(checked.findings) - 1} more)" if len(checked.findings) > 1 else ""
+        raise IntegrityError(
+            f"bundle {path}, {first.file} {first.where}", first.what + more, first.next_step
+        )
+    opener = identity if isinstance(identity, Identity) else load_identity(Path(identity))
+    keepers = checked.manifest["recipients"]["keep"]
+    if checked.verdict != "PASS" and opener.key_id not in keepers:
+        raise UserError(
+            f"bundle {path} with verdict {checked.verdict}",
+            "only a model that passed its gate can be opened by consumers",
+            f"read {path / 'report.html'} to see which rules did not pass",
+        )
+    return load_model(SealedFolder.open(path / SEALED_MODEL, [opener], role=ROLE))
+
+
+def _seal_model(path: Path, model: Any, tokenizer: Any, recipients: list[Recipient]) -> None:
+    from dpmlm.artifacts import save_model
+
+    sealed = SealedFolder.create(path, recipients, role=ROLE)
+    save_model(sealed, model, tokenizer)
+    sealed.finish({"schema": SCHEMA})
+
+
+def _sign(folder: Path, predicate: Mapping[str, Any], key: SigningKey) -> None:
+    from dpmlm.artifacts import sign_envelope
+
+    files = take_inventory(folder)
+    payload = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [
+            {"name": name, "digest": {"sha256": record["digest"].removeprefix("sha256:")}}
+            for name, record in sorted(files.items())
+        ],
+        "predicateType": f"urn:{SCHEMA.replace('/', ':')}",
+        "predicate": {**predicate, "files": files},
+    }
+    with atomic_write(folder / MANIFEST) as file:
+        file.write(canonical_json(sign_envelope(payload, PAYLOAD_TYPE, [key])))
+
+
+def _refuse_private(evidence: Mapping[str, Any], report_html: str) -> None:
+    hidden = withheld(evidence, "audit")
+    if hidden:
+        raise ValueError(f"evidence for consumers holds private parts: {', '.join(hidden)}")
+    if PRIVATE_MARK in report_html:
+        raise ValueError("the report for consumers was rendered with private figures")
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists() or folder.is_symlink():
+        raise UserError(
+            f"bundle folder {folder}",
+            "it already exists, and a bundle is never written over",
+            "name another folder, or remove this one",
+        )
+
+
+def _refuse_contradictions(folder: Path, predicate: Mapping[str, Any]) -> None:
+    contents, findings = read_contents(folder)
+    if contents is not None:
+        findings = contradictions(contents, predicate)
+    if findings:
+        first = findings[0]
+        raise UserError(
+            f"{first.file}, {first.where}",
+            first.what,
+            "run `dpmlm audit` and `dpmlm gate` again for this model and plan",
+        )
+
+
+def _value(part: _Json | Mapping[str, Any]) -> Any:
+    return dict(part) if isinstance(part, Mapping) else part.to_json()
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(spelled(value), indent=2, sort_keys=True, allow_nan=False) + "\n"

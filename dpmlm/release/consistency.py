@@ -1,0 +1,237 @@
+"""Do the parts of a bundle agree with each other? The gate is decided again from what is in it.
+
+A signature says who wrote a bundle, not that it makes sense: a signer who writes PASS over
+evidence that fails is found here.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dpmlm.errors import UserError
+from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.release.facts import find, number, public, spelled
+from dpmlm.release.gate import Decision, RuleResult, decide, verdict_of
+from dpmlm.release.inventory import GET_ORIGINAL, Finding
+from dpmlm.release.policy import ReleasePolicy, parse_policy
+
+SEALED_MODEL = "model"
+RECIPIENTS = f"{SEALED_MODEL}/recipients.json"
+_SIGNER_ERRED = "ask the signer: the signature is theirs, so the contradiction is too"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The public files of a bundle, parsed."""
+
+    plan: PrivacyPlan
+    """What was promised."""
+    statement: Mapping[str, Any]
+    """The claim sentence and its fields."""
+    evidence: Mapping[str, Any]
+    """Public part of the audits' evidence; empty if there was none."""
+    ledger: Mapping[str, Any]
+    """Summary of what was spent."""
+    training: Mapping[str, Any]
+    """Public facts of the training."""
+    decision: Decision
+    """The gate's decision, private values withheld."""
+    policy: ReleasePolicy
+    """The policy that it was decided under."""
+    recipients: frozenset[str]
+    """Key ids that the model's key is wrapped for."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the gate can be decided on again."""
+        return {
+            "plan": self.plan.to_json(),
+            "ledger": self.ledger,
+            "audit": self.evidence,
+            "training": self.training,
+        }
+
+
+def read_contents(folder: Path) -> tuple[Contents | None, list[Finding]]:
+    """Parse a bundle's public files; what cannot be parsed is a finding and gives None."""
+    findings: list[Finding] = []
+
+    def read(name: str, build: Any = lambda value: value) -> Any:
+        try:
+            data = (folder / name).read_bytes()
+            return build(json.loads(data) if name.endswith(".json") else data)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, UserError) as error:
+            rule = error.args[1] if isinstance(error, UserError) else "it cannot be read"
+            findings.append(Finding(name, "whole file", str(rule), GET_ORIGINAL))
+            return None
+
+    contents = Contents(
+        plan=read("plan.json", PrivacyPlan.from_json),
+        statement=read("statement.json", dict),
+        evidence=read("evidence.json", dict),
+        ledger=read("ledger.json", dict),
+        training=read("training.json", dict),
+        decision=read("decision.json", Decision.from_json),
+        policy=read("policy.yaml", lambda data: parse_policy(data, name="policy.yaml")),
+        recipients=read(
+            RECIPIENTS, lambda value: frozenset(str(row["key_id"]) for row in value["recipients"])
+        ),
+    )
+    return (None if findings else contents), findings
+
+
+def contradictions(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
+    """Findings where plan, evidence, decision, policy, manifest and recipients do not agree."""
+    return [
+        *_other_subjects(contents, manifest),
+        *_claims_otherwise(contents),
+        *_decided_otherwise(contents, manifest),
+        *_wrong_recipients(contents, manifest),
+    ]
+
+
+def unchecked(contents: Contents) -> list[str]:
+    """What a reader without the private figures has to take from the signer."""
+    return [
+        f"rule {rule.id} was decided on private figures; its result ({rule.status}) is the signer's"
+        for rule in contents.decision.rules
+        if rule.private
+    ]
+
+
+def _other_subjects(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
+    """Evidence about another plan or another model is no evidence about this one."""
+    findings = []
+    expected = (
+        ("evidence.json", contents.evidence, "claim.plan_digest", contents.plan.digest),
+        ("evidence.json", contents.evidence, "claim.epsilon", spelled(contents.plan.epsilon)),
+        (
+            "evidence.json",
+            contents.evidence,
+            "subjects.target.model_digest",
+            manifest.get("model_digest"),
+        ),
+        ("ledger.json", contents.ledger, "plan_digest", contents.plan.digest),
+        ("manifest.dsse.json", manifest, "plan_digest", contents.plan.digest),
+        ("manifest.dsse.json", manifest, "policy_digest", contents.policy.digest),
+    )
+    for file, part, path, value in expected:
+        if part and not same(find(part, path), value):
+            what = f"it is about another {path.split('.')[-1].split('_')[0]} than this bundle's"
+            findings.append(Finding(file, path, what, _SIGNER_ERRED))
+    return findings
+
+
+def _claims_otherwise(contents: Contents) -> list[Finding]:
+    """The statement may round epsilon up in its fourth place, and nothing else."""
+    claim, plan, ledger = contents.statement, contents.plan, contents.ledger
+    claimed, spent = number(claim.get("epsilon")), number(ledger.get("epsilon"))
+    findings = []
+    if claimed is None or spent is None or not (claimed == spent or 0 <= claimed - spent < 2e-4):
+        what = f"it claims {claim.get('epsilon')}, the ledger counts {ledger.get('epsilon')}"
+        findings.append(Finding("statement.json", "epsilon", what, _SIGNER_ERRED))
+    for name, value in (
+        ("delta", ledger.get("delta")),
+        ("unit", plan.unit),
+        ("scope", plan.scope),
+        ("plan_digest", plan.digest),
+    ):
+        if not same(claim.get(name), value):
+            what = f"it claims {claim.get(name)}, plan and ledger say {value}"
+            findings.append(Finding("statement.json", name, what, _SIGNER_ERRED))
+    if not findings and claimed is not None:
+        shown = "inf" if math.isinf(claimed) else f"{claimed:.4f}"
+        clause = f"one {plan.unit}, the probability", f"factor e^{shown}, plus {claim['delta']:g}."
+        if not all(part in str(claim.get("sentence")) for part in clause):
+            what = "its sentence does not say what its fields say"
+            findings.append(Finding("statement.json", "sentence", what, _SIGNER_ERRED))
+    return findings
+
+
+def _decided_otherwise(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
+    recorded = contents.decision
+    again = decide(contents.policy, contents.facts, now=datetime.now(UTC))
+    findings = []
+    if (recorded.policy, recorded.policy_digest) != (again.policy, again.policy_digest):
+        findings.append(_wrong("policy", "it was made under another policy than policy.yaml"))
+    if [rule.id for rule in recorded.rules] != [rule.id for rule in again.rules]:
+        findings.append(_wrong("rules", "they are not the rules of policy.yaml"))
+        return findings
+    merged: list[RuleResult] = []
+    for ours, theirs in zip(again.rules, recorded.rules, strict=True):
+        merged.append(theirs if ours.private else ours)
+        findings += _rule_differs(ours, theirs)
+    verdict = verdict_of(tuple(merged))
+    if recorded.verdict != verdict:
+        what = f"it says {recorded.verdict}, the policy and the facts give {verdict}"
+        findings.append(_wrong("verdict", what))
+    if manifest.get("verdict") != recorded.verdict:
+        what = f"the signed manifest says {manifest.get('verdict')}, this file {recorded.verdict}"
+        findings.append(_wrong("verdict", what))
+    return findings
+
+
+def _rule_differs(ours: RuleResult, theirs: RuleResult) -> list[Finding]:
+    if ours.private != theirs.private:
+        return [_wrong(f"rule {ours.id}", "its private mark is wrong")]
+    names = ["title", "metric", "threshold", "why"]
+    if not ours.private:
+        names += ["status", "observed", "evidence_digest"]
+    return [
+        _wrong(
+            f"rule {ours.id}, {name}",
+            f"it says {getattr(theirs, name)}, policy and facts give {getattr(ours, name)}",
+        )
+        for name in names
+        if not same(getattr(ours, name), getattr(theirs, name))
+    ]
+
+
+def _wrong_recipients(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
+    """Consumers are among the recipients if and only if the verdict is PASS."""
+    listed = manifest.get("recipients")
+    if not isinstance(listed, Mapping):
+        return [Finding("manifest.dsse.json", "recipients", "they are not listed", _SIGNER_ERRED)]
+    keep, consumers = frozenset(listed.get("keep", ())), frozenset(listed.get("consumers", ()))
+    findings = []
+    if contents.decision.verdict != "PASS" and consumers:
+        what = f"consumers can open a model whose verdict is {contents.decision.verdict}"
+        findings.append(Finding("manifest.dsse.json", "recipients", what, _SIGNER_ERRED))
+    if contents.recipients != keep | consumers:
+        odd = ", ".join(sorted(contents.recipients ^ (keep | consumers)))
+        what = f"keys {odd} are not those that the manifest lists"
+        findings.append(Finding(RECIPIENTS, "recipients", what, _SIGNER_ERRED))
+    return findings
+
+
+def _wrong(where: str, what: str) -> Finding:
+    return Finding("decision.json", where, what, _SIGNER_ERRED)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality of JSON values; numbers to a millionth, as the last digits differ by machine."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float) or isinstance(other, float):
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (one, other))
+        return numbers and math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+    return type(one) is type(other) and bool(one == other)
+
+
+def withheld(part: Mapping[str, Any], path: str) -> list[str]:
+    """Paths under `path` that consumers must not see; empty for a part that may be released."""
+    shown = public(part, path)
+    return sorted(_paths(part, path) - _paths(shown or {}, path))
+
+
+def _paths(part: Any, path: str) -> set[str]:
+    if not isinstance(part, Mapping):
+        return {path}
+    inner = (_paths(value, f"{path}.{key}") for key, value in part.items())
+    return {path}.union(*inner)

@@ -1,0 +1,124 @@
+"""Facts: what the gate looks at, how a dotted path finds one, and which are private.
+
+Facts are one JSON object with the parts `plan`, `ledger`, `audit`, `training` and `scrub`. Numbers
+that JSON cannot spell are the strings "inf", "-inf" and "nan".
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpmlm.errors import UserError
+from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
+from dpmlm.privacy.plan import NOISE_SOURCE, PrivacyPlan
+
+PRIVATE_PATHS = ("audit.verbatim", "audit.seconds", "scrub", "dedup", "corpus", "evaluation")
+"""Parts computed from private text: for the auditor, never in a bundle."""
+
+_DERIVED = ("private", "cryptographic_noise", "accounted_epsilon")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A path that leads nowhere, and why."""
+
+    reason: str
+    """In plain words."""
+
+
+def is_private(metric: str) -> bool:
+    """Whether a dotted path leads into a private part of the facts."""
+    return any(metric == part or metric.startswith(part + ".") for part in PRIVATE_PATHS)
+
+
+def find(facts: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, or Missing; null and parts marked not applicable are missing."""
+    value: Any = facts
+    walked: list[str] = []
+    for name in path.split("."):
+        if isinstance(value, Mapping) and value.get("applicable") is False:
+            reason = value.get("reason") or "no reason given"
+            return Missing(f"{'.'.join(walked)} does not apply: {reason}")
+        if not isinstance(value, Mapping) or name not in value:
+            return Missing(f"there is no {'.'.join([*walked, name])} in the evidence")
+        value = value[name]
+        walked.append(name)
+    if value is None:
+        return Missing(f"{path} was not measured")
+    return value
+
+
+def number(value: Any) -> float | None:
+    """A fact as a number ("inf" and "-inf" are numbers); None if it is none, or not a number."""
+    if isinstance(value, str) and value in ("inf", "-inf"):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    return float(value)
+
+
+def spelled(value: Any) -> Any:
+    """`value` as plain JSON; floats that JSON cannot spell become "inf", "-inf" and "nan"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): spelled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled(item) for item in value]
+    return value
+
+
+def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts, spelled, with what follows from the plan computed here rather than believed.
+
+    Adds `plan.private`, `plan.cryptographic_noise` and `plan.accounted_epsilon` (PLD, from noise,
+    sampling rate and steps). A plan that is not sound in itself gets none of them, so that rules
+    that need them find them missing.
+    """
+    whole = {str(part): spelled(value) for part, value in facts.items()}
+    plan = whole.get("plan")
+    if isinstance(plan, dict):
+        as_given = given(plan, "plan")
+        whole["plan"] = {**as_given, **_derived(as_given)}
+    return whole
+
+
+def given(part: Any, name: str) -> Any:
+    """A part of completed facts without what `complete` added to it."""
+    if name != "plan" or not isinstance(part, Mapping):
+        return part
+    return {key: value for key, value in part.items() if key not in _DERIVED}
+
+
+def public(part: Any, path: str) -> Any:
+    """The part of the facts at `path` without what is private or labelled so; None if all is."""
+    if is_private(path) or (isinstance(part, Mapping) and part.get("label") == "private"):
+        return None
+    if not isinstance(part, Mapping):
+        return part
+    kept = {}
+    for key, value in part.items():
+        shown = public(value, f"{path}.{key}")
+        if shown is not None or value is None:
+            kept[str(key)] = shown
+    return kept
+
+
+def public_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence for consumers: without verbatim extraction and all else labelled private."""
+    shown: dict[str, Any] = public(spelled(evidence), "audit")
+    return shown
+
+
+def _derived(fields: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plan = PrivacyPlan.from_json(fields)
+        accounted = epsilon_of("pld", plan.mechanism(), plan.delta) if plan.private else math.inf
+    except (UserError, AccountantFailure, TypeError, KeyError, ValueError):
+        return {}
+    return {
+        "private": plan.private,
+        "cryptographic_noise": plan.noise_source == NOISE_SOURCE,
+        "accounted_epsilon": spelled(accounted),
+    }

@@ -1,0 +1,187 @@
+"""Plain words and spelled numbers for the report and the model card."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dpmlm.release.facts import number
+from dpmlm.release.gate import Decision, RuleResult
+
+STATUS = {
+    "pass": ("holds", "✓"),
+    "fail": ("does not hold", "✕"),
+    "inconclusive": ("not decided", "?"),
+    "error": ("could not be read", "!"),
+}
+"""Word and sign of each rule status."""
+
+PRIORS = ((0.001, "1 in 1,000"), (0.01, "1 in 100"), (0.5, "1 in 2"))
+
+
+def shown(value: Any) -> str:
+    """A fact for people: yes and no, at most five significant digits, thousands grouped."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "—"
+    figure = number(value)
+    if figure is not None and math.isinf(figure):
+        return "∞ (no limit)" if figure > 0 else "−∞"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e5 else _scientific(f"{value:.5g}")
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(item) for item in value) or "none"
+    return str(value)
+
+
+def _scientific(text: str) -> str:
+    """`1 × 10⁻⁶` for 1e-06, kept on one line."""
+    mantissa, exponent, power = text.partition("e")
+    if not exponent:
+        return text
+    return f"{mantissa}\u00a0×\u00a010" + str(int(power)).translate(
+        str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    )
+
+
+def required(rule: RuleResult) -> str:
+    """A rule's threshold for people."""
+    name = next(iter(rule.threshold))
+    bound = rule.threshold.get("value", rule.threshold[name])
+    if name == "equals":
+        return shown(bound)
+    return f"at {'most' if name.startswith('max') else 'least'} {shown(bound)}"
+
+
+def referred(rule: RuleResult) -> str:
+    """Where a rule's threshold is taken from; empty for a number of the policy's own."""
+    name = next(iter(rule.threshold))
+    path = str(rule.threshold[name]) if name.endswith("_ref") else ""
+    return path.replace(".", ".\u200b").replace("_", "_\u200b")  # where a narrow column may break
+
+
+def posterior(prior: float, epsilon: float, delta: float) -> float:
+    """The most that somebody's belief can become that a given unit was in the corpus.
+
+    By Bayes' rule the odds grow by at most a factor e^epsilon; delta is added as the slack.
+    """
+    if math.isinf(epsilon) or epsilon > 700:
+        return 1.0
+    return min(1.0, prior * math.exp(epsilon) / (1 - prior + prior * math.exp(epsilon)) + delta)
+
+
+def percent(share: float) -> str:
+    """A probability that never rounds up to certainty or down to impossibility."""
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "less than 0.1 %"
+    if 99.9 < value < 100:
+        return "more than 99.9 %"
+    return f"{value:.3g} %"
+
+
+def one_in(probability: float) -> str:
+    """`1 in 1,000,000` for 1e-6."""
+    return f"1 in {round(1 / probability):,}" if probability > 0 else "never"
+
+
+def strength(epsilon: float) -> str:
+    """What an epsilon is worth by itself, in one sentence."""
+    if math.isinf(epsilon):
+        return "Nothing is promised: the model was trained without privacy."
+    if epsilon <= 1:
+        return "This is a strong promise: it holds well whatever anybody knows or tries."
+    if epsilon <= 3:
+        return "This is a fair promise: it leaves real doubt even to somebody who knows a lot."
+    if epsilon <= 10:
+        return (
+            "By itself this is a weak promise: against somebody who knows almost everything "
+            "already, the mathematics rules out little. It still limits every attack at once, "
+            "and what is possible in practice is usually far less; that is what the attacks of "
+            "the next section measure."
+        )
+    return "By itself a promise this loose says almost nothing; only the attacks below count."
+
+
+def summary(decision: Decision) -> str:
+    """Whom the policy lets open the model, as a fact on PASS and as what was missed otherwise."""
+    if decision.verdict == "PASS":
+        return decision.summary
+    return f"What a PASS under {decision.policy} would have meant: {decision.summary}"
+
+
+def unmet(decision: Decision) -> list[RuleResult]:
+    """Rules that did not pass, the broken ones first."""
+    return [*decision.of("fail"), *decision.of("inconclusive", "error")]
+
+
+def headline(decision: Decision) -> str:
+    """The verdict in a sentence."""
+    total = len(decision.rules)
+    failed, open_ = len(decision.of("fail")), len(decision.of("inconclusive", "error"))
+    if decision.verdict == "PASS":
+        return f"All {total} rules hold. The people it was released to can open the model."
+    if decision.verdict == "FAIL":
+        return (
+            f"{failed} of {total} rules {'does' if failed == 1 else 'do'} not hold. The model "
+            "stays locked: its key was not handed to the people it was meant for."
+        )
+    return (
+        f"No rule was found broken, but {open_} of {total} could not be decided. Missing evidence "
+        "is not a pass, so the model stays locked: its key was not handed to the people it was "
+        "meant for."
+    )
+
+
+SUBJECTS = {
+    "target": ("This model", "the one that is released"),
+    "control": ("Leaky twin", "the same training without privacy, on public text"),
+    "untrained": ("Untrained", "the model before it saw anything"),
+}
+"""Name and gloss of each audited model."""
+
+
+_OUTCOMES = {
+    "target": (("within the promise", "good"), ("beyond the promise", "bad")),
+    "control": (("not caught", "open"), ("caught", "good")),
+    "untrained": (("left alone", "good"), ("wrongly accused", "open")),
+}
+
+
+def outcome(part: Mapping[str, Any] | None, who: str) -> tuple[str, str]:
+    """Word and colour class for one test on one model (a key of `SUBJECTS`)."""
+    if part is None:
+        return "not run", "none"
+    if who == "target" and part.get("extracted"):
+        return "secrets came out", "bad"
+    if part.get("applicable") is False or part.get("rejected") is None:
+        return "no promise to test", "none"
+    return _OUTCOMES[who][bool(part["rejected"])]
+
+
+def gating_words(part: Mapping[str, Any]) -> str:
+    """The membership test's figures for one model."""
+    if "correct" not in part:
+        return str(part.get("reason", ""))
+    needed = part.get("needed")
+    limit = f"; {needed} would break the promise" if needed is not None else ""
+    return f"{part['correct']} of {part['guesses']} guesses right{limit}"
+
+
+def exposure_words(part: Mapping[str, Any]) -> str:
+    """The exposure test's figures for one model."""
+    mean = part.get("mean_bits")
+    if mean is None:
+        return str(part.get("reason", "no planted secret"))
+    ceiling = part.get("ceiling_bits")
+    limit = f"; the promise allows {ceiling:.1f}" if isinstance(ceiling, int | float) else ""
+    return f"mean {mean:.1f} of {part['space_bits']:.0f} bits{limit}"
+
+
+def extraction_words(part: Mapping[str, Any]) -> str:
+    """The extraction test's figures for one model."""
+    if "extracted" not in part:
+        return str(part.get("reason", ""))
+    return f"{part['extracted']} of {part['n']} secrets read out"

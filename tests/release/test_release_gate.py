@@ -1,0 +1,224 @@
+"""The gate: a sound run passes, each rule can fail alone, and nothing missing ever passes."""
+
+import copy
+import math
+
+import pytest
+
+from dpmlm.canonical import digest
+from dpmlm.errors import UserError
+from dpmlm.release import Decision, decide, load_policy
+from dpmlm.release.facts import complete, find, public_evidence
+from dpmlm.release.policy import parse_policy
+
+
+def _put(facts, path, value):
+    *parents, leaf = path.split(".")
+    for name in parents:
+        facts = facts[name]
+    facts[leaf] = value
+
+
+def _status(decision):
+    return {rule.id: rule.status for rule in decision.rules}
+
+
+def _one_rule(lines, facts, now):
+    head = "policy: t/v1\nsummary: t\nrequire:\n  - id: r\n    title: t\n    why: w\n"
+    text = head + "".join(f"    {line}\n" for line in lines)
+    return decide(parse_policy(text.encode(), name="t"), facts, now=now).rules[0]
+
+
+def _naive_verdict(statuses):
+    for status in statuses:
+        if status == "fail":
+            return "FAIL"
+    for status in statuses:
+        if status != "pass":
+            return "INCONCLUSIVE"
+    return "PASS"
+
+
+def test_a_sound_run_passes(facts, now):
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert set(_status(decision).values()) == {"pass"}
+    assert decision.verdict == "PASS"
+    assert all(rule.explanation and rule.evidence_digest for rule in decision.rules)
+
+
+def test_the_stricter_policy_fails_the_same_run(facts, now):
+    decision = decide(load_policy("strict"), facts, now=now)
+    assert {key for key, status in _status(decision).items() if status != "pass"} == {"dp.epsilon"}
+    assert decision.verdict == "FAIL"
+
+
+TARGET = "audit.subjects.target"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule", "status"),
+    [
+        ("ledger.epsilon", 8.01, "dp.epsilon", "fail"),
+        ("ledger.epsilon", "inf", "dp.epsilon", "fail"),
+        ("ledger.epsilon", math.inf, "dp.epsilon", "fail"),
+        ("ledger.epsilon", math.nan, "dp.epsilon", "error"),
+        ("ledger.epsilon", "8", "dp.epsilon", "error"),
+        ("ledger.epsilon", True, "dp.epsilon", "error"),
+        ("ledger.epsilon", None, "dp.epsilon", "fail"),
+        ("ledger.delta", 1.1e-5, "dp.delta", "fail"),
+        ("ledger.intact", False, "ledger.intact", "fail"),
+        ("ledger.intact", 1, "ledger.intact", "fail"),
+        ("ledger.committed_steps", 21, "ledger.steps", "fail"),
+        ("ledger.charged_steps", 19, "ledger.charged", "fail"),
+        ("audit.power.status", "not shown", "audit.power", "inconclusive"),
+        ("audit.power.untrained_rejected_by", ["gating"], "audit.untrained", "inconclusive"),
+        (f"{TARGET}.gating.rejected", True, "audit.gating", "fail"),
+        (f"{TARGET}.gating.rejected", None, "audit.gating", "inconclusive"),
+        (f"{TARGET}.exposure.rejected", True, "audit.exposure", "fail"),
+        (f"{TARGET}.canary_extraction.extracted", 1, "audit.extraction", "fail"),
+        (f"{TARGET}.lower_bound.one_run", 8.5, "audit.lower_bound", "fail"),
+        (f"{TARGET}.lower_bound.one_run", math.inf, "audit.lower_bound", "fail"),
+        (TARGET, None, "audit.gating", "inconclusive"),
+        (
+            f"{TARGET}.gating",
+            {"applicable": False, "reason": "4 copies"},
+            "audit.gating",
+            "inconclusive",
+        ),
+    ],
+)
+def test_each_rule_is_decided_by_its_own_fact(facts, now, path, value, rule, status):
+    _put(facts, path, value)
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert _status(decision)[rule] == status
+    assert decision.verdict == _naive_verdict(_status(decision).values())
+    assert decision.verdict != "PASS"
+
+
+@pytest.mark.parametrize("part", ["plan", "ledger", "audit"])
+def test_a_missing_part_never_passes(facts, now, part):
+    del facts[part]
+    assert decide(load_policy("internal"), facts, now=now).verdict != "PASS"
+
+
+def test_nothing_at_all_never_passes(now):
+    assert decide(load_policy("internal"), {}, now=now).verdict == "FAIL"
+
+
+def test_every_rule_of_the_policy_stops_a_pass_when_its_metric_is_gone(facts, now):
+    policy = load_policy("internal")
+    for rule in policy.require:
+        left = copy.deepcopy(facts)
+        if rule.metric in ("plan.private", "plan.cryptographic_noise", "plan.accounted_epsilon"):
+            left["plan"]["noise_multiplier"] = 5.0  # no longer the plan that hashes to its digest
+        else:
+            _put(left, rule.metric, None)
+        decision = decide(policy, left, now=now)
+        assert _status(decision)[rule.id] in ("fail", "inconclusive"), rule.id
+        assert decision.verdict != "PASS"
+
+
+def test_derived_facts_of_the_plan_are_computed_not_believed(facts, now):
+    facts["plan"] |= {"private": True, "cryptographic_noise": True, "accounted_epsilon": 0.1}
+    whole = complete(facts)
+    assert whole["plan"]["accounted_epsilon"] == pytest.approx(8, abs=0.05)
+    facts["plan"]["epsilon"] = "inf"
+    assert "private" not in complete(facts)["plan"]
+
+
+def test_an_underestimated_epsilon_is_found_by_the_second_accountant(plan, facts, now):
+    from dataclasses import replace
+
+    facts["plan"] = replace(plan, noise_multiplier=plan.noise_multiplier * 0.7).to_json()
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert _status(decision)["dp.accounted"] == "fail"
+
+
+def test_a_plan_without_privacy_fails(facts, now):
+    from dpmlm.privacy.plan import make_plan
+
+    facts["plan"] = make_plan(
+        epsilon=math.inf, delta=1e-6, units=100, expected_batch_size=10, steps=20, max_grad_norm=1
+    ).to_json()
+    facts["ledger"]["epsilon"] = "inf"
+    status = _status(decide(load_policy("internal"), facts, now=now))
+    assert status["dp.private"] == status["dp.epsilon"] == status["dp.noise_source"] == "fail"
+
+
+def test_not_applicable_gives_its_reason(facts, now):
+    _put(facts, f"{TARGET}.exposure", {"applicable": False, "reason": "4 copies a canary"})
+    rules = {rule.id: rule for rule in decide(load_policy("internal"), facts, now=now).rules}
+    assert "4 copies a canary" in rules["audit.exposure"].explanation
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["metric: ledger.epsilon", "max: 9", "at: {delta: 1.0e-6}"], "pass"),
+        (["metric: ledger.epsilon", "max: 9", "at: {delta: 1.0e-9}"], "fail"),
+        (["metric: ledger.epsilon", "max: 9", "unit: person"], "pass"),
+        (["metric: ledger.epsilon", "max: 9", "unit: document"], "fail"),
+        (["metric: ledger.epsilon", "max: 7", "unit: person"], "fail"),
+        (["metric: plan.steps", "min: 20"], "pass"),
+        (["metric: plan.steps", "min: 21"], "fail"),
+        (["metric: plan.steps", "equals: 20.0"], "pass"),
+        (["metric: plan.steps", "min_ref: ledger.nothing"], "inconclusive"),
+        (["metric: training.seconds", "max: 1"], "inconclusive"),
+        (["metric: training.seconds", "max: 1", "on_missing: fail"], "fail"),
+        (["metric: plan.unit", "max: 1"], "error"),
+    ],
+)
+def test_comparisons(facts, now, lines, status):
+    assert _one_rule(lines, facts, now).status == status
+
+
+def test_max_ref_takes_the_observed_value_of_another_rule(facts, now):
+    text = (
+        "policy: t/v1\nsummary: t\nrequire:\n"
+        "  - {id: a.b, title: t, why: w, metric: plan.steps, min: 1}\n"
+        "  - {id: c, title: t, why: w, metric: plan.units, max_ref: a.b}\n"
+    )
+    rule = decide(parse_policy(text.encode(), name="t"), facts, now=now).rules[1]
+    assert (rule.status, rule.threshold) == ("fail", {"max_ref": "a.b", "value": 20})
+
+
+def test_private_figures_decide_but_are_withheld(facts, now):
+    lines = ["metric: audit.verbatim.hits.train", "max: 0"]
+    rule = _one_rule(lines, facts, now)
+    assert (rule.status, rule.observed, rule.private) == ("fail", 17, True)
+    assert rule.evidence_digest is None
+    shown = rule.withheld()
+    assert shown.observed is None
+    assert "17" not in shown.explanation
+
+
+def test_evidence_for_consumers_has_nothing_private(evidence):
+    evidence["subjects"]["target"]["text"] = {"label": "private", "hits": 3}
+    shown = public_evidence(evidence)
+    assert "verbatim" not in shown
+    assert "text" not in shown["subjects"]["target"]
+    assert shown["subjects"]["control"] == evidence["subjects"]["control"]
+    assert public_evidence(shown) == shown
+
+
+def test_the_evidence_digest_is_of_the_public_part(facts, now):
+    rules = {rule.id: rule for rule in decide(load_policy("internal"), facts, now=now).rules}
+    assert rules["audit.gating"].evidence_digest == digest(public_evidence(facts["audit"]))
+    assert rules["dp.private"].evidence_digest == digest(facts["plan"])
+
+
+def test_decision_json_round_trip(facts, now):
+    _put(facts, "ledger.epsilon", math.inf)
+    decision = decide(load_policy("internal"), facts, now=now)
+    digest(decision.to_json())  # plain JSON, infinities spelled
+    assert Decision.from_json(decision.to_json()) == decision
+    for bad in ({}, {**decision.to_json(), "verdict": "FINE"}, {**decision.to_json(), "more": 1}):
+        with pytest.raises(UserError):
+            Decision.from_json(bad)
+
+
+def test_find_walks_plain_paths():
+    facts = {"a": {"b": {"c": 0}}}
+    assert find(facts, "a.b.c") == 0
+    assert "a.b.d" in find(facts, "a.b.d").reason
+    assert "a.b.c.d" in find(facts, "a.b.c.d").reason

@@ -1,0 +1,116 @@
+"""Policies: the shipped ones say what was agreed, and nothing unknown gets in."""
+
+import pytest
+import yaml
+
+from dpmlm.errors import UserError
+from dpmlm.release import load_policy, policy_names
+from dpmlm.release.policy import parse_policy
+
+RULE = """
+  - id: dp.epsilon
+    title: Is the promise strong enough?
+    metric: ledger.epsilon
+    why: Because.
+"""
+
+
+def _policy(rule_lines: str, head: str = "policy: mine/v1\nsummary: For nobody.\n") -> bytes:
+    return (head + "require:" + RULE + rule_lines).encode()
+
+
+def _by_id(name):
+    return {rule.id: rule for rule in load_policy(name).require}
+
+
+def test_shipped_policies_are_the_agreed_ones():
+    assert policy_names() == ["internal", "strict"]
+    for name, epsilon in (("internal", 8.0), ("strict", 3.0)):
+        rules = _by_id(name)
+        assert rules["dp.epsilon"].max == epsilon
+        assert rules["dp.delta"].max == 1e-5
+        assert rules["dp.private"].equals is True
+        assert rules["dp.noise_source"].equals is True
+        assert rules["ledger.intact"].equals is True
+        assert rules["audit.gating"].equals is False
+        assert rules["audit.exposure"].equals is False
+        assert rules["audit.extraction"].max == 0
+        assert rules["audit.power"].on_fail == "inconclusive"
+        assert rules["audit.untrained"].on_fail == "inconclusive"
+        assert rules["audit.lower_bound"].max_ref == "audit.claim.canary_epsilon"
+        softened = {rule.id for rule in rules.values() if rule.on_fail == "inconclusive"}
+        assert softened == {"audit.power", "audit.untrained"}
+
+
+def test_shipped_policies_differ_in_one_threshold():
+    one, other = _by_id("internal"), _by_id("strict")
+    fields = {
+        key: [rule.model_dump(exclude={"why"}) for rule in (one[key], other[key])] for key in one
+    }
+    differing = {key for key, (mine, theirs) in fields.items() if mine != theirs}
+    assert list(one) == list(other)
+    assert differing == {"dp.epsilon"}
+
+
+def test_every_shipped_rule_has_a_comment_before_it():
+    from importlib import resources
+
+    for name in policy_names():
+        text = (resources.files("policies") / "release" / f"{name}.yaml").read_text()
+        lines = text.splitlines()
+        starts = [number for number, line in enumerate(lines) if line.startswith("  - id:")]
+        assert len(starts) == len(load_policy(name).require)
+        assert all(lines[number - 1].strip().startswith("#") for number in starts)
+
+
+def test_text_and_digest_are_of_the_file_as_read(tmp_path):
+    data = _policy("    max: 8 # a comment\n")
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(data)
+    policy = load_policy(path)
+    assert policy.text.encode() == data
+    assert policy.digest == parse_policy(data, name="x").digest
+    assert policy.digest != parse_policy(data.replace(b"comment", b"remark"), name="x").digest
+
+
+def test_a_number_without_a_dot_is_a_number():
+    assert yaml.safe_load("1e-5") == "1e-5"
+    policy = parse_policy(_policy("    max: 1e-5\n"), name="x")
+    assert policy.require[0].max == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (_policy("    max: 8\n    on_mising: fail\n"), "did you mean on_missing"),
+        (_policy("    max: 8\n    min: 1\n"), "exactly one of"),
+        (_policy(""), "exactly one of"),
+        (_policy("    max:\n"), "no value"),
+        (_policy("    max: yes\n"), "rule dp.epsilon: max"),
+        (_policy("    max: .inf\n"), "finite"),
+        (_policy("    max: .nan\n"), "finite"),
+        (_policy("    max: eight\n"), "valid number"),
+        (_policy("    max: 8\n    on_fail: pass\n"), "'fail' or 'inconclusive'"),
+        (_policy("    max: 8\n    on_missing: pass\n"), "'inconclusive' or 'fail'"),
+        (_policy("    max: 8\n    max: 80\n"), "given twice"),
+        (_policy("    max: 8\n" + RULE + "    max: 80\n"), "two rules are called dp.epsilon"),
+        (_policy("    max: 8\n    unit: household\n"), "'document' or 'person'"),
+        (_policy("    max: 8\n", head="policy: mine\nsummary: x\n"), "policy = 'mine'"),
+        (_policy("    max: 8\nwaivers: []\n"), "there is no such key"),
+        (b"policy: mine/v1\nsummary: x\nrequire: []\n", "at least 1 item"),
+        (b"require: [\n", "line"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"", "the whole file"),
+        (b"- 1\n", "the whole file"),
+    ],
+)
+def test_bad_policies_are_refused_with_the_place(data, says):
+    with pytest.raises(UserError) as caught:
+        parse_policy(data, name="policy.yaml")
+    assert says in str(caught.value)
+    assert "policy.yaml" in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(UserError, match="internal, strict"):
+        load_policy(tmp_path / "lenient")
