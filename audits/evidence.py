@@ -1,0 +1,297 @@
+"""`audit`: from models, a plan and canaries to the evidence that a gate or a reader decides on."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from audits.canaries import CanarySet
+from audits.coverage import not_run
+from audits.exposure import default_threshold
+from audits.extraction import VerbatimCase
+from audits.extraction import verbatim as extract_verbatim
+from audits.gating import check_plan, trade_off_curve
+from audits.models import LoadedModel, load
+from audits.subject import TESTS, Rules, Scores, judge, score
+from dpmlm.artifacts import IntegrityError, UserError, digest
+
+SCHEMA = "dpmlm.evidence/1"
+SHARE = 0.1
+"""Share of the canaries guessed IN, and as many OUT."""
+_PACKAGES = ("torch", "transformers", "numpy", "scipy", "dp-accounting", "dpmlm-framework")
+
+Subject = LoadedModel | str | Path
+"""A model in memory, or the folder of a plain Hugging Face model."""
+
+
+def audit(
+    target: Subject,
+    *,
+    plan: Mapping[str, Any] | str | Path,
+    canaries: CanarySet,
+    control: Subject | None = None,
+    untrained: Subject | None = None,
+    reference: Subject | None = None,
+    verbatim: VerbatimCase | None = None,
+    beta: float = 0.05,
+    guesses_per_side: int | None = None,
+    threshold_bits: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Try to contradict the claim of `plan` on `target`; returns JSON evidence, `dpmlm.evidence/1`.
+
+    `control` is trained without noise or clipping on public text and the same canaries: where no
+    test rejects it, the audit had no power. `untrained` is the model before training: a test that
+    rejects it is broken. `reference` calibrates membership scores and verbatim extraction; the
+    untrained model stands in for it. `plan` is a plan.json, parsed or by path, of which
+    epsilon, delta, noise_multiplier, sample_rate and steps are read. `guesses_per_side` (10 % of
+    the canaries) and `threshold_bits` (see `default_threshold`) are fixed before any score.
+    `progress` is called with rows done and rows in all.
+
+    No secret, coin or text is in the result; the part `verbatim` holds private counts. Raises
+    UserError on an unfit plan, models of different vocabularies, or canaries beyond the model;
+    IntegrityError when the plan commits to other canaries.
+    """
+    started = time.monotonic()
+    terms = _terms(plan)
+    _check_commitment(terms, canaries)
+    subjects = {"target": target, "control": control, "untrained": untrained}
+    models = {name: _loaded(value) for name, value in subjects.items()}
+    calibrator = _loaded(reference) or models["untrained"]
+    _check_vocabularies(models, calibrator)
+    rules, claim = _rules(terms, canaries, beta, guesses_per_side, threshold_bits)
+    count = _Count(_rows(models, calibrator, reference is not None, canaries, verbatim), progress)
+    judged = _judge_all(models, calibrator, canaries, rules, count)
+    return {
+        "schema": SCHEMA,
+        "claim": claim,
+        "declared": _declared(canaries, rules, calibrator, reference is not None),
+        "subjects": judged,
+        "power": _power(judged),
+        "verbatim": _verbatim(models["target"], calibrator, verbatim, beta, count),
+        "not_run": not_run(
+            canaries=bool(canaries.canaries),
+            control=control is not None,
+            verbatim=verbatim is not None and calibrator is not None,
+        ),
+        "versions": _versions(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+class _Count:
+    """Adds up rows of many calls into one progress."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._total, self._done, self._progress = total, 0, progress
+
+    def __call__(self, rows: int) -> None:
+        self._done += rows
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _terms(plan: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    if not isinstance(plan, Mapping):
+        try:
+            plan = json.loads(Path(plan).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"plan {plan}", "it is read as a JSON file", "pass the plan.json of the run"
+            ) from error
+    if not isinstance(plan, Mapping):
+        raise UserError("a plan", "it is a JSON object", "pass the plan.json of the run")
+    check_plan(plan)
+    numbers = {name: float(plan[name]) for name in ("epsilon", "delta", "noise_multiplier")}
+    return {**plan, **numbers}
+
+
+def _check_commitment(plan: Mapping[str, Any], canaries: CanarySet) -> None:
+    bound = (plan.get("bindings") or {}).get("canary_commitment")
+    if bound is not None and bound != canaries.commitment:
+        raise IntegrityError(
+            f"canaries with commitment {canaries.commitment}",
+            f"the plan was made for {bound}",
+            "pass the canaries that were drawn for this run",
+        )
+
+
+def _loaded(subject: Subject | None) -> LoadedModel | None:
+    return load(subject) if isinstance(subject, str | Path) else subject
+
+
+def _check_vocabularies(
+    models: Mapping[str, LoadedModel | None], reference: LoadedModel | None
+) -> None:
+    target = models["target"]
+    for name, other in {**models, "reference": reference}.items():
+        if target is None or other is None or other.tokenizer is target.tokenizer:
+            continue
+        if other.tokenizer.get_vocab() != target.tokenizer.get_vocab():
+            raise UserError(
+                f"a {name} model with another vocabulary than the target's",
+                "token ids are compared, so all models share one vocabulary",
+                f"leave the {name} out, or pass one of the same tokenizer",
+            )
+
+
+def _rules(
+    plan: Mapping[str, Any],
+    canaries: CanarySet,
+    beta: float,
+    per_side: int | None,
+    threshold: float | None,
+) -> tuple[Rules, dict[str, Any]]:
+    """Fix every rule from public facts: the plan and the shape of the canary set."""
+    private = math.isfinite(plan["epsilon"]) and plan["noise_multiplier"] > 0
+    copies, delta = canaries.copies, plan["delta"]
+    single = trade_off_curve(plan) if private else None
+    curve = trade_off_curve(plan, copies) if private and copies > 1 else single
+    recomputed = single.epsilon(delta) if single is not None else math.inf
+    epsilon = plan["epsilon"]
+    if curve is not None and copies > 1:
+        epsilon = curve.epsilon(delta)
+    no_test = None
+    if curve is None:
+        no_test = "the plan promises nothing (epsilon inf), so there is no claim to contradict"
+    elif epsilon / math.log(2) >= canaries.space_bits:
+        no_test = f"{copies} copies a canary: what the claim covers for them exceeds the space"
+    if threshold is None:
+        threshold = default_threshold(epsilon, delta, canaries.space_bits, level=beta / len(TESTS))
+    claim = {
+        "epsilon": _number(plan["epsilon"]),
+        "delta": delta,
+        "plan_digest": plan.get("digest") or digest(_jsonable(plan)),
+        "recomputed_epsilon": _number(recomputed),
+        "canary_epsilon": _number(epsilon),
+    }
+    rules = Rules(
+        beta=beta,
+        per_side=per_side or max(1, int(SHARE * len(canaries.canaries))),
+        threshold_bits=threshold,
+        epsilon=epsilon,
+        delta=delta,
+        curve=curve,
+        no_test=no_test,
+    )
+    return rules, claim
+
+
+def _judge_all(
+    models: Mapping[str, LoadedModel | None],
+    calibrator: LoadedModel | None,
+    canaries: CanarySet,
+    rules: Rules,
+    count: _Count,
+) -> dict[str, Any]:
+    if not canaries.canaries:
+        return {
+            name: None if model is None else _without_canaries(model)
+            for name, model in models.items()
+        }
+    scored: dict[int, Scores] = {}
+
+    def of(model: LoadedModel) -> Scores:
+        if id(model) not in scored:
+            scored[id(model)] = score(model, canaries, count)
+        return scored[id(model)]
+
+    result: dict[str, Any] = {}
+    for name, model in models.items():
+        if model is None:
+            result[name] = None
+            continue
+        # A model calibrated by itself scores zero everywhere, and guesses nothing.
+        calibrated = calibrator is not None and calibrator is not model
+        reference = of(calibrator) if calibrated and calibrator is not None else None
+        result[name] = judge(model, canaries, of(model), reference, rules)
+    return result
+
+
+def _without_canaries(model: LoadedModel) -> dict[str, Any]:
+    part = {"applicable": False, "reason": "the run had no canaries"}
+    names = (*TESTS, "lower_bound")
+    return {"model_digest": model.digest, **dict.fromkeys(names, part), "rejected_by": []}
+
+
+def _power(judged: Mapping[str, Any]) -> dict[str, Any]:
+    """Power is shown when some test rejects the control, and none the untrained model."""
+    control, untrained = judged["control"], judged["untrained"]
+    by_control = control["rejected_by"] if control else None
+    by_untrained = untrained["rejected_by"] if untrained else None
+    shown = bool(by_control) and by_untrained == []
+    return {
+        "control_rejected_by": by_control,
+        "untrained_rejected_by": by_untrained,
+        "status": "shown" if shown else "not shown",
+    }
+
+
+def _verbatim(
+    target: LoadedModel | None,
+    reference: LoadedModel | None,
+    case: VerbatimCase | None,
+    beta: float,
+    count: _Count,
+) -> dict[str, Any] | None:
+    if case is None or target is None or reference is None:
+        return None
+    return extract_verbatim(target, reference, case, beta=beta, progress=count)
+
+
+def _declared(
+    canaries: CanarySet, rules: Rules, calibrator: LoadedModel | None, given: bool
+) -> dict[str, Any]:
+    return {
+        "beta": rules.beta,
+        "correction": "Holm",
+        "tests": list(TESTS),
+        "guesses": 2 * rules.per_side,
+        "threshold_bits": rules.threshold_bits,
+        "commitment": canaries.commitment,
+        "family": canaries.family,
+        "copies": canaries.copies,
+        "score": "joint, centred over the alphabets, less the reference's",
+        "reference": (
+            None
+            if calibrator is None
+            else {"model_digest": calibrator.digest, "is": "given" if given else "untrained"}
+        ),
+    }
+
+
+def _rows(
+    models: Mapping[str, LoadedModel | None],
+    calibrator: LoadedModel | None,
+    given: bool,
+    canaries: CanarySet,
+    case: VerbatimCase | None,
+) -> int:
+    scored = len([model for model in models.values() if model is not None]) + given
+    spans = 2 * len(case.train) + len(case.twins) if case is not None and calibrator else 0
+    return scored * 2 * len(canaries.canaries) + spans
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def _number(value: float) -> float | str:
+    """JSON has no infinity: it is written "inf"."""
+    return value if math.isfinite(value) else "inf"
+
+
+def _jsonable(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _number(value) if isinstance(value, float) else value for name, value in plan.items()
+    }

@@ -1,0 +1,244 @@
+"""The gating test: do one run's membership guesses contradict the plan's own trade-off curve?
+
+The curve is computed here from sigma, sampling rate and steps, with dp-accounting and nothing of
+the trainer, so that a wrong accountant upstream does not hide itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from audits.statistics import clopper_pearson, fdp_rejects, gaussian_epsilon
+from dpmlm.artifacts import UserError
+
+_LINES = 1000
+_SMALLEST_BETA = 1e-12
+_PLAN_FIELDS = ("noise_multiplier", "sample_rate", "steps", "delta")
+
+
+@dataclass(frozen=True)
+class TradeOffCurve:
+    """A symmetric trade-off curve f, held as supporting lines: convex, and never above the truth.
+
+    f(a) is the least false-negative rate of any test with false-positive rate a. Each pair
+    (epsilon, delta) gives two lines, 1 - delta - e^epsilon a and e^-epsilon (1 - delta - a).
+    """
+
+    epsilons: np.ndarray
+    """float64 [N], increasing from 0."""
+    deltas: np.ndarray
+    """float64 [N], the larger of the add and the remove direction at each epsilon."""
+
+    def __call__(self, x: float) -> float:
+        """f(1 - x), the form that the recursion of `fdp_rejects` takes; x in [0, 1]."""
+        alpha = max(0.0, 1.0 - x)
+        steep = 1.0 - self.deltas - np.exp(self.epsilons) * alpha
+        flat = np.exp(-self.epsilons) * (x - self.deltas)
+        return max(0.0, float(steep.max()), float(flat.max()))
+
+    def epsilon(self, delta: float) -> float:
+        """The least epsilon of the curve at `delta`; infinite when no line reaches it."""
+        reached = np.flatnonzero(self.deltas <= delta)
+        if not len(reached):
+            return math.inf
+        at = int(reached[0])
+        if at == 0 or delta <= 0:
+            return float(self.epsilons[at])
+        low, high = np.log(np.maximum(self.deltas[at - 1 : at + 1], 1e-300))[::-1]
+        share = (math.log(delta) - low) / (high - low)
+        return float(self.epsilons[at] - share * (self.epsilons[at] - self.epsilons[at - 1]))
+
+
+def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
+    """The curve of the plan's Poisson-subsampled Gaussian mechanism, add or remove one unit.
+
+    Reads `noise_multiplier`, `sample_rate` and `steps`. `copies` r > 1 is the curve for r units
+    that hold one secret: sensitivities 0..r with weights Bin(r, q), which is far more than r
+    times epsilon at a larger delta. Discretisation errs toward a weaker claim, so that it cannot
+    raise a false alarm. Raises UserError when the plan lacks a field or promises nothing.
+    """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    check_plan(plan)
+    sigma, rate = float(plan["noise_multiplier"]), float(plan["sample_rate"])
+    if sigma <= 0:
+        raise UserError(
+            f"noise_multiplier {sigma}",
+            "a plan without noise has no trade-off curve",
+            "judge such a model by extraction alone",
+        )
+    steps = int(plan["steps"])
+    interval = 1e-3 if copies > 1 or steps <= 2000 else 1e-4
+    if copies == 1:
+        step = pld.from_gaussian_mechanism(
+            sigma, sampling_prob=rate, value_discretization_interval=interval
+        )
+    else:
+        weights = stats.binom.pmf(range(copies + 1), copies, rate)
+        step = pld.from_mixture_gaussian_mechanism(
+            sigma,
+            sensitivities=[float(held) for held in range(copies + 1)],
+            sampling_probs=[float(weight) for weight in weights / weights.sum()],
+            value_discretization_interval=interval,
+        )
+    run = step.self_compose(steps)
+    last = 1.0
+    while run.get_delta_for_epsilon(last) > 1e-13 and last < 600:
+        last *= 1.2
+    epsilons = np.linspace(0.0, last, _LINES)
+    deltas = np.asarray(run.get_delta_for_epsilon(list(epsilons)))
+    return TradeOffCurve(epsilons, deltas)
+
+
+def check_plan(plan: Mapping[str, Any]) -> None:
+    """Raise UserError unless `plan` names the fields that this package reads."""
+    missing = [name for name in ("epsilon", *_PLAN_FIELDS) if plan.get(name) is None]
+    if missing:
+        raise UserError(
+            f"a plan without {', '.join(missing)}",
+            f"the audit recomputes the claim from epsilon, {', '.join(_PLAN_FIELDS)}",
+            "pass the plan.json of the run",
+        )
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """How many canaries were guessed, and how many of the guesses were right."""
+
+    canaries: int
+    """m, each included by a fair coin."""
+    made: int
+    """Guesses IN plus guesses OUT, fixed before training."""
+    correct: int
+    """Right guesses."""
+
+
+def membership_guesses(
+    scores: np.ndarray, included: Sequence[bool] | np.ndarray, per_side: int
+) -> Guesses:
+    """Guess the `per_side` highest scores IN and the `per_side` lowest OUT; abstain on the rest.
+
+    Ties are broken by position, which the coins do not know of. Raises UserError on a score that
+    is not finite or a number of guesses that the canaries do not hold.
+    """
+    scores, truth = np.asarray(scores, dtype=np.float64), np.asarray(included, dtype=bool)
+    if len(scores) != len(truth) or not 1 <= per_side <= len(scores) // 2:
+        raise UserError(
+            f"{per_side} guesses a side on {len(scores)} scores and {len(truth)} coins",
+            "one score a coin, and at most half of the canaries a side",
+            "guess 10 % of the canaries a side",
+        )
+    if not np.isfinite(scores).all():
+        raise UserError(
+            "a canary score that is not finite",
+            "the model must give every canary a finite log-likelihood",
+            "look for NaN in the weights",
+        )
+    order = np.argsort(scores, kind="stable")
+    right = int(truth[order[-per_side:]].sum()) + int((~truth[order[:per_side]]).sum())
+    return Guesses(len(scores), 2 * per_side, right)
+
+
+@dataclass(frozen=True)
+class GatingResult:
+    """What the guesses say about the claim."""
+
+    guesses: Guesses
+    """What was guessed and how much of it was right."""
+    needed: int | None
+    """Right guesses that reject at beta; None when even all of them do not."""
+    p_value: float
+    """The smallest beta at which the guesses reject, in [1e-12, 1]."""
+    rejected: bool
+    """Whether the plan's curve is contradicted at beta."""
+    accuracy: tuple[float, float]
+    """95 % interval of the rate of right guesses (canaries of one run share it: descriptive)."""
+
+
+def gating_test(guesses: Guesses, curve: TradeOffCurve, beta: float = 0.05) -> GatingResult:
+    """Reject the plan's curve when so many right guesses are impossible under it.
+
+    Mahloujifar et al. 2024 (arXiv 2410.22235) with g(x) = f(1 - x) of the plan itself, so it
+    holds for subsampled plans, whose curve is not Gaussian.
+    """
+
+    def rejects(correct: int, level: float) -> bool:
+        return fdp_rejects(
+            curve,
+            canaries=guesses.canaries,
+            guesses=guesses.made,
+            correct=correct,
+            beta=level,
+        )
+
+    return GatingResult(
+        guesses=guesses,
+        needed=needed_guesses(guesses.canaries, guesses.made, curve, beta),
+        p_value=_smallest_beta(lambda level: rejects(guesses.correct, level)),
+        rejected=rejects(guesses.correct, beta),
+        accuracy=clopper_pearson(guesses.correct, guesses.made),
+    )
+
+
+def needed_guesses(
+    canaries: int, made: int, curve: TradeOffCurve, beta: float = 0.05
+) -> int | None:
+    """The least number of right guesses that rejects at `beta`; None when all of them do not."""
+
+    def rejects(correct: int) -> bool:
+        return fdp_rejects(curve, canaries=canaries, guesses=made, correct=correct, beta=beta)
+
+    if not rejects(made):
+        return None
+    low, high = 0, made
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if rejects(middle) else (middle, high)
+    return high
+
+
+def smallest_multiple(
+    canaries: int, made: int, needed: int | None, *, epsilon: float, delta: float
+) -> float | None:
+    """The smallest multiple of the claim that the test is expected to detect; None if no one is.
+
+    A run that leaks k times the claim is modelled by ideal independent Gaussian canaries of the
+    mu whose epsilon at `delta` is k times `epsilon`; it is detected when the expected number of
+    right guesses reaches `needed`. A multiple below 1 means that the claim's own Gaussian would
+    be noticed; a subsampled plan's curve is not Gaussian, so that is a scale, not a fault.
+    """
+    if needed is None or not 0 < epsilon < math.inf:
+        return None
+    side = made / 2 / canaries
+
+    def accuracy(mu: float) -> float:
+        low, high = -10.0, mu + 10.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = (stats.norm.sf(middle) + stats.norm.sf(middle - mu)) / 2
+            low, high = (middle, high) if above > side else (low, middle)
+        return float(stats.norm.sf(low - mu) / 2 / side)
+
+    low, high = 0.0, 40.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        # Half a guess short of all: an expectation never reaches the whole number itself.
+        reached = accuracy(middle) * made >= min(needed, made - 0.5)
+        low, high = (low, middle) if reached else (middle, high)
+    return gaussian_epsilon(high, delta) / epsilon
+
+
+def _smallest_beta(rejects_at: Any) -> float:
+    if not rejects_at(1.0):
+        return 1.0
+    low, high = math.log(_SMALLEST_BETA), 0.0
+    if rejects_at(_SMALLEST_BETA):
+        return _SMALLEST_BETA
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rejects_at(math.exp(middle)) else (middle, high)
+    return math.exp(high)

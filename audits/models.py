@@ -1,0 +1,110 @@
+"""Models under audit: a plain Hugging Face folder, a sealed one, or a model already in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from dpmlm.artifacts import Identity, SealedFolder, UserError, load_model, model_digest
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The special token ids that a scored row is built of."""
+
+    cls: int
+    """Opens a row."""
+    sep: int
+    """Closes a row."""
+    mask: int
+    """Stands for a token to be predicted."""
+    pad: int
+    """Fills a row to the length of its batch."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A masked language model with its tokenizer, ready to be scored."""
+
+    model: Any
+    """A transformers masked-LM model, in evaluation mode."""
+    tokenizer: Any
+    """Its tokenizer; only special token ids and decoding are used."""
+    digest: str
+    """`sha256:...` over the parameters."""
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> "LoadedModel":
+        """Wrap a model in memory; puts it in evaluation mode."""
+        return cls(model.eval(), tokenizer, model_digest(model))
+
+    @property
+    def ids(self) -> TokenIds:
+        """Special token ids. Raises UserError when the tokenizer lacks one."""
+        found = {
+            name: getattr(self.tokenizer, f"{name}_token_id")
+            for name in ("cls", "sep", "mask", "pad")
+        }
+        missing = [name for name, value in found.items() if value is None]
+        if missing:
+            raise UserError(
+                f"a tokenizer without {', '.join(missing)} token",
+                "a masked language model is scored with cls, sep, mask and pad",
+                "pass the tokenizer that the model was trained with",
+            )
+        return TokenIds(**found)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids the model knows."""
+        return int(self.model.config.vocab_size)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens a row may have, special ones included."""
+        config = self.model.config
+        positions = int(getattr(config, "max_position_embeddings", 512))
+        # RoBERTa counts positions from the padding id on, so its table is that much longer.
+        return positions - self.ids.pad - 1 if "roberta" in config.model_type else positions
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+
+def load(
+    path: str | Path, identities: Sequence[Identity] = (), *, device: str = "cpu"
+) -> LoadedModel:
+    """Load a masked language model from a plain folder or, with an identity, a sealed one.
+
+    Nothing is fetched and no code of the folder is run. Raises UserError when the folder holds
+    no such model; a sealed folder raises as `SealedFolder.open` does.
+    """
+    path = Path(path)
+    if (path / "recipients.json").is_file():
+        sealed, its_tokenizer = load_model(SealedFolder.open(path, identities))
+        return _placed(sealed, its_tokenizer, device)
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"{path}",
+            "a model folder has a config.json, or a recipients.json when it is sealed",
+            "name the folder that save_pretrained or the run wrote",
+        )
+    try:
+        model = AutoModelForMaskedLM.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}",
+            "it does not load as a masked language model with its tokenizer",
+            "check it with AutoModelForMaskedLM.from_pretrained and AutoTokenizer.from_pretrained",
+        ) from error
+    return _placed(model, tokenizer, device)
+
+
+def _placed(model: Any, tokenizer: Any, device: str) -> LoadedModel:
+    return LoadedModel.of(model.float().to(device), tokenizer)

@@ -1,0 +1,189 @@
+"""Log-probabilities and greedy decodings of masked spans, in batches.
+
+A row is CLS, tokens, SEP. The joint score masks the whole span at once, as audit-mode training
+does; the left-to-right decode fills it token by token, so that its steps chain to a probability.
+Shapes: N rows, L positions of the span, A tokens of an alphabet, V vocabulary, T row length.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audits.canaries import Canary
+from audits.models import LoadedModel
+from dpmlm.artifacts import UserError
+
+Progress = Callable[[int], None]
+"""Called with the number of rows that were just scored."""
+
+# Logits held at once: 2^25 float32 are 128 MiB.
+_LOGITS = 1 << 25
+
+
+def joint_logprobs(
+    subject: LoadedModel,
+    canaries: Sequence[Canary],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """log p of every alphabet token at every position of the span, all of the span masked.
+
+    One forward pass a canary, softmax over the full vocabulary. Returns float64 [N, L, A], A in
+    the order of `canary.alphabets`. All canaries have the same L and A. Raises UserError when a
+    token is not in the vocabulary or a row is longer than the model's.
+    """
+    check_fits(subject, [canary.tokens for canary in canaries], [_largest(c) for c in canaries])
+    alphabets = np.array([canary.alphabets for canary in canaries], dtype=np.int64)
+    result = np.empty(alphabets.shape, dtype=np.float64)
+    rows = [masked_row(subject, canary.tokens, canary.secret_span) for canary in canaries]
+    starts = [canary.secret_span[0] + 1 for canary in canaries]
+    for part in _batches(subject, rows, batch_size, progress):
+        logits_NLV = _span_logits(subject, rows[part], starts[part], alphabets.shape[1])
+        logprobs_NLV = torch.log_softmax(logits_NLV.double(), dim=-1)
+        picked = logprobs_NLV.gather(2, torch.from_numpy(alphabets[part]).to(logits_NLV.device))
+        result[part] = picked.cpu().numpy()
+    return result
+
+
+def secret_positions(canaries: Sequence[Canary]) -> np.ndarray:
+    """Index of each secret token in its alphabet; int64 [N, L]."""
+    return np.array(
+        [
+            [row.index(token) for token, row in zip(canary.secret, canary.alphabets)]
+            for canary in canaries
+        ],
+        dtype=np.int64,
+    )
+
+
+def greedy_in_alphabets(
+    subject: LoadedModel,
+    canaries: Sequence[Canary],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Decode each span left to right, each token the best of its alphabet; int64 [N, L] ids."""
+    check_fits(subject, [canary.tokens for canary in canaries], [_largest(c) for c in canaries])
+    alphabets = np.array([canary.alphabets for canary in canaries], dtype=np.int64)
+    rows = [masked_row(subject, canary.tokens, canary.secret_span) for canary in canaries]
+    starts = [canary.secret_span[0] + 1 for canary in canaries]
+    return _decode(subject, rows, starts, alphabets.shape[1], alphabets, batch_size, progress)
+
+
+def greedy(
+    subject: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    spans: Sequence[tuple[int, int]],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Decode a span of each row left to right over the whole vocabulary; int64 [N, L] ids.
+
+    `rows` hold tokens without special ones, `spans` start and end in them, all of one length.
+    What stands in a span is masked before the first step. Special tokens are never chosen.
+    """
+    lengths = {end - start for start, end in spans}
+    if len(lengths) != 1:
+        raise UserError(
+            f"spans of {len(lengths)} lengths",
+            "one call decodes spans of one length",
+            "group the spans by length",
+        )
+    check_fits(subject, rows)
+    masked = [masked_row(subject, row, span) for row, span in zip(rows, spans)]
+    starts = [start + 1 for start, _ in spans]
+    return _decode(subject, masked, starts, lengths.pop(), None, batch_size, progress)
+
+
+def masked_row(subject: LoadedModel, tokens: Sequence[int], span: tuple[int, int]) -> list[int]:
+    """CLS, the tokens with those of the span masked, SEP."""
+    ids = subject.ids
+    hidden = [ids.mask] * (span[1] - span[0])
+    return [ids.cls, *tokens[: span[0]], *hidden, *tokens[span[1] :], ids.sep]
+
+
+def check_fits(
+    subject: LoadedModel, rows: Sequence[Sequence[int]], largest: Sequence[int] = ()
+) -> None:
+    """Raise UserError when a token id or a row length is beyond the model."""
+    highest = max([max(row, default=0) for row in rows] + list(largest), default=0)
+    if highest >= subject.vocab_size:
+        raise UserError(
+            f"a vocabulary of {subject.vocab_size}",
+            "it does not hold every token id of the canaries or spans",
+            "use the vocabulary that they were drawn for",
+        )
+    if max((len(row) for row in rows), default=0) + 2 > subject.longest_row:
+        raise UserError(
+            f"a model for rows of {subject.longest_row} tokens",
+            "a canary or span with its context is longer",
+            "shorten the context, or audit with the window that was trained",
+        )
+
+
+def _decode(
+    subject: LoadedModel,
+    rows: list[list[int]],
+    starts: list[int],
+    length: int,
+    alphabets: np.ndarray | None,
+    batch_size: int,
+    progress: Progress | None,
+) -> np.ndarray:
+    result = np.empty((len(rows), length), dtype=np.int64)
+    banned = torch.tensor(sorted(set(subject.tokenizer.all_special_ids)), dtype=torch.int64)
+    for part in _batches(subject, rows, batch_size, progress):
+        current, at = [list(row) for row in rows[part]], starts[part]
+        for step in range(length):
+            logits_NV = _span_logits(subject, current, [s + step for s in at], 1)[:, 0]
+            if alphabets is None:
+                logits_NV[:, banned.to(logits_NV.device)] = -torch.inf
+                best = logits_NV.argmax(dim=-1).cpu().numpy()
+            else:
+                choices = torch.from_numpy(alphabets[part, step]).to(logits_NV.device)
+                index = logits_NV.gather(1, choices).argmax(dim=-1, keepdim=True)
+                best = choices.gather(1, index)[:, 0].cpu().numpy()
+            result[part, step] = best
+            for row, start, token in zip(current, at, best.tolist()):
+                row[start + step] = token
+    return result
+
+
+@torch.no_grad()
+def _span_logits(
+    subject: LoadedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], length: int
+) -> Tensor:
+    """Logits at `length` positions from `starts` on; float [N, L, V]."""
+    longest = max(len(row) for row in rows)
+    pad, device = subject.ids.pad, subject.device
+    input_ids = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in rows])
+    attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention}
+    logits_NTV = subject.model(**{name: value.to(device) for name, value in inputs.items()}).logits
+    span_NL = torch.tensor(starts)[:, None] + torch.arange(length)[None, :]
+    return logits_NTV[torch.arange(len(rows))[:, None], span_NL.to(device)].float()
+
+
+def _batches(
+    subject: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[slice]:
+    longest = max((len(row) for row in rows), default=1)
+    size = max(1, min(batch_size, _LOGITS // (longest * subject.vocab_size)))
+    for start in range(0, len(rows), size):
+        end = min(start + size, len(rows))
+        yield slice(start, end)
+        if progress is not None:
+            progress(end - start)
+
+
+def _largest(canary: Canary) -> int:
+    return max(max(alphabet) for alphabet in canary.alphabets)

@@ -1,0 +1,256 @@
+"""Everything one model is asked about the canaries, as the JSON object of one subject.
+
+Every rule (guesses a side, threshold, reference, level of each test) is fixed in `Rules` before
+any model is scored, and is the same for target, control and untrained model.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from audits.canaries import Canary, CanarySet
+from audits.exposure import (
+    Exposure,
+    exposures,
+    markov_p_value,
+    mean_ceiling,
+    threshold_p_value,
+)
+from audits.extraction import GUESSES, baseline_rate, extracted
+from audits.gating import (
+    Guesses,
+    TradeOffCurve,
+    gating_test,
+    membership_guesses,
+    needed_guesses,
+    smallest_multiple,
+)
+from audits.models import LoadedModel
+from audits.scoring import Progress, greedy_in_alphabets, joint_logprobs, secret_positions
+from audits.statistics import (
+    clopper_pearson,
+    fdp_one_run_epsilon,
+    holm,
+    one_run_epsilon,
+)
+
+TESTS = ("gating", "exposure", "canary_extraction")
+"""The tests that share the error budget, by their names in the evidence."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is fixed before the first score."""
+
+    beta: float
+    """Error budget of the tests together, split by Holm."""
+    per_side: int
+    """Membership guesses IN, and as many OUT."""
+    threshold_bits: float | None
+    """Exposure from which canaries are counted; None when the claim leaves no room for one."""
+    epsilon: float
+    """What the claim comes to for one canary: the plan's, or that of its copies together."""
+    delta: float
+    """Delta of the claim, in [0, 1)."""
+    curve: TradeOffCurve | None
+    """Trade-off curve for one canary; None when the plan promises nothing."""
+    no_test: str | None
+    """Why the single-insertion tests do not apply; None when they do."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's answers on all canaries, in their order."""
+
+    logprobs: np.ndarray
+    """Joint scores, float64 [N, L, A]."""
+    decoded: np.ndarray
+    """Left-to-right decode inside the alphabets, token ids int64 [N, L]."""
+
+
+def score(subject: LoadedModel, canaries: CanarySet, progress: Progress | None = None) -> Scores:
+    """One joint pass and L decoding passes over every canary, included or not."""
+    rows = canaries.canaries
+    return Scores(
+        logprobs=joint_logprobs(subject, rows, progress=progress),
+        decoded=greedy_in_alphabets(subject, rows, progress=progress),
+    )
+
+
+def membership_scores(
+    canaries: Sequence[Canary], own: np.ndarray, reference: np.ndarray | None
+) -> np.ndarray:
+    """How much likelier each secret is made than the rest of its alphabets; float64 [N], nats.
+
+    Sum over positions of log p(secret) less the mean over the alphabet, less the same of the
+    reference model. The centring takes out what training does to every candidate of a position.
+    """
+    index = secret_positions(canaries)[:, :, None]
+
+    def centred(logprobs: np.ndarray) -> np.ndarray:
+        picked = np.take_along_axis(logprobs, index, axis=2)[:, :, 0]
+        return np.asarray((picked - logprobs.mean(axis=2)).sum(axis=1))
+
+    return centred(own) if reference is None else centred(own) - centred(reference)
+
+
+def judge(
+    subject: LoadedModel,
+    canaries: CanarySet,
+    scores: Scores,
+    reference: Scores | None,
+    rules: Rules,
+) -> dict[str, Any]:
+    """One subject of the evidence: figures of every test, and what Holm rejects."""
+    rows = canaries.canaries
+    coins = np.array([canary.included for canary in rows])
+    membership = membership_scores(
+        rows, scores.logprobs, None if reference is None else reference.logprobs
+    )
+    guesses = membership_guesses(membership, coins, rules.per_side)
+    ranked = exposures(scores.logprobs, secret_positions(rows))
+    hits = extracted(rows, scores.logprobs, scores.decoded)
+    parts = {
+        "gating": _gating(guesses, rules),
+        "exposure": _exposure(ranked, coins, canaries.space_bits, rules),
+        "canary_extraction": _extraction(rows, hits, coins, rules),
+    }
+    p_values = {name: part["p_value"] for name, part in parts.items()}
+    applicable = {name: value if value is not None else 1.0 for name, value in p_values.items()}
+    rejected = holm(applicable, rules.beta)
+    for name, part in parts.items():
+        part["rejected"] = None if part["p_value"] is None else name in rejected
+    return {
+        "model_digest": subject.digest,
+        **parts,
+        "lower_bound": _lower_bound(guesses, rules),
+        "rejected_by": sorted(rejected),
+    }
+
+
+def _gating(guesses: Guesses, rules: Rules) -> dict[str, Any]:
+    counts = {"canaries": guesses.canaries, "guesses": guesses.made, "correct": guesses.correct}
+    accuracy = list(clopper_pearson(guesses.correct, guesses.made))
+    if rules.curve is None or rules.no_test is not None:
+        return _not_applicable(rules) | {**counts, "accuracy_interval": accuracy}
+    result = gating_test(guesses, rules.curve, rules.beta)
+    strict = needed_guesses(guesses.canaries, guesses.made, rules.curve, rules.beta / len(TESTS))
+    return {
+        "applicable": True,
+        **counts,
+        "accuracy_interval": accuracy,
+        "needed": result.needed,
+        "needed_strict": strict,
+        "can_reject": result.needed is not None,
+        "smallest_multiple_detected": smallest_multiple(
+            guesses.canaries,
+            guesses.made,
+            result.needed,
+            epsilon=rules.epsilon,
+            delta=rules.delta,
+        ),
+        "p_value": result.p_value,
+    }
+
+
+def _exposure(
+    ranked: Sequence[Exposure], coins: np.ndarray, space_bits: float, rules: Rules
+) -> dict[str, Any]:
+    bits = np.array([entry.conservative for entry in ranked])
+    optimistic = np.array([entry.optimistic for entry in ranked])
+    inserted = int(coins.sum())
+    edges = np.arange(math.ceil(space_bits) + 1)
+    figures: dict[str, Any] = {
+        "n": inserted,
+        "mean_bits": _mean(bits[coins]),
+        "mean_bits_optimistic": _mean(optimistic[coins]),
+        "mean_bits_out": _mean(bits[~coins]),
+        "max_bits": float(bits[coins].max()) if inserted else None,
+        "space_bits": space_bits,
+        "threshold_bits": rules.threshold_bits,
+        "histogram": {
+            "edges": [int(edge) for edge in edges],
+            "in": [int(count) for count in np.histogram(bits[coins], edges)[0]],
+            "out": [int(count) for count in np.histogram(bits[~coins], edges)[0]],
+        },
+    }
+    if rules.no_test is not None:
+        return _not_applicable(rules) | {**figures, "ceiling_bits": None}
+    ceiling = mean_ceiling(rules.epsilon, rules.delta, space_bits)
+    if rules.threshold_bits is None:
+        reason = "the claim leaves no threshold below the size of the space"
+        return _not_applicable(rules, reason) | {**figures, "ceiling_bits": ceiling}
+    above = int((bits[coins] >= rules.threshold_bits).sum())
+    return {
+        "applicable": True,
+        **figures,
+        "ceiling_bits": ceiling,
+        "count_above": above,
+        "p_value": threshold_p_value(
+            above=above,
+            inserted=inserted,
+            threshold=rules.threshold_bits,
+            epsilon=rules.epsilon,
+            delta=rules.delta,
+        ),
+    }
+
+
+def _extraction(
+    rows: Sequence[Canary], hits: np.ndarray, coins: np.ndarray, rules: Rules
+) -> dict[str, Any]:
+    inserted, count = int(coins.sum()), int(hits[coins].sum())
+    baseline = baseline_rate(rows)
+    figures: dict[str, Any] = {
+        "n": inserted,
+        "extracted": count,
+        "extracted_never_inserted": int(hits[~coins].sum()),
+        "guesses_per_canary": GUESSES,
+        "baseline_rate": baseline,
+        "ci": list(clopper_pearson(count, inserted)) if inserted else None,
+    }
+    if rules.no_test is not None:
+        # The counts stand whatever is promised, so the part itself stays applicable.
+        return {
+            **figures,
+            "expected_under_claim": None,
+            "p_value": None,
+            "test": {"applicable": False, "reason": rules.no_test},
+        }
+    likely = min(1.0, math.exp(min(rules.epsilon, 700.0)) * baseline + rules.delta)
+    return {
+        **figures,
+        "expected_under_claim": inserted * likely,
+        "p_value": markov_p_value(count, inserted * likely),
+        "test": {"applicable": True},
+    }
+
+
+def _lower_bound(guesses: Guesses, rules: Rules) -> dict[str, Any]:
+    """Bounds for comparison, outside the error budget; the claim compared is that of a canary."""
+    setting: dict[str, Any] = {
+        "canaries": guesses.canaries,
+        "guesses": guesses.made,
+        "delta": rules.delta,
+        "beta": rules.beta,
+    }
+    one_run = one_run_epsilon(correct=guesses.correct, **setting)
+    return {
+        "one_run": one_run,
+        "one_run_ceiling": one_run_epsilon(correct=guesses.made, **setting),
+        "fdp_one_run": (
+            fdp_one_run_epsilon(correct=guesses.correct, **setting) if rules.delta > 0 else None
+        ),
+        "exceeds_claim": one_run > rules.epsilon,
+    }
+
+
+def _not_applicable(rules: Rules, reason: str | None = None) -> dict[str, Any]:
+    return {"applicable": False, "reason": reason or rules.no_test, "p_value": None}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
