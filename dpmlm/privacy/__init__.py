@@ -1,0 +1,47 @@
+"""Units, sampling, accounting, noise, and the ledger: what the privacy claim rests on.
+
+Reading order: `plan` (what a run promises), `accountants` and `calibration` (the numbers behind
+it), `stream`, `sampling` and `noise` (the coins and the noise), `filter`, `journal` and `ledger`
+(what a corpus may spend; `balance` and `headroom` do its sums), `statement` (the claim in words).
+Opacus, dp-accounting and torch are imported when a number is computed, not before.
+"""
+
+from dpmlm.privacy.accountants import (
+    ACCOUNTANTS,
+    AccountantFailure,
+    SampledGaussian,
+    describe,
+    epsilon_of,
+)
+from dpmlm.privacy.calibration import calibrate
+from dpmlm.privacy.filter import RenyiFilter
+from dpmlm.privacy.journal import Signer, Verifier
+from dpmlm.privacy.ledger import Budget, Ledger
+from dpmlm.privacy.noise import gaussian_noise
+from dpmlm.privacy.plan import AccountantTable, PrivacyPlan, make_plan
+from dpmlm.privacy.sampling import PoissonSampler
+from dpmlm.privacy.statement import Statement, standard_exclusions, statement
+from dpmlm.privacy.stream import SecretStream
+
+__all__ = [
+    "ACCOUNTANTS",
+    "AccountantFailure",
+    "AccountantTable",
+    "Budget",
+    "Ledger",
+    "PoissonSampler",
+    "PrivacyPlan",
+    "RenyiFilter",
+    "SampledGaussian",
+    "SecretStream",
+    "Signer",
+    "Statement",
+    "Verifier",
+    "calibrate",
+    "describe",
+    "epsilon_of",
+    "gaussian_noise",
+    "make_plan",
+    "standard_exclusions",
+    "statement",
+]

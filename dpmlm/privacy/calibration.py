@@ -1,0 +1,93 @@
+"""The smallest noise multiplier whose epsilon stays at or below a target."""
+
+import math
+
+from dpmlm.privacy.accountants import AccountantFailure, SampledGaussian, epsilon_of
+
+SLACK = 0.003
+"""A calibrated epsilon lies in [(1 - SLACK) target, target]."""
+
+_SMALLEST, _LARGEST = 0.05, 1e5
+_EVALUATIONS = 16
+
+
+def calibrate(
+    accountant: str, *, epsilon: float, delta: float, sample_rate: float, steps: int
+) -> float:
+    """Noise multiplier for which `accountant` gives an epsilon just below `epsilon`.
+
+    RDP, which is cheap and never below the truth, brackets the answer; the accountant itself
+    then takes a few secant steps in log-log scale, where the curve is nearly straight. The result
+    has five significant digits, so that a plan prints exactly. Raises AccountantFailure when the
+    accountant fails or the target is out of reach.
+    """
+
+    def figure(name: str, sigma: float) -> float:
+        return epsilon_of(name, SampledGaussian(sigma, sample_rate, steps), delta)
+
+    if accountant == "rdp":
+        return _by_rdp(epsilon, delta, sample_rate, steps, width=SLACK / 10)
+    sigma = _by_rdp(epsilon, delta, sample_rate, steps, width=0.05)
+    slope = _slope(sigma, delta, sample_rate, steps)
+    low, high = 0.0, math.inf  # noise known to be too little, known to be enough
+    best, aim = math.inf, math.log(epsilon * (1 - SLACK / 3))
+    previous: tuple[float, float] | None = None
+    for _ in range(_EVALUATIONS):
+        value = figure(accountant, sigma)
+        if value <= epsilon:
+            best = high = min(high, sigma)
+            if value >= epsilon * (1 - SLACK):
+                break
+        else:
+            low = max(low, sigma)
+        point = (math.log(sigma), math.log(value))
+        if previous is not None and abs(point[0] - previous[0]) > 1e-9:
+            measured = (point[1] - previous[1]) / (point[0] - previous[0])
+            slope = measured if measured < -0.1 else slope
+        previous = point
+        following = _round_up(math.exp(point[0] + (aim - point[1]) / slope))
+        if not low < following < high:
+            following = _round_up(math.sqrt(low * high) if low and high < math.inf else sigma / 2)
+        if following in (low, high):
+            break
+        sigma = following
+    if not math.isfinite(best):
+        raise AccountantFailure(f"{accountant} reached no noise for epsilon {epsilon:g}")
+    return best
+
+
+def _round_up(sigma: float) -> float:
+    digits = 4 - math.floor(math.log10(sigma))
+    rounded = round(sigma, digits)
+    return rounded if rounded >= sigma else round(sigma + 10.0**-digits, digits)
+
+
+def _by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int, *, width: float) -> float:
+    def enough(sigma: float) -> bool:
+        try:
+            value = epsilon_of("rdp", SampledGaussian(sigma, sample_rate, steps), delta)
+        except AccountantFailure:
+            return False
+        return value <= epsilon
+
+    high = 1.0
+    while not enough(high):
+        high *= 2
+        if high > _LARGEST:
+            raise AccountantFailure(f"no noise up to {_LARGEST:g} reaches epsilon {epsilon:g}")
+    low = high / 2
+    while low > _SMALLEST and enough(low):
+        low, high = low / 2, low
+    while high / low > 1 + width:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return _round_up(high)
+
+
+def _slope(sigma: float, delta: float, sample_rate: float, steps: int) -> float:
+    """d ln epsilon / d ln sigma of the RDP curve: a first guess of the accountant's own."""
+    here, more = (
+        epsilon_of("rdp", SampledGaussian(sigma * factor, sample_rate, steps), delta)
+        for factor in (1.0, 1.05)
+    )
+    return min(math.log(more / here) / math.log(1.05), -0.3)

@@ -1,0 +1,41 @@
+"""How much of a plan fits an amount of budget."""
+
+import math
+
+from dpmlm.privacy.accountants import SampledGaussian, epsilon_of, renyi_divergence
+from dpmlm.privacy.plan import PrivacyPlan
+
+
+def pld_epsilon(plan: PrivacyPlan, steps: int) -> float:
+    """PLD's epsilon after `steps` of the plan, at its delta; `inf` without privacy."""
+    if not plan.private:
+        return math.inf
+    return epsilon_of("pld", plan.mechanism(steps), plan.delta)
+
+
+def steps_within(plan: PrivacyPlan, epsilon: float) -> int:
+    """Largest number of the plan's steps at which PLD stays at or below `epsilon`."""
+    low, high = plan.steps, 2 * plan.steps
+    while pld_epsilon(plan, high) <= epsilon:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if pld_epsilon(plan, middle) <= epsilon else (low, middle)
+    return low
+
+
+def fitting_epsilon(plan: PrivacyPlan, divergence: float, order: float) -> float | None:
+    """Epsilon of the plan with as much noise as makes it cost `divergence`; None beyond 1000."""
+
+    def fits(sigma: float) -> bool:
+        mechanism = SampledGaussian(sigma, plan.sample_rate, plan.steps)
+        return renyi_divergence(mechanism, order) <= divergence
+
+    low, high = plan.noise_multiplier, 1000.0
+    if not fits(high):
+        return None
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    epsilon = epsilon_of("pld", SampledGaussian(high, plan.sample_rate, plan.steps), plan.delta)
+    return math.floor(epsilon * 0.99 * 100) / 100 or None

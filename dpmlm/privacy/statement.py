@@ -1,0 +1,116 @@
+"""`statement`: the privacy claim as one sentence with every blank filled."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpmlm.errors import UserError
+from dpmlm.privacy.accountants import describe
+from dpmlm.privacy.plan import PrivacyPlan
+
+SCHEMA = "dpmlm.statement/1"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a release promises, for people (`sentence`, `note`) and programs (`fields`)."""
+
+    sentence: str
+    """The claim."""
+    note: str
+    """How many steps survive in the model, how many the ledger was charged for, and its cap."""
+    fields: Mapping[str, Any]
+    """Every blank of the sentence and every number of the note; `inf` is written "inf"."""
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n{self.note}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object with the sentence, the note and the fields."""
+        return {"sentence": self.sentence, "note": self.note, **self.fields}
+
+
+def statement(
+    plan: PrivacyPlan,
+    *,
+    what: str,
+    summary: Mapping[str, Any],
+    not_covered: Sequence[str] = (),
+) -> Statement:
+    """The claim about releasing `what`, from a run's plan and `Ledger.summary`.
+
+    Epsilon and delta are the summary's: of the committed steps while the lineage holds this plan
+    alone, of the ledger's cap otherwise. It is rounded up. `not_covered` adds to what is never
+    covered (`standard_exclusions`). Raises UserError when the summary is of another plan.
+    """
+    if summary["plan_digest"] != plan.digest:
+        raise UserError(
+            f"ledger summary of plan {summary['plan_digest'][:19]}",
+            f"the statement is about plan {plan.digest[:19]}",
+            "take the summary of the same run",
+        )
+    epsilon = math.inf if summary["epsilon"] == "inf" else float(summary["epsilon"])
+    shown = "inf" if math.isinf(epsilon) else f"{math.ceil(epsilon * 1e4) / 1e4:.4f}"
+    exclusions = [*standard_exclusions(plan), *not_covered]
+    if math.isinf(epsilon):
+        exclusions.insert(0, "anything: with epsilon inf nothing is promised")
+    sampler = (
+        f"{plan.sampler}, each {plan.unit} in each of {plan.steps} steps independently with "
+        f"probability {plan.sample_rate:.6g}"
+    )
+    accountant = summary["accountant"]
+    if plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
+        accountant += f", checked with {describe('pld')}"
+    sentence = (
+        f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
+        f"of any outcome of releasing {what} differs by at most a factor e^{shown}, plus "
+        f"{summary['delta']:g}. Sampling: {sampler}; accountant: {accountant}; noise source: "
+        f"{plan.noise_source}; scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
+    )
+    fields = {
+        "schema": SCHEMA,
+        "unit": plan.unit,
+        "what": what,
+        "epsilon": shown if math.isinf(epsilon) else float(shown),
+        "delta": summary["delta"],
+        "sampler": sampler,
+        "accountant": accountant,
+        "noise_source": plan.noise_source,
+        "scope": plan.scope,
+        "not_covered": exclusions,
+        "basis": summary["basis"],
+        "plan_digest": plan.digest,
+        "committed_steps": summary["committed_steps"],
+        "charged_steps": summary["charged_steps"],
+        "lineage": dict(summary["lineage"]),
+        "cap": dict(summary["cap"]),
+    }
+    return Statement(sentence, _note(summary), fields)
+
+
+def standard_exclusions(plan: PrivacyPlan) -> list[str]:
+    """What no run of this package covers."""
+    more = "documents of one person" if plan.unit == "document" else "persons"
+    return [
+        f"several {more} together, beyond {plan.unit} by {plan.unit}",
+        "timing and resource use of the run",
+        "figures labelled private (validation loss, norms, clip fractions, batch sizes, scrub and "
+        "dedup counts) wherever they are shown, and choices made after seeing them",
+        "what can be concluded about somebody from what other people's text has in common",
+        "rounding of the noise to 32-bit floating point",
+    ]
+
+
+def _note(summary: Mapping[str, Any]) -> str:
+    lineage, cap = summary["lineage"], summary["cap"]
+    total = lineage["epsilon"]
+    sum_shown = total if total == "inf" else f"{math.ceil(total * 1e4) / 1e4:.4f}"
+    cap_shown = cap["epsilon"] if cap["epsilon"] == "inf" else f"{cap['epsilon']:g}"
+    return (
+        f"{summary['committed_steps']} committed steps survive in the model; the ledger was "
+        f"charged for {summary['charged_steps']} steps of this run in {summary['attempts']} "
+        f"attempts (steps of interrupted attempts left no output). The corpus has "
+        f"{lineage['runs']} runs charged, which add up to epsilon {sum_shown} of a cap of "
+        f"{cap_shown} at delta {cap['delta']:g}."
+    )

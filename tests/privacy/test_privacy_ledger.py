@@ -1,0 +1,448 @@
+"""The ledger's rules: what is charged, what is admitted, and by whom at once."""
+
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dpmlm.errors import UserError
+from dpmlm.privacy import Ledger, PrivacyPlan, RenyiFilter, epsilon_of, journal, make_plan
+from dpmlm.privacy import filter as filter_module
+from dpmlm.privacy.accountants import renyi_divergence
+
+
+def plan_of(epsilon: float = 2.0, steps: int = 20, **more: object) -> PrivacyPlan:
+    values = {
+        "epsilon": epsilon, "delta": 1e-6, "units": 5000, "expected_batch_size": 500,
+        "steps": steps, "max_grad_norm": 1.0, **more,
+    }  # fmt: skip
+    return make_plan(**values)  # type: ignore[arg-type]
+
+
+PLAN = plan_of()
+INF = plan_of(math.inf)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.jsonl"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Ledger:
+    return Ledger.register(path, epsilon=16, delta=1e-5, corpus="posts")
+
+
+def test_a_run_from_reservation_to_commit(ledger: Ledger, path: Path) -> None:
+    assert ledger.spent().epsilon == 0
+    assert ledger.left().epsilon == 16
+    ledger.reserve("run", PLAN)
+    before = ledger.spent()
+    assert before.epsilon == pytest.approx(PLAN.epsilon_spent(20), abs=0.02)
+    assert before.rdp == pytest.approx(renyi_divergence(PLAN.mechanism(), ledger.order))
+    attempt = ledger.begin_attempt("run")
+    for step in range(20):
+        ledger.charge("run", attempt, step)
+    ledger.commit("run", 20, attempt)
+    ledger.commit("run", 20, attempt)
+    assert ledger.charged_steps("run") == ledger.committed_steps("run") == 20
+    assert ledger.spent() == before
+    kinds = [entry["kind"] for entry in ledger.entries]
+    assert kinds == ["register", "reserve", "attempt", *["charge"] * 20, "commit"]
+    summary = Ledger.open(path).summary("run")
+    assert summary["epsilon"] == PLAN.epsilon_spent(20)
+    assert summary["basis"] == "plan"
+    assert summary["intact"] is True
+    assert summary["delta"] == 1e-6
+    assert ledger.cap == (16, 1e-5)
+    assert ledger.corpus == "posts"
+    assert ledger.run_ids == ["run"]
+
+
+def test_a_reservation_is_made_once_and_fixed(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    ledger.reserve("run", PLAN)
+    assert len(ledger.entries) == 2
+    with pytest.raises(UserError, match="plan is fixed"):
+        ledger.reserve("run", plan_of(1.0))
+    assert len(ledger.entries) == 2
+
+
+def test_order_of_calls(ledger: Ledger) -> None:
+    with pytest.raises(UserError, match="no reservation"):
+        ledger.begin_attempt("run")
+    ledger.reserve("run", PLAN)
+    with pytest.raises(UserError, match="latest"):
+        ledger.charge("run", 1, 0)
+    assert ledger.begin_attempt("run") == 1
+    ledger.charge("run", 1, 0)
+    for step in (0, -1):
+        with pytest.raises(ValueError, match="in one attempt"):
+            ledger.charge("run", 1, step)
+    with pytest.raises(UserError, match="1 different steps"):
+        ledger.commit("run", 2, 1)
+    assert ledger.begin_attempt("run") == 2
+    with pytest.raises(UserError, match="took the run over"):
+        ledger.charge("run", 1, 1)
+    with pytest.raises(UserError, match="took the run over"):
+        ledger.commit("run", 1, 1)
+
+
+def test_steps_beyond_the_plan_are_refused(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    ledger.begin_attempt("run")
+    for step in range(20):
+        ledger.charge("run", 1, step)
+    with pytest.raises(UserError, match="its plan has 20 steps"):
+        ledger.charge("run", 1, 20)
+
+
+def test_steps_drawn_again_are_charged_again(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    reserved = ledger.spent()
+    for charged in (range(12), range(8, 20)):
+        attempt = ledger.begin_attempt("run")
+        for step in charged:
+            ledger.charge("run", attempt, step)
+    ledger.commit("run", 20, 2)
+    assert ledger.charged_steps("run") == 24
+    assert ledger.committed_steps("run") == 20
+    assert ledger.spent().rdp == pytest.approx(reserved.rdp * 24 / 20)
+    summary = ledger.summary("run")
+    assert summary["epsilon"] == PLAN.epsilon_spent(20)
+    assert summary["lineage"]["epsilon"] == pytest.approx(
+        max(PLAN.epsilon_spent(24), epsilon_of("pld", PLAN.mechanism(24), 1e-6))
+    )
+
+
+def test_two_commits_count_every_charged_step(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    for attempt in (1, 2):
+        ledger.begin_attempt("run")
+        for step in range(10):
+            ledger.charge("run", attempt, step)
+        ledger.commit("run", 10, attempt)
+    assert ledger.committed_steps("run") == 20
+
+
+def test_repeats_stop_at_the_cap_of_the_filter(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
+    ledger.reserve("first", PLAN)
+    ledger.reserve("second", plan_of(0.5))
+    step_cost = renyi_divergence(PLAN.mechanism(1), ledger.order)
+    allowed = 20 + int(ledger.left().rdp / step_cost)
+    assert 20 < allowed < 200
+    for _ in range(allowed):
+        ledger.charge("first", ledger.begin_attempt("first"), 0)
+    attempt = ledger.begin_attempt("first")
+    with pytest.raises(UserError, match="charged again, and no budget is left"):
+        ledger.charge("first", attempt, 0)
+    assert ledger.charged_steps("first") == allowed
+
+
+def test_one_plan_alone_may_use_the_whole_cap_and_closes_it(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=2.0, delta=1e-6, corpus="posts")
+    assert renyi_divergence(PLAN.mechanism(), ledger.order) > ledger.left().rdp
+    ledger.reserve("run", PLAN)
+    with pytest.raises(UserError, match="nothing fits any more"):
+        ledger.reserve("more", plan_of(0.1))
+    with pytest.raises(UserError, match="are left"):
+        ledger.spend("vocabulary", epsilon=0.01)
+    assert ledger.left().rdp == 0
+    ledger.begin_attempt("run")
+    for step in range(20):
+        ledger.charge("run", 1, step)
+    ledger.begin_attempt("run")
+    step = 0
+    while epsilon_of("pld", PLAN.mechanism(21 + step), 1e-6) <= 2.0:
+        ledger.charge("run", 2, step)
+        step += 1
+    with pytest.raises(UserError, match="no budget is left"):
+        ledger.charge("run", 2, step)
+    billed = ledger.charged_steps("run")
+    assert epsilon_of("pld", PLAN.mechanism(billed), 1e-6) <= 2.0
+    assert epsilon_of("pld", PLAN.mechanism(billed + 1), 1e-6) > 2.0
+
+
+def test_a_larger_budget_than_the_cap_is_refused(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=1.0, delta=1e-6, corpus="posts")
+    with pytest.raises(UserError, match=r"set privacy\.epsilon to 1 or less"):
+        ledger.reserve("run", PLAN)
+    with pytest.raises(UserError, match="a plan of epsilon 2"):
+        ledger.refuse_unaffordable(PLAN)
+    assert len(ledger.entries) == 1
+
+
+def test_the_advice_of_a_refusal_fits(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
+    ledger.reserve("first", plan_of(3.0))
+    with pytest.raises(UserError, match=r"is left of the cap 4 .*; lower privacy\.epsilon") as no:
+        ledger.reserve("second", plan_of(3.0))
+    fits = float(no.value.next_step.split(" to ")[1].split(" ")[0])
+    assert fits > 0.5
+    ledger.reserve("second", plan_of(fits))
+
+
+def test_delta_above_the_ledgers_is_refused(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=16, delta=1e-7, corpus="posts")
+    with pytest.raises(UserError, match=r"lower privacy\.delta"):
+        ledger.reserve("run", PLAN)
+
+
+def test_several_runs_claim_the_cap(ledger: Ledger) -> None:
+    ledger.reserve("a", PLAN)
+    ledger.reserve("b", plan_of(3.0))
+    summary = ledger.summary("a")
+    assert (summary["epsilon"], summary["delta"], summary["basis"]) == (16, 1e-5, "filter")
+    assert summary["accountant"].startswith("Renyi filter of order")
+    total = ledger.spent()
+    assert total.rdp == pytest.approx(
+        sum(renyi_divergence(p.mechanism(), ledger.order) for p in (PLAN, plan_of(3.0)))
+    )
+    assert total.epsilon + ledger.left().epsilon == pytest.approx(16)
+
+
+def test_a_run_without_privacy_needs_a_ledger_without_a_cap(ledger: Ledger, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="register this one with epsilon inf"):
+        ledger.reserve("control", INF)
+    free = Ledger.register(tmp_path / "free.jsonl", epsilon=math.inf, delta=1e-5, corpus="p")
+    free.reserve("dp", PLAN)
+    assert free.spent().epsilon < 2.1
+    assert free.summary("dp")["epsilon"] == PLAN.epsilon_spent(20)
+    free.reserve("control", INF)
+    assert free.spent().epsilon == math.inf
+    assert free.left().epsilon == math.inf
+    for run in ("dp", "control"):
+        assert free.summary(run)["epsilon"] == "inf"
+    again = Ledger.open(tmp_path / "free.jsonl")
+    attempt = again.begin_attempt("control")
+    for step in range(20):
+        again.charge("control", attempt, step)
+    again.begin_attempt("control")
+    again.charge("control", 2, 0)
+    again.verify()
+
+
+def test_several_runs_without_a_cap_claim_nothing(tmp_path: Path) -> None:
+    free = Ledger.register(tmp_path / "free.jsonl", epsilon=math.inf, delta=1e-5, corpus="p")
+    free.reserve("a", PLAN)
+    free.reserve("b", PLAN)
+    assert free.summary("a")["epsilon"] == "inf"
+    assert math.isfinite(free.spent().epsilon)
+
+
+def test_other_mechanisms(ledger: Ledger) -> None:
+    ledger.spend("vocabulary", epsilon=0.5, delta=5e-7)
+    assert ledger.spent().rdp == pytest.approx(min(0.5, ledger.order * 0.125))
+    assert ledger.left().delta == pytest.approx(5e-7)
+    with pytest.raises(UserError, match="are left"):
+        ledger.spend("vocabulary", epsilon=0.5, delta=6e-7)
+    with pytest.raises(UserError, match="are left"):
+        ledger.spend("vocabulary", epsilon=100.0)
+    for epsilon in (0.0, math.inf, -1.0):
+        with pytest.raises(UserError, match="finite"):
+            ledger.spend("x", epsilon=epsilon)
+    ledger.reserve("run", PLAN)
+    assert ledger.summary("run")["basis"] == "filter"
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (1, 0), (1, 1), (0.001, 1e-9)]
+)
+def test_caps_that_make_no_sense(path: Path, epsilon: float, delta: float) -> None:
+    with pytest.raises(UserError, match="cap"):
+        Ledger.register(path, epsilon=epsilon, delta=delta, corpus="posts")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(16.0, 1e-5), (1.0, 1e-6), (0.2, 1e-8), (50, 1e-5)])
+def test_the_filter_converts_to_its_cap(epsilon: float, delta: float) -> None:
+    cap = RenyiFilter.of(epsilon, delta)
+    a, part = cap.order, delta * 0.9
+    naive = cap.rdp + math.log((a - 1) / a) - (math.log(part) + math.log(a)) / (a - 1)
+    assert naive == pytest.approx(epsilon)
+    assert cap.rdp > 0
+    assert part + cap.column == pytest.approx(delta)
+    for order in filter_module.ORDERS:
+        assert RenyiFilter(epsilon, delta, order).rdp / order <= cap.rdp / cap.order
+
+
+def together(count: int, work: Callable[[int], bool]) -> int:
+    """Run `work(0..count-1)` in forked processes at once; how many returned True."""
+    context = multiprocessing.get_context("fork")
+    gate = context.Barrier(count)
+
+    def target(index: int) -> None:
+        gate.wait()
+        try:
+            done = work(index)
+        except UserError:
+            done = False
+        os._exit(0 if done else 3)
+
+    processes = [context.Process(target=target, args=(index,)) for index in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert {process.exitcode for process in processes} <= {0, 3}
+    return sum(process.exitcode == 0 for process in processes)
+
+
+def test_one_of_many_registers(path: Path) -> None:
+    def register(index: int) -> bool:
+        Ledger.register(path, epsilon=index + 1, delta=1e-5, corpus=f"c{index}")
+        return True
+
+    assert together(6, register) == 1
+    Ledger.open(path).verify()
+
+
+def test_together_they_never_pass_the_cap(path: Path) -> None:
+    ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
+    plan = plan_of(1.5)
+    cost = renyi_divergence(plan.mechanism(), ledger.order)
+    room = int(ledger.left().rdp / cost)
+    assert 2 <= room < 12
+
+    def reserve(index: int) -> bool:
+        Ledger.open(path).reserve(f"run{index}", plan)
+        return True
+
+    assert together(room + 3, reserve) == room
+    ledger.verify()
+    assert len(ledger.run_ids) == room
+    assert ledger.spent().rdp == pytest.approx(room * cost)
+
+
+def test_charges_of_many_processes_form_one_chain(ledger: Ledger, path: Path) -> None:
+    for index in range(3):
+        ledger.reserve(f"run{index}", plan_of(0.5))
+
+    def charge(index: int) -> bool:
+        own = Ledger.open(path)
+        attempt = own.begin_attempt(f"run{index}")
+        for step in range(15):
+            own.charge(f"run{index}", attempt, step)
+        own.commit(f"run{index}", 15, attempt)
+        return True
+
+    assert together(3, charge) == 3
+    ledger.verify()
+    assert [ledger.charged_steps(f"run{index}") for index in range(3)] == [15] * 3
+
+
+def test_one_of_two_processes_of_one_run_goes_on(ledger: Ledger, path: Path) -> None:
+    ledger.reserve("run", PLAN)
+    old = Ledger.open(path)
+    attempt = old.begin_attempt("run")
+    new = Ledger.open(path)
+    assert new.begin_attempt("run") == attempt + 1
+    with pytest.raises(UserError, match="took the run over"):
+        old.charge("run", attempt, 0)
+    new.charge("run", attempt + 1, 0)
+
+
+KILLED = """
+import os, sys
+from dpmlm.privacy import Ledger
+ledger = Ledger.open(sys.argv[1])
+attempt = ledger.begin_attempt("run")
+for step in range(20):
+    ledger.charge("run", attempt, step)
+    if step == int(sys.argv[2]):
+        os._exit(9)
+    print(f"drew {step}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_killed_between_charge_and_draw(ledger: Ledger, path: Path, step: int) -> None:
+    ledger.reserve("run", PLAN)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path), str(step)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    drawn = done.stdout.count("drew")
+    assert drawn == step
+    assert ledger.charged_steps("run") == drawn + 1
+    assert ledger.begin_attempt("run") == 2
+    ledger.charge("run", 2, step)
+    ledger.verify()
+
+
+TORN = """
+import os, sys
+from dpmlm.privacy import Ledger
+ledger = Ledger.open(sys.argv[1])
+attempt = ledger.begin_attempt("run")
+write = os.write
+def half(handle, data):
+    write(handle, data[: len(data) // 2])
+    os._exit(9)
+os.write = half
+ledger.charge("run", attempt, 0)
+"""
+
+
+def test_killed_in_the_middle_of_a_write(ledger: Ledger, path: Path) -> None:
+    ledger.reserve("run", PLAN)
+    done = subprocess.run([sys.executable, "-c", TORN, str(path)], check=False, timeout=120)
+    assert done.returncode == 9
+    assert not path.read_bytes().endswith(b"\n")
+    assert ledger.charged_steps("run") == 0
+    assert ledger.begin_attempt("run") == 2
+    ledger.charge("run", 2, 0)
+    assert [entry["kind"] for entry in Ledger.open(path).entries][-3:] == [
+        "repair", "attempt", "charge"
+    ]  # fmt: skip
+    ledger.verify()
+
+
+def test_charging_stays_constant_and_reading_linear(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.register(path, epsilon=16, delta=1e-5, corpus="posts")
+    ledger.reserve("run", plan_of(1.0, steps=2000, expected_batch_size=5))
+    ledger.begin_attempt("run")
+    monkeypatch.setattr(journal, "_sync", lambda handle: None)
+
+    def seconds(first: int, last: int) -> float:
+        start = time.process_time()
+        for step in range(first, last):
+            ledger.charge("run", 1, step)
+        return (time.process_time() - start) / (last - first)
+
+    early = seconds(0, 100)
+    seconds(100, 900)
+    assert seconds(900, 1000) < 5 * early
+    start = time.process_time()
+    assert Ledger.open(path).charged_steps("run") == 1000
+    assert time.process_time() - start < 3.0
+
+
+def test_a_charge_reads_only_what_is_new(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.reserve("run", PLAN)
+    ledger.begin_attempt("run")
+    parsed: list[int] = []
+    parse = journal._parse
+
+    def count(path: Path, line: bytes, number: int, head: str) -> dict[str, object]:
+        parsed.append(number)
+        return parse(path, line, number, head)
+
+    monkeypatch.setattr(journal, "_parse", count)
+    for step in range(5):
+        ledger.charge("run", 1, step)
+    assert parsed == []
+    Ledger.open(ledger._journal.path).charge("run", 1, 5)
+    parsed.clear()
+    ledger.charge("run", 1, 6)
+    assert parsed == [9]
