@@ -1,0 +1,27 @@
+"""Clipping: exact per-unit gradient norms of a masked LM and the clipped sum, in one pass.
+
+Reading order: `clip` (what it does), `grad_sample_module` (how), `recorder` (the one backward
+pass), `head` (masked positions and the loss), `layers/` (one rule a layer family), `structure`
+and `families` (which models), `doctor` (is it exact here), `evaluate`.
+"""
+
+from dpmlm.clipping.clip import clip_and_sum
+from dpmlm.clipping.doctor import ModelReport, check_model
+from dpmlm.clipping.evaluate import EvalResult, MaskedLMLoss, evaluate_batch, masked_lm_loss
+from dpmlm.clipping.grad_sample_module import FLOAT32_TAU, MaskedLMGradSampleModule
+from dpmlm.clipping.layers import register_layer_rule
+from dpmlm.clipping.result import ClipResult
+
+__all__ = [
+    "FLOAT32_TAU",
+    "ClipResult",
+    "EvalResult",
+    "MaskedLMGradSampleModule",
+    "MaskedLMLoss",
+    "ModelReport",
+    "check_model",
+    "clip_and_sum",
+    "evaluate_batch",
+    "masked_lm_loss",
+    "register_layer_rule",
+]

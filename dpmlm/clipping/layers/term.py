@@ -1,0 +1,111 @@
+"""`Term`: one layer call's share of a parameter's gradient, kept factored.
+
+A parameter's gradient for a unit is the sum of its terms over the unit's rows. A term knows its
+squared norm a unit, and adds its clipped sum to `p.grad`, without forming anything of the
+parameter's size for every row unless that is the cheaper way.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from dpmlm.clipping.units import UnitLayout
+
+
+def add_to_grad(param: nn.Parameter, value: Tensor) -> None:
+    """Adds `value` (of `param`'s shape, or flattened) to `param.grad`, made if there is none."""
+    value = value.view(param.shape)
+    if param.grad is None:
+        param.grad = value
+    else:
+        param.grad.add_(value)
+
+
+class Term(ABC):
+    """Float32 factors of one share of a parameter's per-row gradient."""
+
+    @abstractmethod
+    def squared_norms(self, layout: UnitLayout) -> Tensor:
+        """float32 [U]: ||sum over the unit's rows of this share||^2."""
+
+    @abstractmethod
+    def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
+        """Adds sum_u c_u * (this share of unit u) to `param.grad`."""
+
+    @abstractmethod
+    def merged(self, other: Self) -> Self:
+        """This share and `other`, both of one parameter, as one."""
+
+    @abstractmethod
+    def without(self, rows_B: Tensor) -> Self:
+        """The same with exact zeros in the rows that bool `rows_B` marks.
+
+        Needed before any product: 0 * NaN is NaN.
+        """
+
+
+class DirectTerm(Term):
+    """A share small enough to form for every row: biases and normalisation weights."""
+
+    def __init__(self, gradient: Tensor) -> None:
+        self.gradient = gradient
+        """float32 [B, *parameter shape]."""
+
+    def squared_norms(self, layout: UnitLayout) -> Tensor:
+        return layout.total(self.gradient).flatten(1).square().sum(1)
+
+    def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
+        add_to_grad(param, coefficients_U[layout.index_B] @ self.gradient.flatten(1))
+
+    def merged(self, other: "DirectTerm") -> "DirectTerm":
+        return DirectTerm(self.gradient + other.gradient)
+
+    def without(self, rows_B: Tensor) -> "DirectTerm":
+        return DirectTerm(zero_rows(self.gradient, rows_B))
+
+
+def zero_rows(x: Tensor, rows_B: Tensor) -> Tensor:
+    """A copy of `x` [B, ...] with zeros in the marked rows, whatever stood there."""
+    return x.masked_fill(rows_B.view(-1, *[1] * (x.dim() - 1)), 0)
+
+
+First = TypeVar("First", bound=Term)
+Second = TypeVar("Second", bound=Term)
+CrossRule = Callable[[First, Second, UnitLayout], Tensor]
+CROSS_RULES: dict[tuple[type[Term], type[Term]], CrossRule[Term, Term]] = {}
+
+
+def register_cross_rule(
+    first: type[First], second: type[Second]
+) -> Callable[[CrossRule[First, Second]], CrossRule[First, Second]]:
+    """Makes the decorated function the inner product [U] of two kinds of term of one parameter."""
+
+    def register(rule: CrossRule[First, Second]) -> CrossRule[First, Second]:
+        CROSS_RULES[first, second] = cast(CrossRule[Term, Term], rule)
+        return rule
+
+    return register
+
+
+def merge_terms(terms: list[Term]) -> list[Term]:
+    """One term of each kind: a weight used n times in one forward counts as one longer use."""
+    merged: dict[type[Term], Term] = {}
+    for term in terms:
+        kind = type(term)
+        merged[kind] = merged[kind].merged(term) if kind in merged else term
+    return list(merged.values())
+
+
+def squared_norms(terms: list[Term], layout: UnitLayout) -> Tensor:
+    """float32 [U]: ||sum of terms||^2 for merged terms of one parameter, clamped at 0."""
+    total = torch.stack([term.squared_norms(layout) for term in terms]).sum(0)
+    for i, first in enumerate(terms):
+        for second in terms[i + 1 :]:
+            if (rule := CROSS_RULES.get((type(first), type(second)))) is not None:
+                total = total + 2 * rule(first, second, layout)
+            else:
+                total = total + 2 * CROSS_RULES[type(second), type(first)](second, first, layout)
+    return total.clamp_min(0)
