@@ -278,7 +278,11 @@ class RunConfig(Section):
 
 
 def claim_fields(section: BaseModel) -> dict[str, Any]:
-    """The section as JSON values without the fields that change speed alone."""
+    """The section as JSON values without the fields that change speed alone.
+
+    Paths are shortened to their last part: what a file holds decides a result, not where it lies,
+    and machines' paths do not belong into a release.
+    """
     kept: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
@@ -293,7 +297,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return claim_fields(value)
     if isinstance(value, Path):
-        return str(value)
+        return value.name
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,0 +1,71 @@
+"""`dpmlm ledger`: the record of what was spent on a corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpmlm.cli.options import AsJson, print_json
+from dpmlm.errors import IntegrityError, VerdictNo
+
+LedgerFile = Annotated[Path, typer.Argument(help="The ledger.", metavar="LEDGER")]
+
+
+def register(app: typer.Typer) -> None:
+    verbs = typer.Typer(help="What was spent on a corpus, and what is left.", no_args_is_help=True)
+    verbs.command("register")(register_corpus)
+    verbs.command("show")(show)
+    verbs.command("verify")(verify)
+    app.add_typer(verbs, name="ledger")
+
+
+def register_corpus(
+    ledger: LedgerFile,
+    epsilon: Annotated[float, typer.Option(help="Cap on epsilon over all runs; inf: no claim.")],
+    delta: Annotated[float, typer.Option(help="Cap on delta over all runs.")],
+    corpus: Annotated[str, typer.Option(help="A public name for the corpus.")] = "corpus",
+    as_json: AsJson = False,
+) -> None:
+    """Register a corpus with its cap, once.
+
+    Example: dpmlm ledger register ledger.jsonl --epsilon 16 --delta 1e-5
+    """
+    from dpmlm.privacy import Ledger
+
+    Ledger.register(ledger, epsilon=epsilon, delta=delta, corpus=corpus)
+    if as_json:
+        print_json({"registered": str(ledger), "epsilon": epsilon, "delta": delta})
+    else:
+        typer.echo(f"registered {ledger}: epsilon {epsilon:g}, delta {delta:g}")
+
+
+def show(ledger: LedgerFile, as_json: AsJson = False) -> None:
+    """Print the cap, what is spent, what is left, and every run.
+
+    Example: dpmlm ledger show ledger.jsonl
+    """
+    from dpmlm.pipeline.accounts import Account
+
+    account = Account.of(ledger)
+    if as_json:
+        print_json(account.to_json())
+    else:
+        typer.echo(account.text())
+
+
+def verify(ledger: LedgerFile, as_json: AsJson = False) -> None:
+    """Check the hash chain line by line.
+
+    Example: dpmlm ledger verify ledger.jsonl
+    """
+    from dpmlm.privacy import Ledger
+
+    try:
+        opened = Ledger.open(ledger)
+        opened.verify()
+    except IntegrityError as broken:
+        raise VerdictNo(str(broken)) from None
+    if as_json:
+        print_json({"ledger": str(ledger), "intact": True, "entries": len(opened.entries)})
+    else:
+        typer.echo(f"{ledger}: {len(opened.entries)} entries, chain intact")

@@ -1,0 +1,45 @@
+"""Options that several verbs share, and how results are printed."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpmlm.config import RunConfig, load_config, parse_overrides
+
+RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a field, e.g. --set privacy.epsilon=4. Repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+ShowPrivate = Annotated[
+    bool,
+    typer.Option("--show-private", help="Also print figures computed from the private text."),
+]
+IdentityFile = Annotated[
+    Path | None, typer.Option("--identity", help="Private key file that may open it.")
+]
+
+
+def read_run(path: Path, settings: list[str] | None) -> RunConfig:
+    """The run file with its overrides."""
+    return load_config(path, parse_overrides(settings or []))
+
+
+def print_json(value: Any) -> None:
+    """One object, one line."""
+    typer.echo(json.dumps(finite(value), ensure_ascii=False))
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: it is spelled "inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value

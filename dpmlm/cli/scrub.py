@@ -1,0 +1,69 @@
+"""`dpmlm scrub`: remove identifiers from a corpus, or measure how well that works."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpmlm.cli.options import AsJson, print_json
+from dpmlm.errors import UserError
+
+Policy = Annotated[str, typer.Option(help="Name of a shipped policy, or a YAML file.")]
+To = Annotated[
+    list[Path] | None, typer.Option("--to", help="Public key that may open OUT. Repeatable.")
+]
+Plaintext = Annotated[
+    bool, typer.Option("--plaintext", help="Write OUT in clear; without it OUT is sealed.")
+]
+Text = Annotated[str, typer.Option("--text", help="Field with the text.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("scrub")(scrub)
+
+
+def scrub(
+    source: Annotated[Path | None, typer.Argument(metavar="IN", help="Corpus to read.")] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="OUT", help="What to write.")] = None,
+    policy: Policy = "default",
+    gold: Annotated[
+        Path | None, typer.Option(help="Measure recall on this file of gold spans instead.")
+    ] = None,
+    pseudonym_key: Annotated[Path | None, typer.Option(help="Key file for pseudonyms.")] = None,
+    to: To = None,
+    plaintext: Plaintext = False,
+    text: Text = "text",
+    processes: Annotated[int | None, typer.Option(help="Workers; default one a core.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Scrub IN into OUT, or print recall against gold spans.
+
+    Example: dpmlm scrub notes.jsonl scrubbed --policy default --to keys/trainer.pub
+    Example: dpmlm scrub --gold gold.jsonl
+    """
+    from dpmlm.pipeline import standalone
+    from dpmlm.pipeline.wording import recall_text
+
+    if gold is not None:
+        if source is not None:
+            raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
+        measured = standalone.measure(gold, policy)
+        if as_json:
+            print_json(measured.to_json())
+        else:
+            typer.echo(recall_text(measured))
+        return
+    if source is None or target is None:
+        raise UserError("dpmlm scrub", "it needs IN and OUT, or --gold", "see dpmlm scrub --help")
+    done = standalone.scrub_file(
+        source,
+        standalone.Output(target, to or [], plaintext),
+        policy=policy,
+        pseudonym_key=pseudonym_key,
+        text=text,
+        processes=processes,
+    )
+    if as_json:
+        print_json(done.to_json())
+    else:
+        typer.echo(done.text())

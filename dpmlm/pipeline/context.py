@@ -1,0 +1,80 @@
+"""What every stage of a run shares: the run file, the keys, the workspace, the progress."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpmlm.artifacts import (
+    Identity,
+    Recipient,
+    SealedFolder,
+    SigningKey,
+    load_identity,
+    load_recipient,
+    load_secret_key,
+    load_signing_key,
+)
+from dpmlm.config import RunConfig
+from dpmlm.errors import UserError
+from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.secrets import RunSecrets
+from dpmlm.pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run with its keys loaded."""
+
+    config: RunConfig
+    workspace: Workspace
+    identity: Identity
+    signing: SigningKey
+    secrets: RunSecrets
+    progress: Progress
+
+    @classmethod
+    def load(cls, config: RunConfig, progress: Progress) -> "Run":
+        """Load every key before anything is written; a missing one is the user's to mend."""
+        keys = config.keys
+        run = cls(
+            config,
+            Workspace(config.workspace),
+            load_identity(keys.identity),
+            load_signing_key(keys.signing),
+            RunSecrets.derive(load_secret_key(keys.scrub), config.seed),
+            progress,
+        )
+        for path in (*config.release.recipients, *config.release.auditors):
+            load_recipient(path)
+        return run
+
+    @property
+    def own(self) -> list[Recipient]:
+        """Who may open the workspace: the trainer alone."""
+        return [self.identity.recipient]
+
+    @property
+    def keepers(self) -> list[Recipient]:
+        """Who may open evidence and models whatever the verdict: trainer and auditors."""
+        return [*self.own, *(load_recipient(path) for path in self.config.release.auditors)]
+
+    @property
+    def consumers(self) -> list[Recipient]:
+        """Who gets the model's key on PASS."""
+        return [load_recipient(path) for path in self.config.release.recipients]
+
+    def folder(self, stage: str) -> SealedFolder:
+        """The finished artifact of an earlier stage."""
+        path = self.workspace.stage(stage)
+        folder = SealedFolder.open(path, [self.identity]) if path.is_dir() else None
+        if folder is None or folder.manifest is None:
+            raise UserError(
+                f"stage {stage} in {self.workspace.path}",
+                "it has not finished",
+                "`dpmlm run` takes it up where it stopped",
+            )
+        return folder
+
+    def public_path(self, value: str) -> Path | None:
+        """`value` as a path if one is there."""
+        path = Path(value)
+        return path if path.exists() else None

@@ -1,0 +1,224 @@
+"""The data stages: corpus, scrub, dedup, tokens."""
+
+import hmac
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dpmlm.artifacts import SealedFolder
+from dpmlm.config import claim_fields
+from dpmlm.corpus import (
+    Document,
+    Dropped,
+    count_shards,
+    read_corpus,
+    read_shard,
+    read_shards,
+    shard_name,
+    stage_document,
+    write_shard,
+    write_shards,
+)
+from dpmlm.dedup import deduplicate
+from dpmlm.errors import UserError
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.stages import Stage
+from dpmlm.scrub import Scrubbed, Scrubber, load_policy
+from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
+
+
+def read_public(path: Path, text: str) -> Iterator[Document]:
+    """Documents of a declared public corpus; empty ones are passed over."""
+    for item in read_corpus(path, text=text):
+        if isinstance(item, Document):
+            yield item
+
+
+def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    dropped: list[dict[str, Any]] = []
+    reasons: Counter[str] = Counter()
+    units: dict[str, str] = {}
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for count, item in enumerate(_read(run), start=1):
+            report(count, count)
+            if isinstance(item, Dropped):
+                reasons[item.reason] += 1
+                dropped.append(item.as_dict())
+                continue
+            row = stage_document(
+                item,
+                unit=run.config.privacy.unit,
+                validation=run.config.split.validation,
+                key=run.secrets.unit_key,
+            )
+            units[row["unit"]] = row["split"]
+            yield row
+
+    count = write_shards(folder, kept())
+    folder.write_json("dropped", dropped)
+    if not any(split == "train" for split in units.values()):
+        raise UserError(
+            f"corpus {run.config.corpus.path}",
+            "no unit is left for training after the split",
+            "give it more text or lower split.validation",
+        )
+    splits = Counter(units.values())
+    counts = {
+        "documents": count,
+        "dropped": dict(reasons),
+        "units": len(units),
+        "train_units": splits["train"],
+        "validation_units": splits["validation"],
+    }
+    return {"counts": counts}
+
+
+def _read(run: Run) -> Iterator[Document | Dropped]:
+    corpus = run.config.corpus
+    return read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person)
+
+
+def _corpus_settings(run: Run) -> dict[str, Any]:
+    config = run.config
+    fields = claim_fields(config.corpus) | {"split": config.split.validation}
+    return fields | {
+        "unit": config.privacy.unit,
+        "source": _keyed_digest(config.corpus.path, run.secrets.corpus_key),
+    }
+
+
+def _keyed_digest(path: Path, key: bytes) -> str:
+    """Keyed, so that nobody can confirm a guess at the corpus from it."""
+    if not path.exists():
+        raise UserError(f"corpus {path}", "there is no such file or folder", "check corpus.path")
+    state = hmac.new(key, digestmod="sha256")
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        state.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    return state.hexdigest()
+
+
+def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    policy = load_policy(run.config.scrub.policy)
+    scrubber = Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key)
+    processes = run.config.scrub.processes or os.cpu_count() or 1
+    source = run.folder("corpus")
+    total = source.manifest["counts"]["documents"] if source.manifest else 0
+    found: Counter[str] = Counter()
+    emptied, done = 0, 0
+    for number in range(count_shards(source)):
+        counts_name = shard_name("counts", number)
+        if not folder.has(counts_name):
+            documents = read_shard(source, number)
+            results = scrubber.scrub_many([d["text"] for d in documents], processes=processes)
+            _scrub_shard(folder, number, documents, _counted(results, report, done, total))
+        counts = folder.read_json(counts_name)
+        found.update(counts["found"])
+        emptied += counts["emptied"]
+        done += counts["documents"]
+        report(done, total)
+    dropped = {"emptied": emptied}
+    return {"counts": {"documents": done - emptied, "found": dict(found), "dropped": dropped}}
+
+
+def _counted(
+    results: Iterator[Scrubbed], report: Report, before: int, total: int
+) -> Iterator[Scrubbed]:
+    for count, result in enumerate(results, start=before + 1):
+        yield result
+        report(count, total)
+
+
+def _scrub_shard(
+    folder: SealedFolder,
+    number: int,
+    documents: list[dict[str, Any]],
+    results: Iterator[Scrubbed],
+) -> None:
+    kept: list[dict[str, Any]] = []
+    decisions: list[dict[str, Any]] = []
+    emptied: list[dict[str, Any]] = []
+    found: Counter[str] = Counter()
+    for document, scrubbed in zip(documents, results, strict=True):
+        found.update(decision.entity for decision in scrubbed.decisions)
+        decisions.append({"id": document["id"], "spans": [asdict(d) for d in scrubbed.decisions]})
+        target = kept if scrubbed.text.strip() else emptied
+        target.append(document | {"text": scrubbed.text})
+    write_shard(folder, number, kept)
+    folder.write_json(shard_name("decisions", number), decisions)
+    folder.write_json(shard_name("emptied", number), emptied)
+    # Last: its presence says that the shard is whole.
+    folder.write_json(
+        shard_name("counts", number),
+        {"documents": len(documents), "emptied": len(emptied), "found": dict(found)},
+    )
+
+
+def _dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    near = run.config.dedup.near
+    documents = list(read_shards(run.folder("scrub")))
+    result = deduplicate(
+        documents,
+        threshold=near.threshold if near else None,
+        unit=run.config.privacy.unit,
+        key=run.secrets.unit_key,
+        progress=report,
+    )
+    count = write_shards(folder, result.kept)
+    removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
+    folder.write_json("removed", removed)
+    folder.write_json("cross_split", [asdict(pair) for pair in result.cross_split])
+    counts = {
+        "documents": count,
+        "removed": result.removed_by_reason,
+        "cross_split_pairs": len(result.cross_split),
+    }
+    return {"counts": counts}
+
+
+def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    tokens = run.config.tokens
+    if tokens.train is not None:
+        public = read_public(tokens.train.corpus, tokens.train.text)
+        tokenizer = train_tokenizer(
+            (d.text for d in public), vocab_size=tokens.train.size, unused=tokens.train.unused
+        )
+    else:
+        tokenizer = load_tokenizer(str(tokens.vocabulary))
+    documents = read_shards(run.folder("dedup"))
+    facts = TokenStore.build(folder, documents, tokenizer, progress=report)
+    return {**facts, "counts": facts}
+
+
+def _tokens_settings(run: Run) -> dict[str, Any]:
+    """Of the window, nothing: it is drawn at training time."""
+    tokens = run.config.tokens
+    if tokens.train is not None:
+        return claim_fields(tokens.train) | {"source": public_digest(tokens.train.corpus)}
+    return {"vocabulary": tokenizer_digest(load_tokenizer(str(tokens.vocabulary)))}
+
+
+def public_digest(path: Path) -> str:
+    """Digest of declared public text, a file or a folder: what it says, not where it lies."""
+    return _keyed_digest(path, b"")
+
+
+CORPUS = Stage("corpus", (), _corpus_settings, _corpus)
+SCRUB = Stage(
+    "scrub",
+    ("corpus",),
+    lambda run: (
+        claim_fields(run.config.scrub) | {"policy": load_policy(run.config.scrub.policy).digest}
+    ),
+    _scrub,
+)
+DEDUP = Stage("dedup", ("scrub",), lambda run: claim_fields(run.config.dedup), _dedup)
+TOKENS = Stage("tokens", ("dedup",), _tokens_settings, _tokens)

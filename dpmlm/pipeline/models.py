@@ -1,0 +1,241 @@
+"""The model stages: the plan, the private training, and the non-private control beside it."""
+
+import math
+import secrets
+from dataclasses import replace
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from audits.canaries import CanarySet
+from dpmlm.artifacts import SealedFolder, model_digest, save_model
+from dpmlm.canonical import digest
+from dpmlm.clipping import check_model
+from dpmlm.config import LedgerConfig, RunConfig, claim_fields
+from dpmlm.dedup import scope_of
+from dpmlm.errors import UserError
+from dpmlm.masking import TokenTable
+from dpmlm.pipeline.canaries import canary_units, masking_spec
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.data import public_digest, read_public
+from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.stages import Stage
+from dpmlm.privacy import Ledger, PrivacyPlan, make_plan
+from dpmlm.tokens import TokenStore, load_sealed_tokenizer
+from dpmlm.training import (
+    Checkpoints,
+    CorpusUnits,
+    JoinedUnits,
+    LedgerCharges,
+    PublicText,
+    Recipe,
+    Units,
+    load_base_model,
+    new_model,
+    train,
+)
+from dpmlm.training.charges import Charges
+
+
+def plan_of(config: RunConfig, commitment: str | None = None) -> PrivacyPlan:
+    """The plan that the run file asks for; calibrates the noise, which takes seconds.
+
+    `commitment` binds the canaries to the plan once they are drawn.
+    """
+    privacy, training = config.privacy, config.training
+    bindings: dict[str, str | int | float | None] = {
+        "masked_slots": masking_spec(config).masked_slots(config.tokens.window),
+        "window": config.tokens.window,
+        "stride": config.tokens.stride,
+        "windows_per_draw": 1,
+        "masking": digest(claim_fields(config.masking)),
+        "model": digest(claim_fields(config.model)),
+        "learning_rate": training.learning_rate,
+        "weight_decay": training.weight_decay,
+        "precision": training.precision,
+        "dropout": "off",
+        "canary_commitment": commitment,
+    }
+    near = config.dedup.near
+    return make_plan(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        units=privacy.units,
+        unit=privacy.unit,
+        expected_batch_size=training.expected_batch_size,
+        steps=training.steps,
+        max_grad_norm=privacy.max_grad_norm,
+        accountant=privacy.accountant,
+        scope=scope_of(near.threshold if near else None),
+        bindings=bindings,
+    )
+
+
+def control_plan(plan: PrivacyPlan) -> PrivacyPlan:
+    """The same run without noise and without clipping, and nothing else changed."""
+    return replace(
+        plan,
+        epsilon=math.inf,
+        noise_multiplier=0.0,
+        max_grad_norm=math.inf,
+        noise_source="none",
+    )
+
+
+def recipe_of(run: Run, table: TokenTable) -> Recipe:
+    """How weights follow from batches: shared by the run and its control."""
+    training = run.config.training
+    return Recipe(
+        table=table,
+        masking=masking_spec(run.config),
+        window=run.config.tokens.window,
+        stride=run.config.tokens.stride,
+        mask_seed=run.secrets.mask_seed,
+        learning_rate=training.learning_rate,
+        warmup=training.warmup,
+        weight_decay=training.weight_decay,
+        physical_batch_size=training.physical_batch_size,
+        checkpoint_minutes=training.checkpoint_minutes,
+    )
+
+
+def open_ledger(config: LedgerConfig) -> Ledger:
+    """The registered ledger of the corpus, whose cap must be the run file's."""
+    if not config.path.exists():
+        raise UserError(
+            f"ledger {config.path}",
+            "no corpus is registered there, and a cap is set before the first run",
+            f"`dpmlm ledger register {config.path} --epsilon {config.cap.epsilon:g} "
+            f"--delta {config.cap.delta:g}`, or `dpmlm init` in the run file's folder",
+        )
+    ledger = Ledger.open(config.path)
+    if ledger.cap != (config.cap.epsilon, config.cap.delta):
+        raise UserError(
+            f"ledger.cap of epsilon {config.cap.epsilon:g}, delta {config.cap.delta:g}",
+            f"{config.path} was registered with epsilon {ledger.cap[0]:g}, "
+            f"delta {ledger.cap[1]:g}, and a cap is never edited",
+            "write the registered cap into the run file",
+        )
+    return ledger
+
+
+def _plan(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    plan = plan_of(run.config, CanarySet.read(run.folder("canaries")).commitment)
+    open_ledger(run.config.ledger).refuse_unaffordable(plan)
+    # Random, so that the same run file in two workspaces is two runs in the ledger.
+    folder.write_json("run", {"id": f"{run.config.name}-{secrets.token_hex(6)}"})
+    folder.write_json("plan", plan.to_json())
+    return {"counts": {"plan": plan.digest}}
+
+
+def planned(run: Run) -> tuple[PrivacyPlan, str]:
+    """The fixed plan and the ledger's name of this run."""
+    folder = run.folder("plan")
+    return PrivacyPlan.from_json(folder.read_json("plan")), folder.read_json("run")["id"]
+
+
+def initial_model(run: Run, tokenizer: Any) -> PreTrainedModel:
+    """The model before the first step: the same for the run, the control and the baseline."""
+    config = run.config
+    if config.model.size is not None:
+        return new_model(config.model.size, tokenizer, config.tokens.window, config.seed)
+    return load_base_model(str(config.model.from_), tokenizer, config.tokens.window)
+
+
+def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    plan, run_id = planned(run)
+    store = TokenStore.open(run.folder("tokens"))
+    corpus = CorpusUnits(store, "train", run.secrets.mask_seed)
+    units = JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+    if len(units.names) > plan.units:
+        raise UserError(
+            f"privacy.units {plan.units}",
+            "the corpus and its canaries hold more units than that",
+            "declare a larger upper bound on units, in a new workspace",
+        )
+    charges = LedgerCharges(open_ledger(run.config.ledger), run_id, plan)
+    return _fit(run, folder, units, plan, charges, report)
+
+
+def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    """Train on public text and the same canaries, without noise and without clipping."""
+    control = run.config.audit.control
+    if control is None:
+        return {"counts": {"trained": False}}
+    plan = control_plan(planned(run)[0])
+    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
+    public = (
+        {"id": d.id, "text": d.text, "unit": d.id, "split": "train"}
+        for d in read_public(control.corpus, control.text)
+    )
+    tokens = SealedFolder.open_or_create(
+        folder.path / "tokens", [run.identity], run.own, role="control-tokens"
+    )
+    tokens.finish(TokenStore.build(tokens, public, tokenizer))
+    corpus = CorpusUnits(TokenStore.open(tokens), "train", run.secrets.mask_seed)
+    units = JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+    return _fit(run, folder, units, plan, PublicText(), report)
+
+
+def _fit(
+    run: Run,
+    folder: SealedFolder,
+    units: Units,
+    plan: PrivacyPlan,
+    charges: Charges,
+    report: Report,
+) -> dict[str, Any]:
+    """Train from the initial model and leave the finished model in `folder`."""
+    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
+    model = initial_model(run, tokenizer)
+    checked = check_model(model, vocab_size=len(tokenizer))
+    if not checked.exact:
+        raise UserError(
+            f"model {type(model).__name__}",
+            f"its per-example gradients cannot be had exactly: {checked.reason}",
+            "use a BERT, RoBERTa or DistilBERT masked language model",
+        )
+    checkpoints = Checkpoints(
+        folder.path / "checkpoints", run.identity, run.own, plan_digest=plan.digest
+    )
+    progress = train(
+        model,
+        units,
+        plan,
+        recipe_of(run, TokenTable.of(tokenizer)),
+        charges=charges,
+        checkpoints=checkpoints,
+        report=report,
+    )
+    save_model(folder, model, tokenizer)
+    folder.write_json("events", progress.events)
+    checkpoints.clear()
+    return {
+        "counts": {
+            "trained": True,
+            "model": model_digest(model),
+            "steps": progress.step,
+            "gradient_error": checked.max_relative_error,
+        }
+    }
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return claim_fields(run.config.training) | {
+        "model": claim_fields(run.config.model),
+        "masking": claim_fields(run.config.masking),
+        "window": run.config.tokens.window,
+        "seed": run.config.seed,
+    }
+
+
+def _control_settings(run: Run) -> dict[str, Any]:
+    control = run.config.audit.control
+    return _settings(run) | {"control": public_digest(control.corpus) if control else None}
+
+
+PLAN = Stage(
+    "plan", ("canaries",), lambda run: claim_fields(run.config.privacy) | _settings(run), _plan
+)
+TRAINING = Stage("training", ("plan", "tokens", "canaries"), _settings, _training)
+CONTROL = Stage("control", ("plan", "tokens", "canaries"), _control_settings, _control)

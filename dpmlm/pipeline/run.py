@@ -1,0 +1,134 @@
+"""A run from corpus to release, and what it leaves to read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmlm.config import RunConfig, claim_fields, load_config
+from dpmlm.errors import UserError
+from dpmlm.pipeline.canaries import CANARIES
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.data import CORPUS, DEDUP, SCRUB, TOKENS
+from dpmlm.pipeline.evidence import AUDIT, EVALUATION
+from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING
+from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
+from dpmlm.pipeline.preflight import preflight
+from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.stages import Stage, execute
+from dpmlm.pipeline.summary import private_figures, public_figures, table
+
+STAGES: tuple[Stage, ...] = (
+    CORPUS,
+    SCRUB,
+    DEDUP,
+    TOKENS,
+    CANARIES,
+    PLAN,
+    TRAINING,
+    CONTROL,
+    EVALUATION,
+    AUDIT,
+    RELEASE,
+)
+"""The pipeline, in the order of DESIGN section 2."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. Figures under `private` are computed from the private text."""
+
+    name: str
+    verdict: str | None
+    """PASS, FAIL or INCONCLUSIVE; None if the run was taken to an earlier stage only."""
+    workspace: Path
+    bundle: Path | None
+    """The signed bundle; consumers can open its model on PASS alone."""
+    report: Path | None
+    """The consumers' report, an HTML page; `dpmlm report` opens the auditor's."""
+    evidence: dict[str, Any] | None
+    """What the audits found, without what is private."""
+    public: dict[str, Any]
+    private: dict[str, Any]
+
+    def to_json(self, *, private: bool = False) -> dict[str, Any]:
+        """One JSON object; private figures only if they are asked for."""
+        paths = {"workspace": self.workspace, "bundle": self.bundle, "report": self.report}
+        return {
+            "schema": "dpmlm.run/1",
+            "name": self.name,
+            "verdict": self.verdict,
+            **{key: str(value) if value else None for key, value in paths.items()},
+            "public": self.public,
+            "private": self.private if private else None,
+        }
+
+    def summary(self, *, private: bool = False) -> str:
+        """A table for a person."""
+        return table(self.to_json(private=private))
+
+
+def run(path_or_config: str | Path | RunConfig, **overrides: Any) -> RunResult:
+    """Take a run file through the whole pipeline; repeat it to resume.
+
+    `overrides` are fields of the run file with `__` for the dots, such as
+    `privacy__epsilon=4`.
+
+    Raises:
+        UserError: bad input, a missing key, a refused budget.
+    """
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    if isinstance(path_or_config, RunConfig):
+        if dotted:
+            raise UserError(
+                f"overrides {', '.join(dotted)} beside a RunConfig",
+                "overrides apply to a run file",
+                "pass the path, or change the config with model_copy",
+            )
+        return execute_run(path_or_config)
+    return execute_run(load_config(path_or_config, dotted))
+
+
+def execute_run(config: RunConfig) -> RunResult:
+    """The whole pipeline."""
+    return _execute(config, STAGES)
+
+
+def execute_until(config: RunConfig, stage: str) -> RunResult:
+    """The pipeline up to and with one stage; the control is left out where nothing needs it."""
+    names = [one.name for one in STAGES]
+    stages = STAGES[: names.index(stage) + 1]
+    return _execute(config, [one for one in stages if one is not CONTROL or stage == "audit"])
+
+
+def _execute(config: RunConfig, stages: Sequence[Stage]) -> RunResult:
+    session = Run.load(config, Progress())
+    with session.workspace.locked():
+        session.workspace.check(config.name, _settings(config))
+        preflight(session)
+        session.workspace.claim(config.name, _settings(config))
+        execute(session, stages)
+        return _result(session, finished=RELEASE in stages)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Every field that decides results: not where keys and workspace lie, nor speed."""
+    fields = claim_fields(config)
+    for place in ("workspace", "keys", "ledger", "release", "name"):
+        fields.pop(place)
+    return fields
+
+
+def _result(session: Run, *, finished: bool) -> RunResult:
+    outcome = read_outcome(session) if finished else None
+    bundle = session.workspace.stage(BUNDLE) if finished else None
+    return RunResult(
+        name=session.config.name,
+        verdict=outcome["verdict"] if outcome else None,
+        workspace=session.workspace.path,
+        bundle=bundle,
+        report=bundle / "report.html" if bundle else None,
+        evidence=outcome["evidence"] if outcome else None,
+        public=public_figures(session, [stage.name for stage in STAGES]),
+        private=private_figures(session),
+    )

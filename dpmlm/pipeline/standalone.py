@@ -1,0 +1,172 @@
+"""Single stages on a file of one's own: scrub it, deduplicate it, measure recall."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmlm.artifacts import SealedFolder, atomic_write, load_recipient, load_secret_key
+from dpmlm.corpus import Document, Dropped, read_corpus, write_shards
+from dpmlm.dedup import deduplicate
+from dpmlm.errors import UserError
+from dpmlm.pipeline.progress import Progress
+from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
+
+BATCH = 512
+"""Documents scrubbed at a time."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a stage's text goes: sealed to public keys, or explicitly in clear."""
+
+    path: Path
+    to: Sequence[Path]
+    plaintext: bool
+
+    def check(self) -> None:
+        """Refuse before any work is done."""
+        if bool(self.to) == self.plaintext:
+            raise UserError(
+                f"output {self.path}",
+                "text at rest is sealed unless you ask for clear",
+                "give --to PUBLIC_KEY (dpmlm keys new makes one), or --plaintext",
+            )
+        if self.path.exists():
+            raise UserError(f"output {self.path}", "it is there already", "name a new one")
+        for key in self.to:
+            load_recipient(key)
+
+    def write(self, role: str, documents: Iterable[Mapping[str, Any]], **beside: Any) -> None:
+        """The documents, and what else belongs to them (sealed output alone keeps that)."""
+        if self.plaintext:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path) as file:
+                for document in documents:
+                    file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+            return
+        recipients = [load_recipient(key) for key in self.to]
+        folder = SealedFolder.create(self.path, recipients, role=role)
+        write_shards(folder, documents)
+        for name, value in beside.items():
+            folder.write_json(name, value)
+        folder.finish({"stage": role})
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a single stage did; the counts are private and shown to whoever ran it."""
+
+    output: Path
+    documents: int
+    counts: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"output": str(self.output), "documents": self.documents, "counts": self.counts}
+
+    def text(self) -> str:
+        rows = [f"wrote {self.output}: {self.documents} documents"]
+        rows += [f"  {name:<24}{count:>8}" for name, count in sorted(self.counts.items())]
+        return "\n".join(rows)
+
+
+def scrub_file(
+    source: Path,
+    output: Output,
+    *,
+    policy: str,
+    pseudonym_key: Path | None,
+    text: str,
+    processes: int | None,
+) -> Done:
+    """Scrub a corpus file or folder into `output`."""
+    output.check()
+    key = load_secret_key(pseudonym_key) if pseudonym_key else None
+    scrubber = Scrubber(load_policy(policy), pseudonym_key=key)
+    counts: Counter[str] = Counter()
+    decisions: list[dict[str, Any]] = []
+    documents, dropped = _read(source, text)
+    counts.update(f"dropped: {item.reason}" for item in dropped)
+    kept: list[dict[str, Any]] = []
+    with Progress().bar("scrub") as report:
+        results = scrubber.scrub_many(
+            [d.text for d in documents], processes=processes or os.cpu_count() or 1
+        )
+        for document, scrubbed in zip(documents, results, strict=True):
+            kept.append({"id": document.id, "text": scrubbed.text})
+            counts.update(decision.entity for decision in scrubbed.decisions)
+            spans = [asdict(decision) for decision in scrubbed.decisions]
+            decisions.append({"id": document.id, "spans": spans})
+            report(len(kept), len(documents))
+    output.write("scrubbed", kept, decisions=decisions)
+    return Done(output.path, len(kept), dict(counts))
+
+
+def dedup_file(source: Path, output: Output, *, threshold: float | None, text: str) -> Done:
+    """Deduplicate a corpus file or folder into `output`."""
+    output.check()
+    documents, dropped = _read(source, text)
+    rows = [
+        {"id": d.id, "text": d.text, "unit": d.id, "split": "train", "source": d.source,
+         "row": d.row}
+        for d in documents
+    ]  # fmt: skip
+    with Progress().bar("dedup") as report:
+        # Person mode keeps each surviving record as it was; here every record is its own person,
+        # so exact duplicates are taken from the near form at threshold 1.
+        result = deduplicate(
+            rows,
+            threshold=1.0 if threshold is None else threshold,
+            unit="document",
+            key=b"",
+            progress=report,
+        )
+    counts = Counter(f"removed: {removal.reason}" for _, removal in result.removed)
+    counts.update(f"dropped: {item.reason}" for item in dropped)
+    removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
+    output.write("deduplicated", ({"id": d["id"], "text": d["text"]} for d in result.kept),
+                 removed=removed)  # fmt: skip
+    return Done(output.path, len(result.kept), dict(counts))
+
+
+def _read(source: Path, text: str) -> tuple[list[Document], list[Dropped]]:
+    documents: list[Document] = []
+    dropped: list[Dropped] = []
+    for item in read_corpus(source, text=text):
+        if isinstance(item, Dropped):
+            dropped.append(item)
+        else:
+            documents.append(item)
+    return documents, dropped
+
+
+def measure(gold: Path, policy: str) -> RecallReport:
+    """Recall and precision of a policy on a file of gold spans."""
+    scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(32))
+    return measure_recall(scrubber, _gold_rows(gold))
+
+
+def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a gold file: `text` and `spans` of start, end, type and perhaps identifier."""
+    if not path.is_file():
+        raise UserError(f"gold file {path}", "there is no such file", "check --gold")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode())
+                text, spans = row["text"], row["spans"]
+                sound = all(0 <= s["start"] < s["end"] <= len(text) and s["type"] for s in spans)
+            except (ValueError, KeyError, TypeError):
+                sound = False
+            if not sound:
+                raise UserError(
+                    f"{path}, line {number}",
+                    "a gold row has text and spans with start, end and type inside the text",
+                    "mend the line",
+                )
+            yield row

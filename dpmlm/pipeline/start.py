@@ -1,0 +1,33 @@
+"""A folder to start from: run file, keys, registered ledger."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from dpmlm.artifacts import atomic_write, create_keys
+from dpmlm.config import load_config
+from dpmlm.privacy import Ledger
+
+
+def initialise(folder: Path) -> list[Path]:
+    """Write what is missing of run.yaml, keys/ and the ledger that the run file names.
+
+    What exists stays as it is, so a folder that comes with a run file gets keys and a ledger.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    run_file = folder / "run.yaml"
+    if not run_file.exists():
+        template = files("dpmlm.cli").joinpath("templates/run.yaml").read_bytes()
+        with atomic_write(run_file) as file:
+            file.write(template)
+        written.append(run_file)
+    config = load_config(run_file)
+    keys = config.keys.identity.parent
+    if not config.keys.identity.exists():
+        written += create_keys(keys)
+    ledger, cap = config.ledger.path, config.ledger.cap
+    if not ledger.exists():
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        Ledger.register(ledger, epsilon=cap.epsilon, delta=cap.delta, corpus=config.name)
+        written.append(ledger)
+    return written

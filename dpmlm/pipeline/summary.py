@@ -1,0 +1,145 @@
+"""The figures of a run, public apart from private, and a table of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dpmlm.artifacts import SealedFolder
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.models import open_ledger, planned
+
+
+def finished(run: Run, stage: str) -> SealedFolder | None:
+    """The artifact of a stage if it is finished."""
+    path = run.workspace.stage(stage)
+    if not (path / "recipients.json").exists():
+        return None
+    folder = SealedFolder.open(path, [run.identity])
+    return folder if folder.manifest else None
+
+
+def public_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
+    """What follows from the plan, the ledger, the canaries and the noised model."""
+    figures: dict[str, Any] = {}
+    folders = {name: finished(run, name) for name in stages}
+    figures["seconds"] = {
+        name: folder.manifest["seconds"]
+        for name, folder in folders.items()
+        if folder is not None and folder.manifest is not None
+    }
+    if folders["plan"] is not None:
+        plan, run_id = planned(run)
+        ledger = open_ledger(run.config.ledger).summary(run_id)
+        figures["plan"] = plan.to_json()
+        figures["ledger"] = ledger
+    audit = folders["audit"]
+    if audit is not None:
+        figures["audit"] = _attacks(audit.read_json("evidence"))
+    return figures
+
+
+def _attacks(evidence: dict[str, Any]) -> dict[str, Any]:
+    """The short form of the evidence: what was tried on whom, and what came of it."""
+    shown: dict[str, Any] = {"power": evidence["power"]["status"]}
+    for name, subject in evidence["subjects"].items():
+        if subject is None:
+            continue
+        gating, exposure = subject["gating"], subject["exposure"]
+        shown[name] = {
+            "gating": {
+                key: gating.get(key) for key in ("correct", "guesses", "needed", "rejected")
+            },
+            "exposure": {key: exposure.get(key) for key in ("mean_bits", "ceiling_bits")},
+            "extracted": subject["canary_extraction"].get("extracted"),
+            "inserted": subject["canary_extraction"].get("n"),
+            "rejected_by": subject["rejected_by"],
+        }
+    return shown
+
+
+def private_figures(run: Run) -> dict[str, Any]:
+    """What is computed from the private text: for whoever may read the corpus."""
+    figures: dict[str, Any] = {}
+    for stage in ("corpus", "scrub", "dedup", "tokens"):
+        folder = finished(run, stage)
+        if folder is not None and folder.manifest is not None:
+            figures[stage] = folder.manifest["counts"]
+    evaluation, audit = finished(run, "evaluation"), finished(run, "audit")
+    if evaluation is not None:
+        figures["evaluation"] = evaluation.read_json("evaluation")
+    if audit is not None:
+        figures["verbatim"] = audit.read_json("evidence").get("verbatim")
+    return figures
+
+
+def table(result: dict[str, Any]) -> str:
+    """A run's JSON as lines for a terminal."""
+    public, private = result["public"], result["private"]
+    rows: list[tuple[str, str]] = []
+    if result["verdict"]:
+        rows.append(("verdict", result["verdict"]))
+    plan, ledger = public.get("plan"), public.get("ledger")
+    if plan:
+        rows.append(("claim", f"epsilon {plan['epsilon']}, delta {plan['delta']:g}, one "
+                     f"{plan['unit']}, {plan['scope']}"))  # fmt: skip
+        rows.append(("noise", f"{plan['noise_multiplier']:.4f} x max_grad_norm, {plan['steps']} "
+                     f"steps, sample_rate {plan['sample_rate']:.4f}"))  # fmt: skip
+    if ledger:
+        rows.append(("ledger", f"{ledger['charged_steps']} steps charged, "
+                     f"{ledger['committed_steps']} in the model"))  # fmt: skip
+    rows += _attack_rows(public.get("audit"))
+    if private:
+        rows += private_rows(private)
+    seconds = public.get("seconds", {})
+    if seconds:
+        parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+        rows.append(("seconds", f"{sum(seconds.values()):.0f} ({parts})"))
+    for name in ("workspace", "bundle", "report"):
+        if result[name]:
+            rows.append((name, result[name]))
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _attack_rows(audit: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if not audit:
+        return []
+    rows = [("audit power", audit["power"])]
+    for name in ("target", "control", "untrained"):
+        if name not in audit:
+            continue
+        one = audit[name]
+        gating, exposure = one["gating"], one["exposure"]
+        guessed = (
+            f"guesses {gating['correct']}/{gating['guesses']} (refuted from {gating['needed']})"
+            if gating["guesses"]
+            else "guesses not applicable"
+        )
+        mean = exposure["mean_bits"]
+        bits = f"exposure {mean:.2f} bits" if isinstance(mean, float) else "no exposure"
+        caught = f"; rejected by {', '.join(one['rejected_by'])}" if one["rejected_by"] else ""
+        rows.append(
+            (name, f"{guessed}, {bits}, extracted {one['extracted']}/{one['inserted']}{caught}")
+        )
+    return rows
+
+
+def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
+    """Counts and held-out figures, for those who may see them."""
+    rows: list[tuple[str, str]] = []
+    if "corpus" in private:
+        corpus = private["corpus"]
+        rows.append(("documents", f"{corpus['documents']} of {corpus['units']} units, "
+                     f"dropped {corpus['dropped'] or 'none'}"))  # fmt: skip
+    if "scrub" in private:
+        found = sorted(private["scrub"]["found"].items(), key=lambda item: -item[1])
+        rows.append(("scrubbed", ", ".join(f"{name} {count}" for name, count in found)))
+    if "dedup" in private:
+        dedup = private["dedup"]
+        rows.append(("dedup", f"removed {dedup['removed'] or 'none'}, "
+                     f"{dedup['cross_split_pairs']} pairs across the split"))  # fmt: skip
+    evaluation = private.get("evaluation") or {}
+    for moment in ("before", "after"):
+        if evaluation.get(moment):
+            one = evaluation[moment]
+            rows.append((moment, f"loss {one['loss']:.3f}, perplexity {one['perplexity']:.1f}, "
+                         f"top-1 {one['top1']:.3f}, top-5 {one['top5']:.3f}"))  # fmt: skip
+    return rows

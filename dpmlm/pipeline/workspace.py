@@ -1,0 +1,101 @@
+"""The workspace: a folder of sealed stages that belongs to one run."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dpmlm.artifacts import atomic_write
+from dpmlm.canonical import canonical_json, digest
+from dpmlm.errors import UserError
+
+SCHEMA = "dpmlm.workspace/1"
+
+
+class Workspace:
+    """A folder with `run.json` (whose run this is, nothing private) and a folder a stage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stage(self, name: str) -> Path:
+        """Where a stage keeps its artifact."""
+        return self.path / name
+
+    def claim(self, name: str, settings: dict[str, Any]) -> None:
+        """Take the folder for this run, unless it already is this run's."""
+        if not self.check(name, settings):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path / "run.json") as file:
+                file.write(canonical_json(_marker(name, settings)))
+
+    def check(self, name: str, settings: dict[str, Any]) -> bool:
+        """Whether the folder is this run's already; another run's is refused and left as it is.
+
+        `settings` holds every field that decides results.
+        """
+        marker = self.path / "run.json"
+        mine = _marker(name, settings)
+        if marker.exists():
+            found = self._read(marker)
+            if found.get("digest") != mine["digest"] or found.get("name") != name:
+                raise UserError(
+                    f"workspace {self.path} with {_first_difference(found, mine)}",
+                    "it already holds another run, and a run's settings are never edited",
+                    "name another folder (--set workspace=...) or remove this one",
+                )
+            return True
+        if self.path.exists() and any(self.path.iterdir()):
+            raise UserError(
+                f"workspace {self.path}",
+                "the folder is not empty and no run of ours",
+                "name an empty or new folder (--set workspace=...)",
+            )
+        return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process out while this one works."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except Timeout:
+            raise UserError(
+                f"workspace {self.path}",
+                "another process is working in it",
+                "wait for it, or stop it and run this again",
+            ) from None
+
+    def _read(self, marker: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(marker.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise UserError(f"{marker}", "it is damaged", "restore it, or start in a new workspace")
+        return found
+
+
+def _marker(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "name": name, "settings": settings, "digest": digest(settings)}
+
+
+def _first_difference(found: dict[str, Any], mine: dict[str, Any]) -> str:
+    """The first setting that differs, named: public values of the run file only."""
+    if found.get("name") != mine["name"]:
+        return f"run {found.get('name')!r}"
+
+    def walk(old: Any, new: Any, key: str) -> str | None:
+        if isinstance(old, dict) and isinstance(new, dict):
+            for name in sorted(old.keys() | new.keys()):
+                if hit := walk(old.get(name), new.get(name), f"{key}.{name}" if key else name):
+                    return hit
+            return None
+        return f"{key} = {old!r} (now {new!r})" if old != new else None
+
+    return walk(found.get("settings"), mine["settings"], "") or "other settings"

@@ -1,0 +1,31 @@
+"""Private training of one masked language model: the loop, its optimizer, its checkpoints."""
+
+from dpmlm.training.charges import LedgerCharges, PublicText
+from dpmlm.training.checkpoint import Checkpoints, Progress
+from dpmlm.training.evaluation import Evaluation, evaluate
+from dpmlm.training.interrupts import Interrupted
+from dpmlm.training.loop import Recipe, train
+from dpmlm.training.model import frozen_copy, load_base_model, new_model
+from dpmlm.training.optimizer import SecureDPOptimizer, adamw
+from dpmlm.training.units import CanaryUnits, CorpusUnits, JoinedUnits, Units
+
+__all__ = [
+    "CanaryUnits",
+    "Checkpoints",
+    "CorpusUnits",
+    "Evaluation",
+    "Interrupted",
+    "JoinedUnits",
+    "LedgerCharges",
+    "Progress",
+    "PublicText",
+    "Recipe",
+    "SecureDPOptimizer",
+    "Units",
+    "adamw",
+    "evaluate",
+    "frozen_copy",
+    "load_base_model",
+    "new_model",
+    "train",
+]

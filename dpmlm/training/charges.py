@@ -1,0 +1,51 @@
+"""Who is charged for a step: the ledger of a private corpus, or nobody for public text."""
+
+from typing import Protocol
+
+from dpmlm.privacy import Ledger, PrivacyPlan
+
+
+class Charges(Protocol):
+    """Called in this order: `begin` once an attempt, `charge` before each draw, `commit` once."""
+
+    def begin(self) -> int:
+        """Open an attempt and return its number."""
+        ...
+
+    def charge(self, attempt: int, step: int) -> None:
+        """Record, durably, that a step is about to be drawn."""
+        ...
+
+    def commit(self, attempt: int, steps: int) -> None:
+        """Record that `steps` steps are in the finished model."""
+        ...
+
+
+class LedgerCharges:
+    """Charges one reserved run of a ledger."""
+
+    def __init__(self, ledger: Ledger, run_id: str, plan: PrivacyPlan) -> None:
+        self._ledger, self._run_id, self._plan = ledger, run_id, plan
+
+    def begin(self) -> int:
+        self._ledger.reserve(self._run_id, self._plan)
+        return self._ledger.begin_attempt(self._run_id)
+
+    def charge(self, attempt: int, step: int) -> None:
+        self._ledger.charge(self._run_id, attempt, step)
+
+    def commit(self, attempt: int, steps: int) -> None:
+        self._ledger.commit(self._run_id, steps, attempt)
+
+
+class PublicText:
+    """No ledger: for the control, which sees declared public text and canaries alone."""
+
+    def begin(self) -> int:
+        return 1
+
+    def charge(self, attempt: int, step: int) -> None:
+        return None
+
+    def commit(self, attempt: int, steps: int) -> None:
+        return None

@@ -1,0 +1,143 @@
+"""Sealed checkpoints: weights, optimizer state and counters, whole or not there.
+
+A checkpoint is a `SealedFolder` that counts only once it is finished; a crash while writing
+leaves the one before it. Nothing secret about sampling or noise is in it: an interrupted
+attempt's streams end with its process, and the next attempt draws its own.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dpmlm.artifacts import Identity, Recipient, SealedFolder
+from dpmlm.errors import IntegrityError
+
+SCHEMA = 1
+ROLE = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a resumed attempt needs to know."""
+
+    step: int
+    """Steps whose updates are in the weights."""
+    attempt: int
+    """The ledger attempt that took the last of them."""
+    events: list[dict[str, Any]]
+    """Events of those steps, private ones included."""
+
+
+class Checkpoints:
+    """The checkpoints of one training folder; only the newest finished one is kept."""
+
+    def __init__(
+        self, folder: Path, identity: Identity, recipients: Sequence[Recipient], plan_digest: str
+    ) -> None:
+        self._folder, self._identity, self._recipients = folder, identity, recipients
+        self._plan_digest = plan_digest
+
+    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+        """Write a checkpoint, then remove the older ones."""
+        target = self._folder / f"step-{progress.step:08d}"
+        shutil.rmtree(target, ignore_errors=True)
+        sealed = SealedFolder.create(target, self._recipients, role=ROLE)
+        sealed.write_bytes("weights", _tensor_bytes(_weights(model)))
+        tensors, numbers = _flatten(optimizer)
+        sealed.write_bytes("optimizer", _tensor_bytes(tensors))
+        sealed.write_json(
+            "state",
+            {
+                "step": progress.step,
+                "attempt": progress.attempt,
+                "events": progress.events,
+                "optimizer": numbers,
+            },
+        )
+        sealed.finish({"schema": SCHEMA, "plan": self._plan_digest, "step": progress.step})
+        for other in self._finished():
+            if other.name < target.name:
+                shutil.rmtree(other)
+
+    def load(self, model: nn.Module, optimizer: Optimizer) -> Progress | None:
+        """Put the newest finished checkpoint into model and optimizer; None if there is none."""
+        for path in reversed(self._finished()):
+            sealed = SealedFolder.open(path, [self._identity])
+            if sealed.manifest is None:
+                continue
+            if sealed.manifest.get("schema") != SCHEMA:
+                raise IntegrityError(
+                    f"checkpoint {path}",
+                    f"its schema is {sealed.manifest.get('schema')}, this version reads {SCHEMA}",
+                    "resume with the version that wrote it",
+                )
+            if sealed.manifest["plan"] != self._plan_digest:
+                raise IntegrityError(
+                    f"checkpoint {path}",
+                    "it belongs to another privacy plan, and a plan is never edited",
+                    "use another workspace for another plan",
+                )
+            state = sealed.read_json("state")
+            _load_weights(model, safetensors.torch.load(sealed.read_bytes("weights")))
+            tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
+            _restore(optimizer, tensors, state["optimizer"])
+            return Progress(state["step"], state["attempt"], state["events"])
+        return None
+
+    def clear(self) -> None:
+        """Remove all checkpoints, once the finished model stands beside them."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _finished(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("step-*") if path.is_dir())
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    # Tied tensors appear once: safetensors refuses shared memory.
+    return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
+
+
+def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    if parameters.keys() != tensors.keys():
+        raise IntegrityError(
+            "checkpoint", "its parameters are not this model's", "use another workspace"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+
+
+def _tensor_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
+    return safetensors.torch.save({name: t.cpu().contiguous() for name, t in tensors.items()})
+
+
+def _flatten(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Optimizer state as named tensors and plain numbers, without pickle."""
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, float] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if torch.is_tensor(value):
+                tensors[f"{index}/{key}"] = value
+            else:
+                numbers[f"{index}/{key}"] = value
+    return tensors, numbers
+
+
+def _restore(
+    optimizer: Optimizer, tensors: dict[str, torch.Tensor], numbers: dict[str, float]
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **numbers}.items():
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,176 @@
+"""The training loop: charge, draw, clip, noise, update, checkpoint.
+
+The order within a step is the claim. A step is charged, durably, before its units are drawn;
+units, windows and masks of an attempt that was interrupted are never read again, as every
+attempt draws from streams of its own; and what a step logged counts only once a checkpoint
+holds it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpmlm.clipping import clip_and_sum
+from dpmlm.errors import UserError
+from dpmlm.masking import Example, MaskingSpec, TokenTable, make_batch
+from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
+from dpmlm.training.charges import Charges
+from dpmlm.training.checkpoint import Checkpoints, Progress
+from dpmlm.training.interrupts import Interrupted, stop_requests
+from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
+from dpmlm.training.units import Units
+
+Report = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What, beside the plan, decides the weights: the same for a run and its control."""
+
+    table: TokenTable
+    masking: MaskingSpec
+    window: int
+    """Tokens a row."""
+    stride: int
+    """Windows start at multiples of this many tokens."""
+    mask_seed: bytes
+    """Secret; windows and masks are functions of it, the example and the visit."""
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    physical_batch_size: int = 64
+    """Rows at once: changes speed and memory, not the result beyond float rounding."""
+    checkpoint_minutes: float = 30.0
+
+
+def train(
+    model: nn.Module,
+    units: Units,
+    plan: PrivacyPlan,
+    recipe: Recipe,
+    *,
+    charges: Charges,
+    checkpoints: Checkpoints,
+    report: Report = lambda done, total: None,
+) -> Progress:
+    """Train `model` in place for `plan.steps` noisy steps, resuming from the last checkpoint.
+
+    Dropout is off: its masks would have to be keyed by example to keep one unit's gradient
+    independent of the others in its batch.
+
+    Raises:
+        UserError: the ledger refuses, or the weights stop being finite.
+        Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
+    """
+    model.eval()
+    optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+    progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
+    if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
+        charges.commit(progress.attempt, plan.steps)
+        return progress
+    attempt = charges.begin()
+    stream = SecretStream.from_os()
+    private = SecureDPOptimizer(optimizer, plan, stream)
+    sampler = PoissonSampler(units.names, plan.sample_rate, stream=stream)
+    events, saved = list(progress.events), time.monotonic()
+    with stop_requests() as stop:
+        for step in range(progress.step, plan.steps):
+            charges.charge(attempt, step)
+            drawn = [units.example(index, step) for index in sampler.draw(step)]
+            rate = learning_rate_at(
+                step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
+            )
+            events.append(_step(model, private, drawn, step, rate, plan, recipe))
+            report(step + 1, plan.steps)
+            due = time.monotonic() - saved >= 60 * recipe.checkpoint_minutes
+            if stop or due or step + 1 == plan.steps:
+                checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+                saved = time.monotonic()
+            if stop.signum is not None and step + 1 < plan.steps:
+                raise Interrupted(stop.signum)
+    charges.commit(attempt, plan.steps)
+    return Progress(plan.steps, attempt, events)
+
+
+def _step(
+    model: nn.Module,
+    optimizer: SecureDPOptimizer,
+    drawn: Sequence[Example],
+    step: int,
+    rate: float,
+    plan: PrivacyPlan,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    optimizer.zero_grad(set_to_none=True)
+    losses: list[torch.Tensor] = []
+    norms: list[torch.Tensor] = []
+    for rows in micro_batches(drawn, recipe.window, recipe.physical_batch_size):
+        batch = make_batch(
+            rows,
+            [step] * len(rows),
+            seed=recipe.mask_seed,
+            table=recipe.table,
+            spec=recipe.masking,
+            window=recipe.window,
+            stride=recipe.stride,
+        )
+        result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
+        losses.append(result.losses)
+        norms.append(result.norms)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.start_step(step)
+    optimizer.step()
+    _refuse_divergence(model, step)
+    return _event(
+        step,
+        rate,
+        torch.cat(losses or [torch.zeros(0)]),
+        torch.cat(norms or [torch.zeros(0)]),
+        plan,
+    )
+
+
+def micro_batches(examples: Sequence[Example], window: int, size: int) -> list[list[Example]]:
+    """Cut a logical batch into physical ones of similar length, so that little is padded."""
+    ordered = sorted(examples, key=lambda example: min(len(example.tokens), window))
+    return [list(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+
+
+def _event(
+    step: int, rate: float, losses: torch.Tensor, norms: torch.Tensor, plan: PrivacyPlan
+) -> dict[str, Any]:
+    """One event; what was computed from private text without noise is under `private`."""
+    finite = torch.isfinite(norms) & torch.isfinite(losses)
+    kept = int(finite.sum())
+    return {
+        "step": step + 1,
+        "public": {"learning_rate": rate},
+        "private": {
+            "units": len(norms),
+            "non_finite_units": len(norms) - kept,
+            "loss": float(losses[finite].mean()) if kept else None,
+            "median_norm": float(norms[finite].median()) if kept else None,
+            "clipped": float((norms[finite] > plan.max_grad_norm).float().mean()) if kept else None,
+        },
+    }
+
+
+def _refuse_divergence(model: nn.Module, step: int) -> None:
+    # The weights are noised already: looking at them reveals nothing the release does not.
+    if all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+        return
+    raise UserError(
+        f"weights at step {step + 1}",
+        "training diverged: a weight is no longer a finite number",
+        "lower training.learning_rate; the last checkpoint and the ledger's charges stand",
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

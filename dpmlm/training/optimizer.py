@@ -1,0 +1,89 @@
+"""The DP optimizer: Opacus' contract, with noise from a cryptographic generator.
+
+`clip_and_sum` leaves the clipped sum of a logical batch in `p.grad`. One `step()` adds noise of
+standard deviation noise_multiplier * max_grad_norm to every trainable parameter, divides by the
+plan's expected batch size (a public constant), and updates.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from dpmlm.privacy import PrivacyPlan, SecretStream, gaussian_noise
+
+NoiseFor = Callable[[int], SecretStream]
+
+
+class SecureDPOptimizer(DPOptimizerFastGradientClipping):
+    """`DPOptimizerFastGradientClipping` whose noise is keyed by the operating system.
+
+    Every trainable tensor is noised once a step, also when this batch left it without a
+    gradient: a tensor without noise would tell that nothing reached it.
+    """
+
+    def __init__(self, optimizer: Optimizer, plan: PrivacyPlan, stream: SecretStream) -> None:
+        self._stream = stream
+        self._noise_std = plan.noise_multiplier * plan.max_grad_norm if plan.private else 0.0
+        self._step_index = 0
+        super().__init__(
+            optimizer,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.max_grad_norm,
+            expected_batch_size=plan.expected_batch_size,
+            loss_reduction="mean",
+        )
+
+    def start_step(self, index: int) -> None:
+        """Name the step whose noise is drawn next: no step may reuse another's."""
+        self._step_index = index
+
+    def signal_skip_step(self, do_skip: bool = True) -> None:
+        """Refused: the clipped sum accumulates in `p.grad`, and a skipped step counts it twice."""
+        if do_skip:
+            raise RuntimeError(
+                "signal_skip_step would count gradients twice; call clip_and_sum for every "
+                "micro-batch and step() once"
+            )
+
+    def accumulate(self) -> None:
+        """Take the clipped sum from `p.grad`; a parameter nothing reached sums to zero."""
+        for parameter in self.params:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter, dtype=torch.float32)
+            parameter.summed_grad = parameter.grad.detach().float()
+
+    def add_noise(self) -> None:
+        """p.grad = clipped sum + noise, in float32."""
+        for index, parameter in enumerate(self.params):
+            total = parameter.summed_grad
+            if self._noise_std > 0:
+                total = total + gaussian_noise(
+                    tuple(parameter.shape),
+                    self._noise_std,
+                    self._stream,
+                    label=f"noise/{index}",
+                    step=self._step_index,
+                ).to(total.device)
+            parameter.grad = total.to(parameter.dtype)
+
+
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
+    """AdamW over the trainable parameters; biases and norms (one axis) do not decay."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW([group for group in groups if group["params"]], lr=learning_rate)
+
+
+def learning_rate_at(step: int, *, steps: int, peak: float, warmup: float) -> float:
+    """Linear rise over `warmup` of the steps, then linear fall; `step` counts from 0."""
+    rising = max(1, math.ceil(warmup * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * (steps - step) / max(1, steps - rising + 1)

@@ -1,0 +1,77 @@
+"""A run small enough for a test and complete: real text in, verdict and bundle out."""
+
+import json
+import random
+from pathlib import Path
+
+import yaml
+
+KNOWN_SENTENCE = "The quarrelsome heron waded past the flooded orchard before sunrise"
+"""Stands in every private document of one person; searched for on disk after a run."""
+
+WORDS = (
+    "river stone market lantern winter garden window letter harbour kitchen village engine "
+    "morning shadow ladder forest mirror blanket pocket thunder saddle candle orchard bridge"
+).split()
+
+
+def sentences(rng: random.Random, count: int) -> str:
+    """Plain sentences over a small vocabulary."""
+    return " ".join(
+        f"The {rng.choice(WORDS)} near the {rng.choice(WORDS)} was {rng.choice(WORDS)} again."
+        for _ in range(count)
+    )
+
+
+def write_corpus(folder: Path, persons: int = 40) -> None:
+    """Private documents with persons, identifiers and near-duplicates, and public ones."""
+    rng = random.Random(5)
+    rows = []
+    for person in range(persons):
+        for note in range(2):
+            text = sentences(rng, rng.randint(4, 8)) + f" Call (212) 555-{person:04d} for more."
+            if person == 3:
+                text += f" {KNOWN_SENTENCE} {note}."
+            rows.append({"id": f"d{person}-{note}", "text": text, "author": f"person {person}"})
+    rows.append({"id": "copy", "text": rows[10]["text"] + " Once more.", "author": "person 99"})
+    rows.append({"id": "empty", "text": "  ", "author": "person 98"})
+    (folder / "private.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    public = [{"text": sentences(rng, 6)} for _ in range(60)]
+    (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
+
+
+def write_run_file(folder: Path, **changes) -> Path:
+    """The run file of the small run; `changes` are fields with `__` for the dots."""
+    tree = {
+        "name": "small",
+        "workspace": "work",
+        "seed": 3,
+        "keys": {
+            "identity": "keys/trainer.key",
+            "signing": "keys/sign.key",
+            "scrub": "keys/pseudonym.key",
+        },
+        "ledger": {"path": "ledger.jsonl", "cap": {"epsilon": 16, "delta": 1e-3}},
+        "corpus": {"path": "private.jsonl", "id": "id", "person": "author"},
+        "split": {"validation": 0.2},
+        "scrub": {"processes": 1},
+        "tokens": {
+            "train": {"corpus": "public.jsonl", "size": 600, "unused": 400},
+            "window": 48,
+            "stride": 16,
+        },
+        "model": {"size": "tiny"},
+        "privacy": {"unit": "person", "epsilon": 8, "delta": 1e-3, "units": 100},
+        "training": {"steps": 6, "expected_batch_size": 8, "checkpoint_minutes": 0},
+        "audit": {"canaries": 40, "control": {"corpus": "public.jsonl"}, "verbatim_spans": 5},
+        "release": {"recipients": ["keys/consumer.pub"], "auditors": ["keys/auditor.pub"]},
+    }
+    for dotted, value in changes.items():
+        *sections, leaf = dotted.split("__")
+        below = tree
+        for section in sections:
+            below = below[section]
+        below[leaf] = value
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path

@@ -1,0 +1,78 @@
+"""Who may import whom (docs/architecture.md): each layer knows only those below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+BASE = {"errors", "canonical"}
+"""Modules of dpmlm that every package may import."""
+
+ALLOWED = {
+    "config": set(),
+    "masking": set(),
+    "privacy": set(),
+    "artifacts": set(),
+    "clipping": {"masking"},
+    "corpus": {"artifacts", "config"},
+    "scrub": {"corpus", "artifacts", "config"},
+    "dedup": {"corpus", "artifacts", "config"},
+    "tokens": {"corpus", "artifacts", "config", "privacy"},
+    "training": {"clipping", "privacy", "masking", "tokens", "artifacts", "config"},
+    "release": {"artifacts", "privacy", "config", "audits"},
+    "pipeline": {
+        "config", "masking", "privacy", "artifacts", "clipping", "corpus", "scrub", "dedup",
+        "tokens", "training", "release", "audits",
+    },
+    "cli": {
+        "pipeline", "config", "artifacts", "privacy", "release", "scrub", "dedup", "clipping",
+    },
+}  # fmt: skip
+
+
+def imports_of(source: str) -> set[str]:
+    """Packages of this project that a module's imports name, wherever they stand in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first == "audits":
+                found.add("audits")
+            elif first == "dpmlm" and rest:
+                found.add(rest.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_packages_import_only_what_lies_below_them(package):
+    files = list((ROOT / "dpmlm" / package).rglob("*.py"))
+    assert files
+    for file in files:
+        wrong = imports_of(file.read_text()) - ALLOWED[package] - BASE - {package}
+        assert not wrong, f"{file.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_audits_import_nothing_of_dpmlm_but_its_artifacts():
+    files = list((ROOT / "audits").rglob("*.py"))
+    assert files
+    for file in files:
+        wrong = imports_of(file.read_text()) - {"artifacts", "audits"}
+        assert not wrong, f"{file.relative_to(ROOT)} imports dpmlm.{sorted(wrong)}"
+
+
+def test_every_package_has_a_rule():
+    packages = {path.parent.name for path in (ROOT / "dpmlm").glob("*/__init__.py")}
+    assert packages == set(ALLOWED)
+
+
+def test_a_forbidden_import_is_found():
+    assert imports_of("def f():\n    from dpmlm.training import train") == {"training"}
+    assert imports_of("import audits.gating") == {"audits"}
+    assert imports_of("from dpmlm import training") == {"training"}
