@@ -1,6 +1,7 @@
 """Search for private text in files, in the spellings a careless writer would leave it in."""
 
 import base64
+import contextlib
 import gzip
 import zlib
 from collections.abc import Sequence
@@ -47,9 +48,7 @@ def _inflated(data: bytes) -> list[bytes]:
     for magic, opener in ((b"\x1f\x8b\x08", gzip.decompress), (b"\x78\x9c", zlib.decompress)):
         start = data.find(magic)
         while start >= 0:
-            try:
+            with contextlib.suppress(OSError, EOFError, zlib.error):
                 views.append(opener(data[start:]))
-            except (OSError, EOFError, zlib.error):
-                pass
             start = data.find(magic, start + 1)
     return views

@@ -31,7 +31,7 @@ def sentence_tokens(folder) -> list[int]:
 
 
 def test_a_run_leaves_a_verdict_a_bundle_and_its_figures(finished):
-    folder, result = finished
+    _, result = finished
     assert result.verdict in ("PASS", "FAIL", "INCONCLUSIVE")
     assert (result.bundle / "report.html").is_file()
     assert result.evidence["schema"] == "dpmlm.evidence/1"

@@ -11,10 +11,9 @@ from dpmlm.training.optimizer import learning_rate_at
 
 
 def a_plan(**changes) -> PrivacyPlan:
-    settings = dict(
-        epsilon=8, delta=1e-6, units=1000, expected_batch_size=50, steps=20, max_grad_norm=0.5
-    )
-    return make_plan(**(settings | changes), accountant="rdp")
+    settings = {"epsilon": 8, "delta": 1e-6, "units": 1000, "expected_batch_size": 50}
+    settings |= {"steps": 20, "max_grad_norm": 0.5, "accountant": "rdp"}
+    return make_plan(**(settings | changes))
 
 
 def test_noise_has_the_planned_deviation_on_every_tensor_also_without_gradient():
@@ -84,7 +83,9 @@ def test_skipping_a_step_is_refused():
 
 def test_biases_and_norms_do_not_decay():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    groups = {group["weight_decay"]: len(group["params"]) for group in adamw(model, 1, 0.1).param_groups}
+    groups = {
+        group["weight_decay"]: len(group["params"]) for group in adamw(model, 1, 0.1).param_groups
+    }
     assert groups == {0.1: 1, 0.0: 3}
 
 

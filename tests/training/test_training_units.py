@@ -6,7 +6,8 @@ from dpmlm.training import CanaryUnits, CorpusUnits, JoinedUnits
 class Store:
     """Three units: one with two documents, two with one."""
 
-    documents = {"a": [0, 1], "b": [2], "c": [3]}
+    def __init__(self):
+        self.documents = {"a": [0, 1], "b": [2], "c": [3]}
 
     def units(self, split):
         return sorted(self.documents) if split == "train" else []
