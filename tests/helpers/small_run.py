@@ -14,6 +14,17 @@ WORDS = (
     "morning shadow ladder forest mirror blanket pocket thunder saddle candle orchard bridge"
 ).split()
 
+PASSING = {
+    "ledger__cap": {"epsilon": 16, "delta": 1e-4},
+    "tokens__train": {"corpus": "public.jsonl", "size": 3000, "unused": 2800},
+    "privacy__delta": 1e-5,
+    "training__steps": 80,
+    "training__expected_batch_size": 16,
+    "training__learning_rate": 5e-3,
+    "training__checkpoint_minutes": 30,
+}
+"""Changes to the run file under which the control memorises and the run passes the gate."""
+
 
 def sentences(rng: random.Random, count: int) -> str:
     """Plain sentences over a small vocabulary."""

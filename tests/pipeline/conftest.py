@@ -1,5 +1,5 @@
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import PASSING, write_corpus, write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.pipeline.start import initialise
@@ -21,7 +21,7 @@ def finished(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished")
     write_corpus(folder)
-    write_run_file(folder)
+    write_run_file(folder, **PASSING)
     initialise(folder)
     result = execute_run(load_config(folder / "run.yaml"))
     return folder, result

@@ -11,7 +11,7 @@ import pytest
 from leaks import find_leaks
 from small_run import KNOWN_SENTENCE, write_run_file
 
-from dpmlm.artifacts import SealedFolder, load_identity
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity
 from dpmlm.config import load_config
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.export import open_report
@@ -32,7 +32,7 @@ def sentence_tokens(folder) -> list[int]:
 
 def test_a_run_leaves_a_verdict_a_bundle_and_its_figures(finished):
     _, result = finished
-    assert result.verdict in ("PASS", "FAIL", "INCONCLUSIVE")
+    assert result.verdict == "PASS"
     assert (result.bundle / "report.html").is_file()
     assert result.evidence["schema"] == "dpmlm.evidence/1"
     assert "verbatim" not in result.evidence
@@ -46,7 +46,7 @@ def test_a_run_leaves_a_verdict_a_bundle_and_its_figures(finished):
 def test_the_ledger_was_charged_for_every_step(finished):
     folder, result = finished
     summary = result.public["ledger"]
-    assert summary["charged_steps"] == summary["committed_steps"] == 6
+    assert summary["charged_steps"] == summary["committed_steps"] == 80
     Ledger.open(folder / "ledger.jsonl").verify()
 
 
@@ -86,7 +86,7 @@ def test_repeating_a_finished_run_changes_nothing_and_charges_nothing(finished):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"training.steps": 7}, "training.steps = 6 (now 7)"),
+        ({"training.steps": 7}, "training.steps = 80 (now 7)"),
         ({"privacy.epsilon": 4}, "privacy.epsilon"),
         ({"name": "other"}, "run 'small'"),
     ],
@@ -127,21 +127,20 @@ def test_one_changed_byte_in_any_artifact_stops_the_run_that_reads_it(finished, 
         execute_run(load_config(folder / "run.yaml"))
 
 
-def test_the_bundle_verifies_and_consumers_open_it_on_pass_alone(finished):
+def test_the_bundle_verifies_and_opens_to_its_consumers_and_keepers(finished, tmp_path):
     folder, result = finished
     trusted = folder / "keys/trusted"
     checked = verify_bundle(result.bundle, trusted, now=datetime.now(UTC))
     assert checked.ok, checked.findings
-    consumer = folder / "keys/consumer.key"
-    if result.verdict == "PASS":
-        model, _ = load_released(result.bundle, identity=consumer, trusted_keys=trusted)
-        assert model.config.vocab_size
-    else:
-        with pytest.raises(UserError, match="only a model that passed"):
-            load_released(result.bundle, identity=consumer, trusted_keys=trusted)
-    auditor = folder / "keys/auditor.key"
-    model, tokenizer = load_released(result.bundle, identity=auditor, trusted_keys=trusted)
-    assert model.config.vocab_size == len(tokenizer)
+    for name in ("consumer", "auditor", "trainer"):
+        model, tokenizer = load_released(
+            result.bundle, identity=folder / f"keys/{name}.key", trusted_keys=trusted
+        )
+        assert model.config.vocab_size == len(tokenizer)
+    stranger = tmp_path / "stranger"
+    create_keys(stranger)
+    with pytest.raises(UserError):
+        load_released(result.bundle, identity=stranger / "consumer.key", trusted_keys=trusted)
 
 
 def test_the_report_opens_to_trainer_and_auditor_and_to_nobody_else(finished, tmp_path):
@@ -211,3 +210,15 @@ def test_a_folder_of_other_things_is_no_workspace(small):
     with pytest.raises(UserError, match="not empty"):
         execute_run(load_config(small / "run.yaml"))
     assert [p.name for p in (small / "work").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_does_not_pass_gives_its_consumers_no_key(small):
+    # Six steps teach nobody anything: the control is not caught, so nothing was shown.
+    result = execute_run(load_config(small / "run.yaml"))
+    assert result.verdict in ("FAIL", "INCONCLUSIVE")
+    trusted = small / "keys/trusted"
+    with pytest.raises(UserError, match="only a model that passed"):
+        load_released(result.bundle, identity=small / "keys/consumer.key", trusted_keys=trusted)
+    with pytest.raises(UserError):
+        SealedFolder.open(result.bundle / "model", [load_identity(small / "keys/consumer.key")])
+    load_released(result.bundle, identity=small / "keys/auditor.key", trusted_keys=trusted)
