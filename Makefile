@@ -20,6 +20,11 @@ quickstart: .venv/ready  ## synthetic clinic notes to a verdict
 	$(BIN)/dpmlm run examples/quickstart/run.yaml
 	$(BIN)/dpmlm verify examples/quickstart/work/bundle --trusted-keys examples/quickstart/keys/trusted
 
+leaky: .venv/ready  ## the same notes without privacy: the gate must say FAIL (exit status 1)
+	$(BIN)/python examples/quickstart/generate.py
+	$(BIN)/dpmlm init examples/leaky
+	$(BIN)/dpmlm run examples/leaky/run.yaml; test $$? -eq 1
+
 test: .venv/ready  ## the fast suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not full' -q
 

@@ -5,6 +5,8 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from audits.canaries import CanarySet
@@ -142,6 +144,11 @@ def initial_model(run: Run, tokenizer: Any) -> PreTrainedModel:
     return load_base_model(str(config.model.from_), tokenizer, config.tokens.window)
 
 
+def best_device() -> str:
+    """A CUDA device where there is one; results agree up to float rounding, noise apart."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     plan, run_id = planned(run)
     store = TokenStore.open(run.folder("tokens"))
@@ -188,6 +195,7 @@ def _fit(
     """Train from the initial model and leave the finished model in `folder`."""
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     model = initial_model(run, tokenizer)
+    nn.Module.to(model, best_device())
     checked = check_model(model, vocab_size=len(tokenizer))
     if not checked.exact:
         raise UserError(

@@ -1,0 +1,101 @@
+"""Puts a run's figures into docs/results.md, between the markers that bear the run's name.
+
+    dpmlm run RUN.yaml --json --show-private > result.json
+    python benchmarks/results.py result.json --command 'dpmlm run RUN.yaml ...'
+
+The figures under `private` are computed from the text: publish them for public corpora alone.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+
+
+def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The table of one run: what was asked, what came out, how long each part took."""
+    public, private = result["public"], result["private"]
+    corpus, scrub, dedup = private["corpus"], private["scrub"], private["dedup"]
+    evaluation, audit, plan = private["evaluation"], public["audit"], public["plan"]
+    before, after = evaluation["before"], evaluation["after"]
+    rows = [
+        ("verdict", f"**{result['verdict']}**"),
+        ("documents", f"{corpus['documents']}, of {corpus['units']} units"),
+        ("dropped while reading", _counts(corpus["dropped"])),
+        ("replaced by scrubbing", _counts(scrub["found"])),
+        ("removed as duplicates", _counts(dedup["removed"])),
+        ("near-duplicates across the split", str(dedup["cross_split_pairs"])),
+        ("claim", f"epsilon {public['ledger']['epsilon']}, delta {plan['delta']:g}, one "
+         f"{plan['unit']}, {plan['scope']}"),
+        ("noise", f"noise_multiplier {plan['noise_multiplier']:.4f}, max_grad_norm "
+         f"{plan['max_grad_norm']}, sample_rate {plan['sample_rate']:.5f}, {plan['steps']} steps"),
+        ("held-out loss, before and after", f"{before['loss']:.3f}, {after['loss']:.3f}"),
+        ("held-out perplexity", f"{before['perplexity']:.0f}, {after['perplexity']:.0f}"),
+        ("held-out top-1", f"{before['top1']:.4f}, {after['top1']:.4f}"),
+        ("held-out top-5", f"{before['top5']:.4f}, {after['top5']:.4f}"),
+        ("audit power", audit["power"]),
+    ]  # fmt: skip
+    for name in ("target", "control", "untrained"):
+        if name in audit:
+            rows += [(f"{name}: {test}", value) for test, value in _attacks(audit[name])]
+    if private.get("verbatim"):
+        hits, spans = private["verbatim"]["hits"], private["verbatim"]["spans"]
+        rows.append((
+            "verbatim spans read out",
+            f"{hits['train']} of {spans['train']} training spans, {hits['twins']} of "
+            f"{spans['twins']} held-out twins, {hits['reference']} by the reference",
+        ))  # fmt: skip
+    seconds = public["seconds"]
+    rows += [(f"seconds: {name}", f"{value:.0f}") for name, value in seconds.items()]
+    rows.append(("seconds in all", f"{sum(seconds.values()):.0f}"))
+    return rows
+
+
+def _attacks(subject: dict[str, Any]) -> list[tuple[str, str]]:
+    gating, exposure = subject["gating"], subject["exposure"]
+    rows = []
+    if gating.get("guesses"):
+        needed = gating["needed"] or "no number"
+        rows.append(("membership guesses", f"{gating['correct']} of {gating['guesses']} right, "
+                     f"{needed} would refute the plan"))  # fmt: skip
+    if isinstance(exposure.get("mean_bits"), float):
+        rows.append(("mean exposure", f"{exposure['mean_bits']:.2f} bits, ceiling "
+                     f"{exposure['ceiling_bits']}"))  # fmt: skip
+    rows.append(("canaries extracted", f"{subject['extracted']} of {subject['inserted']}"))
+    rows.append(("rejected by", ", ".join(subject["rejected_by"]) or "no test"))
+    return rows
+
+
+def _counts(counts: dict[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {count}" for name, count in ordered) or "none"
+
+
+def section(result: dict[str, Any], command: str) -> str:
+    """Markdown for one run."""
+    lines = ["", "```", command, "```", "", "| what | figure |", "| --- | --- |"]
+    lines += [f"| {name} | {value} |" for name, value in rows_of(result)]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Replace the run's section of the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("result", type=Path, help="JSON of dpmlm run --json --show-private")
+    parser.add_argument("--command", required=True, help="the command, as a reader would type it")
+    given = parser.parse_args()
+    result = json.loads(given.result.read_text())
+    name = result["name"]
+    marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    page = PAGE.read_text()
+    if not marked.search(page):
+        raise SystemExit(f"{PAGE} has no markers <!-- {name} --> and <!-- /{name} -->")
+    body = section(result, given.command)
+    PAGE.write_text(marked.sub(lambda hit: hit[1] + body + hit[2], page))
+
+
+if __name__ == "__main__":
+    main()
