@@ -97,7 +97,7 @@ def load(
     try:
         model = AutoModelForMaskedLM.from_pretrained(path, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of many classes: JSON, safetensors, shapes, a missing class
         raise UserError(
             f"{path}",
             "it does not load as a masked language model with its tokenizer",

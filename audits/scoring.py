@@ -6,11 +6,12 @@ Shapes: N rows, L positions of the span, A tokens of an alphabet, V vocabulary, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audits.canaries import Canary
 from audits.models import LoadedModel
@@ -165,9 +166,39 @@ def _span_logits(
     input_ids = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in rows])
     attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention}
-    logits_NTV = subject.model(**{name: value.to(device) for name, value in inputs.items()}).logits
-    span_NL = torch.tensor(starts)[:, None] + torch.arange(length)[None, :]
-    return logits_NTV[torch.arange(len(rows))[:, None], span_NL.to(device)].float()
+    span_NL = (torch.tensor(starts)[:, None] + torch.arange(length)[None, :]).to(device)
+    with _projected_at(subject, span_NL):
+        logits = subject.model(**{name: value.to(device) for name, value in inputs.items()}).logits
+    if logits.shape[1] == longest:
+        logits = _pick(logits, span_NL)
+    return logits.float()
+
+
+@contextmanager
+def _projected_at(subject: LoadedModel, span_NL: Tensor) -> Iterator[None]:
+    """Project onto the vocabulary at the asked positions alone: most of a small model's time.
+
+    A row is longer than any span, as it holds CLS and SEP, so the caller can tell by the length
+    of the logits whether the model's head let its positions be picked.
+    """
+    head = subject.model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        yield
+        return
+
+    def pick(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return (_pick(inputs[0], span_NL), *inputs[1:]) if inputs[0].ndim == 3 else None
+
+    hook = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _pick(values_NTX: Tensor, span_NL: Tensor) -> Tensor:
+    rows = torch.arange(len(span_NL), device=span_NL.device)[:, None]
+    return values_NTX[rows, span_NL]
 
 
 def _batches(

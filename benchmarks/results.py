@@ -28,7 +28,7 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("replaced by scrubbing", _counts(scrub["found"])),
         ("removed as duplicates", _counts(dedup["removed"])),
         ("near-duplicates across the split", str(dedup["cross_split_pairs"])),
-        ("claim", f"epsilon {public['ledger']['epsilon']}, delta {plan['delta']:g}, one "
+        ("claim", f"epsilon {_short(public['ledger']['epsilon'])}, delta {plan['delta']:g}, one "
          f"{plan['unit']}, {plan['scope']}"),
         ("noise", f"noise_multiplier {plan['noise_multiplier']:.4f}, max_grad_norm "
          f"{plan['max_grad_norm']}, sample_rate {plan['sample_rate']:.5f}, {plan['steps']} steps"),
@@ -48,7 +48,7 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
             f"{hits['train']} of {spans['train']} training spans, {hits['twins']} of "
             f"{spans['twins']} held-out twins, {hits['reference']} by the reference",
         ))  # fmt: skip
-    seconds = public["seconds"]
+    seconds = private["seconds"]
     rows += [(f"seconds: {name}", f"{value:.0f}") for name, value in seconds.items()]
     rows.append(("seconds in all", f"{sum(seconds.values()):.0f}"))
     return rows
@@ -58,15 +58,20 @@ def _attacks(subject: dict[str, Any]) -> list[tuple[str, str]]:
     gating, exposure = subject["gating"], subject["exposure"]
     rows = []
     if gating.get("guesses"):
-        needed = gating["needed"] or "no number"
-        rows.append(("membership guesses", f"{gating['correct']} of {gating['guesses']} right, "
-                     f"{needed} would refute the plan"))  # fmt: skip
+        alone, strict = (gating[key] or "no number" for key in ("needed", "needed_strict"))
+        rows.append(("membership guesses", f"{gating['correct']} of {gating['guesses']} right; "
+                     f"{alone} would refute the plan alone, {strict} with the error budget shared "
+                     "over three tests"))  # fmt: skip
     if isinstance(exposure.get("mean_bits"), float):
         rows.append(("mean exposure", f"{exposure['mean_bits']:.2f} bits, ceiling "
-                     f"{exposure['ceiling_bits']}"))  # fmt: skip
+                     f"{_short(exposure['ceiling_bits'])}"))  # fmt: skip
     rows.append(("canaries extracted", f"{subject['extracted']} of {subject['inserted']}"))
     rows.append(("rejected by", ", ".join(subject["rejected_by"]) or "no test"))
     return rows
+
+
+def _short(value: float | str | None) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _counts(counts: dict[str, int]) -> str:

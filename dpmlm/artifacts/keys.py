@@ -159,7 +159,14 @@ def _load(path: Path, kind: str, sizes: dict[str, int]) -> tuple[str, bytes]:
         found = str(fields["format"])
         key = base64.b64decode(fields["key"], validate=True)
         kem = str(fields.get("kem", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        binascii.Error,
+    ):
         raise _unusable(path, kind) from None
     if found != kind:
         raise UserError(

@@ -44,7 +44,7 @@ def audit(
         beta=beta,
     )
     if as_json:
-        print_json(done.evidence)
+        print_json("dpmlm.evidence/1", done.evidence)
     else:
         typer.echo(done.text())
     return 1 if done.rejected else 0

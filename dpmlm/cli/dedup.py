@@ -38,6 +38,6 @@ def dedup(
         text=text,
     )
     if as_json:
-        print_json(done.to_json())
+        print_json("dpmlm.stage/1", done.to_json())
     else:
         typer.echo(done.text())

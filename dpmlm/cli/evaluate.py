@@ -26,7 +26,9 @@ def evaluate(
 
     result = execute_until(config, "evaluation")
     if as_json:
-        print_json(result.to_json(private=show_private))
+        print_json("dpmlm.run/1", result.to_json(private=show_private))
     else:
         typer.echo(result.summary(private=show_private))
+        if not show_private:
+            typer.echo("measured; --show-private prints the figures")
     return 0

@@ -29,7 +29,7 @@ def gate(
 
     judged = judge(config, policy)
     if as_json:
-        print_json(judged.to_json())
+        print_json("dpmlm.decision/1", judged.to_json())
     else:
         typer.echo(decision_text(judged))
     return 0 if judged.verdict == "PASS" else 1

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, print_json
+from dpmlm.cli.options import AsJson, print_written
 
 
 def register(app: typer.Typer) -> None:
@@ -23,9 +23,7 @@ def init(
     from dpmlm.pipeline.start import initialise
 
     written = initialise(folder)
-    if as_json:
-        print_json({"folder": str(folder), "written": [str(path) for path in written]})
-        return
-    for path in written:
-        typer.echo(f"wrote {path}")
-    typer.echo(f"next: edit {folder / 'run.yaml'}, then dpmlm run {folder / 'run.yaml'}")
+    print_written(written, as_json=as_json)
+    if not as_json:
+        run_file = folder / "run.yaml"
+        typer.echo(f"next: edit {run_file}, then dpmlm plan {run_file} and dpmlm run {run_file}")

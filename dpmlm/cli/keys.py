@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, print_json
+from dpmlm.cli.options import AsJson, print_written
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +26,4 @@ def new(
     """
     from dpmlm.artifacts import create_keys
 
-    written = [str(path) for path in create_keys(folder)]
-    if as_json:
-        print_json({"written": written})
-    else:
-        typer.echo("\n".join(f"wrote {path}" for path in written))
+    print_written(create_keys(folder), as_json=as_json)

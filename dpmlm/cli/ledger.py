@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from dpmlm.cli.options import AsJson, print_json
-from dpmlm.errors import IntegrityError, VerdictNo
 
 LedgerFile = Annotated[Path, typer.Argument(help="The ledger.", metavar="LEDGER")]
 
@@ -33,10 +32,7 @@ def register_corpus(
     from dpmlm.privacy import Ledger
 
     Ledger.register(ledger, epsilon=epsilon, delta=delta, corpus=corpus)
-    if as_json:
-        print_json({"registered": str(ledger), "epsilon": epsilon, "delta": delta})
-    else:
-        typer.echo(f"registered {ledger}: epsilon {epsilon:g}, delta {delta:g}")
+    _print_account(ledger, as_json)
 
 
 def show(ledger: LedgerFile, as_json: AsJson = False) -> None:
@@ -44,28 +40,29 @@ def show(ledger: LedgerFile, as_json: AsJson = False) -> None:
 
     Example: dpmlm ledger show ledger.jsonl
     """
+    _print_account(ledger, as_json)
+
+
+def verify(ledger: LedgerFile, as_json: AsJson = False) -> int:
+    """Check the hash chain line by line; exit status 1 says that it is broken, and where.
+
+    Example: dpmlm ledger verify ledger.jsonl
+    """
+    from dpmlm.pipeline.accounts import check_ledger
+
+    checked = check_ledger(ledger)
+    if as_json:
+        print_json("dpmlm.ledger-check/1", checked.to_json())
+    else:
+        typer.echo(checked.text())
+    return 0 if checked.intact else 1
+
+
+def _print_account(ledger: Path, as_json: bool) -> None:
     from dpmlm.pipeline.accounts import Account
 
     account = Account.of(ledger)
     if as_json:
-        print_json(account.to_json())
+        print_json("dpmlm.account/1", account.to_json())
     else:
         typer.echo(account.text())
-
-
-def verify(ledger: LedgerFile, as_json: AsJson = False) -> None:
-    """Check the hash chain line by line.
-
-    Example: dpmlm ledger verify ledger.jsonl
-    """
-    from dpmlm.privacy import Ledger
-
-    try:
-        opened = Ledger.open(ledger)
-        opened.verify()
-    except IntegrityError as broken:
-        raise VerdictNo(str(broken)) from None
-    if as_json:
-        print_json({"ledger": str(ledger), "intact": True, "entries": len(opened.entries)})
-    else:
-        typer.echo(f"{ledger}: {len(opened.entries)} entries, chain intact")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,9 +30,9 @@ def read_run(path: Path, settings: list[str] | None) -> RunConfig:
     return load_config(path, parse_overrides(settings or []))
 
 
-def print_json(value: Any) -> None:
-    """One object, one line."""
-    typer.echo(json.dumps(finite(value), ensure_ascii=False))
+def print_json(schema: str, value: Mapping[str, Any]) -> None:
+    """One object on one line, its schema named first; docs/cli.md lists the fields of each."""
+    typer.echo(json.dumps(finite({"schema": schema, **value})))
 
 
 def finite(value: Any) -> Any:
@@ -43,3 +44,12 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def print_written(paths: Sequence[Path], *, as_json: bool, note: str = "") -> None:
+    """Files that a verb wrote, a line each, or as `dpmlm.written/1`."""
+    if as_json:
+        print_json("dpmlm.written/1", {"written": [str(path) for path in paths]})
+        return
+    for path in paths:
+        typer.echo(f"wrote {path}{note}")

@@ -19,6 +19,6 @@ def plan(run_file: RunFile, settings: Settings = None, as_json: AsJson = False) 
 
     shown = preview(config)
     if as_json:
-        print_json(shown.to_json())
+        print_json("dpmlm.preview/1", shown.to_json())
     else:
         typer.echo(shown.text())

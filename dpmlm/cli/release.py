@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, RunFile, Settings, print_json, read_run
+from dpmlm.cli.options import AsJson, RunFile, Settings, print_json, print_written, read_run
 from dpmlm.errors import UserError
 
 TrustedKeys = Annotated[
@@ -31,7 +31,7 @@ def bundle(run_file: RunFile, settings: Settings = None, as_json: AsJson = False
 
     result = execute_run(config)
     if as_json:
-        print_json(result.to_json(private=False))
+        print_json("dpmlm.run/1", result.to_json(private=False))
     else:
         typer.echo(f"{result.verdict} {result.bundle}")
     return 0 if result.verdict == "PASS" else 1
@@ -57,7 +57,4 @@ def export(
     from dpmlm.pipeline.export import export_plaintext
 
     written = export_plaintext(bundle, to, identity=identity, trusted_keys=trusted_keys)
-    if as_json:
-        print_json({"written": str(written)})
-    else:
-        typer.echo(f"wrote {written} in clear")
+    print_written([written], as_json=as_json, note=" in clear")

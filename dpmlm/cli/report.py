@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, IdentityFile, RunFile, Settings, print_json, read_run
+from dpmlm.cli.options import AsJson, IdentityFile, RunFile, Settings, print_written, read_run
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,4 @@ def report(
     from dpmlm.pipeline.export import open_report
 
     written = open_report(config, open_to, identity=identity)
-    if as_json:
-        print_json({"written": str(written)})
-    else:
-        typer.echo(f"wrote {written} in clear: it holds private figures")
+    print_written([written], as_json=as_json, note=" in clear: it holds private figures")

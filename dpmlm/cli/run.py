@@ -24,7 +24,7 @@ def run(
 
     result = execute_run(config)
     if as_json:
-        print_json(result.to_json(private=show_private))
+        print_json("dpmlm.run/1", result.to_json(private=show_private))
     else:
         typer.echo(result.summary(private=show_private))
     return 0 if result.verdict == "PASS" else 1

@@ -33,7 +33,9 @@ def scrub(
     to: To = None,
     plaintext: Plaintext = False,
     text: Text = "text",
-    processes: Annotated[int | None, typer.Option(help="Workers; default one a core.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Workers; default one a core.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Scrub IN into OUT, or print recall against gold spans.
@@ -49,7 +51,7 @@ def scrub(
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
         measured = standalone.measure(gold, policy)
         if as_json:
-            print_json(measured.to_json())
+            print_json("dpmlm.scrub.recall/1", measured.to_json())
         else:
             typer.echo(recall_text(measured))
         return
@@ -64,6 +66,6 @@ def scrub(
         processes=processes,
     )
     if as_json:
-        print_json(done.to_json())
+        print_json("dpmlm.stage/1", done.to_json())
     else:
         typer.echo(done.text())

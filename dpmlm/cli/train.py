@@ -24,7 +24,7 @@ def train(
 
     result = execute_until(config, "training")
     if as_json:
-        print_json(result.to_json(private=show_private))
+        print_json("dpmlm.run/1", result.to_json(private=show_private))
     else:
         typer.echo(result.summary(private=show_private))
     return 0

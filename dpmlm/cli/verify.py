@@ -24,7 +24,7 @@ def verify(bundle: BundlePath, trusted_keys: TrustedKeys, as_json: AsJson = Fals
 
     checked = verify_bundle(bundle, trusted_keys, now=datetime.now(UTC))
     if as_json:
-        print_json(checked.to_json())
+        print_json("dpmlm.verification/1", checked.to_json())
     else:
         typer.echo(verification_text(checked))
     return 0 if checked.ok else 1

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from dpmlm.config.plain import NotPlain, read_plain
 from dpmlm.config.run import RunConfig
 from dpmlm.errors import UserError
 
@@ -29,13 +29,12 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
             "`dpmlm init FOLDER` writes one to start from",
         )
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
-        raise UserError(
-            f"run file {path}{line}", "this is not valid YAML", "mend the line and run again"
-        ) from None
+        tree = read_plain(path.read_text(encoding="utf-8"))
+    except NotPlain as error:
+        line = f" line {error.line}" if error.line else ""
+        raise UserError(f"run file {path}{line}", error.rule, "mend it and run again") from None
+    except UnicodeDecodeError:
+        raise UserError(f"run file {path}", "it is not UTF-8 text", "save it as UTF-8") from None
     if not isinstance(tree, dict):
         raise UserError(
             f"run file {path}", "a run file is a mapping of sections", "see `dpmlm init --help`"
@@ -56,9 +55,9 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
                 f"--set {setting}", "a setting is key=value", "for example --set privacy.epsilon=4"
             )
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {setting}", "the value is not valid YAML", "quote it") from None
+            parsed[key.strip()] = read_plain(value)
+        except NotPlain as error:
+            raise UserError(f"--set {key}", f"of its value: {error.rule}", "quote it") from None
     return parsed
 
 
@@ -81,12 +80,19 @@ def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
         if first["type"] == "extra_forbidden":
             raise _unknown_key(where, path) from None
         given = first.get("input")
-        shown = f" = {given!r}" if isinstance(given, str | int | float | bool) else ""
+        shown = f" = {_short(given)}" if isinstance(given, str | int | float | bool) else ""
         rule = first["msg"].removeprefix("Value error, ")
         rule = rule[0].lower() + rule[1:]
+        if first["type"] in ("model_type", "model_attributes_type"):
+            rule = "it is a section, a mapping of its fields"
         raise UserError(
             f"{path}: {where}{shown}", rule, "change that field and run again"
         ) from None
+
+
+def _short(value: str | float) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _unknown_key(where: str, path: Path) -> UserError:
@@ -97,7 +103,15 @@ def _unknown_key(where: str, path: Path) -> UserError:
         for key in known
         if difflib.SequenceMatcher(None, leaf, key.rsplit(".", 1)[-1]).ratio() > 0.7
     ]
-    hint = f"did you mean {near[0]}?" if near else "`dpmlm plan --help` lists the fields"
+    if near:
+        return UserError(
+            f"{path}: {where}",
+            "there is no such key in a run file",
+            f"did you mean {near[0]}?",
+        )
+    section = where.rpartition(".")[0]
+    siblings = [key for key in known if key.rpartition(".")[0] == section]
+    hint = f"known there: {', '.join(key.rpartition('.')[2] for key in siblings)}"
     return UserError(f"{path}: {where}", "there is no such key in a run file", hint)
 
 

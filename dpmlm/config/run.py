@@ -80,7 +80,7 @@ class ScrubConfig(Section):
 
     policy: str = "default"
     """Name of a shipped policy or path of a YAML file."""
-    processes: int | None = speed(None, ge=1)
+    processes: int | None = speed(None, ge=1, le=1024)
     """Worker processes; null takes one a core."""
 
 
@@ -112,7 +112,7 @@ class VocabularyConfig(PublicCorpusConfig):
 
     size: int = Field(8000, ge=64, le=200_000)
     """Entries, special tokens included."""
-    unused: int = Field(0, ge=0)
+    unused: int = Field(0, ge=0, le=200_000)
     """Extra entries that stand for nothing yet."""
 
 
@@ -125,7 +125,7 @@ class TokensConfig(Section):
     """Train a vocabulary on public text instead."""
     window: int = Field(128, ge=8, le=8192)
     """Tokens a row, special tokens included."""
-    stride: int = Field(128, ge=1)
+    stride: int = Field(128, ge=1, le=8192)
     """Windows start at multiples of this many tokens."""
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class PrivacyConfig(Section):
     """inf trains without privacy and says so."""
     delta: float = Field(gt=0, lt=1)
     """Below 1/units."""
-    units: int = Field(ge=1)
+    units: int = Field(ge=1, le=10**12)
     """Declared upper bound on units, canaries included; sets the sampling rate."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Clipping bound C of a unit's gradient."""
@@ -189,36 +189,36 @@ class PrivacyConfig(Section):
 class TrainingConfig(Section):
     """How the model is trained."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**6)
     """Noisy steps."""
-    expected_batch_size: int = Field(ge=1)
+    expected_batch_size: int = Field(ge=1, le=10**9)
     """Expected units a step; the realised number varies by Poisson sampling."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the rate rises linearly; then it falls linearly to zero."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     """Of AdamW; biases and norms are exempt."""
     precision: Literal["float32"] = "float32"
     """Type of the forward and backward pass."""
     checkpoint_minutes: float = speed(30.0, ge=0)
     """Time between checkpoints; one is always written at the end and on SIGTERM."""
-    physical_batch_size: int = speed(64, ge=1)
+    physical_batch_size: int = speed(64, ge=1, le=10**6)
     """Rows that go through the model at once."""
 
 
 class AuditConfig(Section):
     """How the model is attacked before release."""
 
-    canaries: int = Field(1000, ge=0)
+    canaries: int = Field(1000, ge=0, le=10**6)
     """Planted secrets; each is included by a fair coin."""
-    copies: int = Field(1, ge=1)
+    copies: int = Field(1, ge=1, le=10**4)
     """Units an included secret is inserted in; the claim covers 1."""
     control: PublicCorpusConfig | None = None
     """Public text for the non-private control; without one the audits show no power."""
     reference: str | None = None
     """A public masked LM to compare with; null takes the control."""
-    verbatim_spans: int = Field(300, ge=0)
+    verbatim_spans: int = Field(300, ge=0, le=10**6)
     """Training spans tried for verbatim extraction, and as many held-out twins."""
     beta: float = Field(0.05, gt=0, lt=0.5)
     """False-alarm probability shared by all gating tests."""
@@ -242,7 +242,7 @@ class RunConfig(Section):
     """Names the run in the ledger and the report."""
     workspace: Path
     """Folder of sealed stages; one run each."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     """Everything but noise and sampling secrets."""
     keys: KeysConfig
     ledger: LedgerConfig

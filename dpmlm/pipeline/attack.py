@@ -1,15 +1,19 @@
 """`dpmlm audit`: attack a model from outside the pipeline that made it."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 import audits
 from audits.canaries import CanarySet
 from dpmlm.artifacts import Identity, SealedFolder, atomic_write, canonical_json, load_identity
 from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
+from dpmlm.privacy import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,23 @@ class Attack:
         return list(self.evidence["subjects"]["target"]["rejected_by"])
 
     def text(self) -> str:
-        power = self.evidence["power"]["status"]
-        caught = ", ".join(self.rejected) or "no test"
-        return f"wrote {self.out}\nrejected by {caught}; power {power}"
+        caught = ", ".join(self.rejected)
+        claim = "CONTRADICTED by " + caught if caught else "not contradicted by any test"
+        return f"claim  {claim}\npower  {self._power()}\nwrote {self.out}"
+
+    def _power(self) -> str:
+        """Whether silence of the tests means anything, and if not, why."""
+        power = self.evidence["power"]
+        if power["status"] == "shown":
+            return "shown: the tests catch the control and leave the untrained model alone"
+        control, untrained = power["control_rejected_by"], power["untrained_rejected_by"]
+        if not control:
+            why = "no --control was given" if control is None else "no test catches the control"
+        elif untrained is None:
+            why = "no --untrained model was given, so a test that is broken is not excluded"
+        else:
+            why = f"{', '.join(untrained)} reject the untrained model too"
+        return f"not shown: {why}"
 
 
 def attack(
@@ -45,7 +63,13 @@ def attack(
     """Score `model` on known canaries against the claim of a plan and write the evidence."""
     if out.exists():
         raise UserError(f"--out {out}", "it is there already", "name a new file")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}", "its folder is not there", "make the folder first")
+    if not 0 < beta < 0.5:
+        raise UserError(f"--beta {beta:g}", "it lies between 0 and 0.5", "leave it at 0.05")
+    terms = _read_plan(plan)
     identities = [load_identity(identity)] if identity else []
+    logging.disable_progress_bar()
 
     def optional(path: Path | None) -> audits.LoadedModel | None:
         return audits.load(path, identities) if path else None
@@ -53,7 +77,7 @@ def attack(
     with Progress().bar("audit") as report:
         evidence = audits.audit(
             audits.load(model, identities),
-            plan=read_json(plan, "--plan"),
+            plan=terms,
             canaries=_read_canaries(canaries, identities),
             control=optional(control),
             untrained=optional(untrained),
@@ -70,13 +94,45 @@ def read_json(path: Path, option: str) -> Any:
     """A JSON file that an option names."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{option} {path}", f"no JSON can be read there ({type(error).__name__})", "check it"
         ) from None
 
 
+def _read_plan(path: Path) -> dict[str, Any]:
+    """A run's plan.json, its digest checked, or the five numbers of a claim written by hand."""
+    value = read_json(path, "--plan")
+    if not isinstance(value, dict):
+        raise UserError(f"--plan {path}", "a plan is a JSON object", "pass the bundle's plan.json")
+    try:
+        if "schema" in value:
+            return PrivacyPlan.from_json(value).to_json()
+        sound = (
+            float(value["epsilon"]) > 0
+            and 0 < float(value["delta"]) < 1
+            and 0 <= float(value["noise_multiplier"]) < math.inf
+            and 0 < float(value["sample_rate"]) <= 1
+            and isinstance(value["steps"], int)
+            and value["steps"] >= 1
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(
+            f"--plan {path}",
+            "it has a number for each of epsilon, delta, noise_multiplier, sample_rate and steps",
+            "pass the bundle's plan.json",
+        )
+    return value
+
+
 def _read_canaries(path: Path, identities: list[Identity]) -> CanarySet:
     if path.is_dir():
-        return CanarySet.read(SealedFolder.open(path, identities))
-    return CanarySet.from_json(read_json(path, "--canaries"))
+        return CanarySet.read(SealedFolder.open(path, identities, role="canaries"))
+    value = read_json(path, "--canaries")
+    if not isinstance(value, dict):
+        raise UserError(
+            f"--canaries {path}", "a canary file is a JSON object", "pass the one the run wrote"
+        )
+    return CanarySet.from_json(value)

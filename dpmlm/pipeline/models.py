@@ -2,6 +2,7 @@
 
 import math
 import secrets
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,9 @@ from dpmlm.training import (
     train,
 )
 from dpmlm.training.charges import Charges
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a training in its stage's folder."""
 
 
 def plan_of(config: RunConfig, commitment: str | None = None) -> PrivacyPlan:
@@ -204,7 +208,7 @@ def _fit(
             "use a BERT, RoBERTa or DistilBERT masked language model",
         )
     checkpoints = Checkpoints(
-        folder.path / "checkpoints", run.identity, run.own, plan_digest=plan.digest
+        folder.path / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest
     )
     progress = train(
         model,
@@ -217,7 +221,6 @@ def _fit(
     )
     save_model(folder, model, tokenizer)
     folder.write_json("events", progress.events)
-    checkpoints.clear()
     return {
         "counts": {
             "trained": True,
@@ -226,6 +229,10 @@ def _fit(
             "gradient_error": checked.max_relative_error,
         }
     }
+
+
+def _clear_checkpoints(folder: SealedFolder) -> None:
+    shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -245,5 +252,9 @@ def _control_settings(run: Run) -> dict[str, Any]:
 PLAN = Stage(
     "plan", ("canaries",), lambda run: claim_fields(run.config.privacy) | _settings(run), _plan
 )
-TRAINING = Stage("training", ("plan", "tokens", "canaries"), _settings, _training)
-CONTROL = Stage("control", ("plan", "tokens", "canaries"), _control_settings, _control)
+TRAINING = Stage(
+    "training", ("plan", "tokens", "canaries"), _settings, _training, clear=_clear_checkpoints
+)
+CONTROL = Stage(
+    "control", ("plan", "tokens", "canaries"), _control_settings, _control, clear=_clear_checkpoints
+)

@@ -12,6 +12,7 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import open_ledger, planned
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import PrivacyPlan, statement
 from dpmlm.release import (
     Decision,
@@ -69,6 +70,7 @@ def _counts(run: Run, stage: str) -> dict[str, Any]:
 def judge(config: RunConfig, policy: str | None = None) -> Decision:
     """Decide on a run whose audits are done, under its own policy or another; writes nothing."""
     run = Run.load(config, Progress(quiet=True))
+    run.workspace.check(config.name, deciding_settings(config))
     chosen = load_policy(policy or config.release.policy)
     return decide(chosen, gather(run), now=datetime.now(UTC))
 
@@ -93,9 +95,10 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     sealed.finish({"verdict": decision.verdict})
     model, tokenizer = load_model(run.folder("training"))
     bundle = run.workspace.stage(BUNDLE)
-    # Left by an attempt that was killed after writing it: the decision is made again, from the
-    # same facts.
-    shutil.rmtree(bundle, ignore_errors=True)
+    # Left by an attempt that was killed after or while writing it: the decision is made again,
+    # from the same facts.
+    for left in (bundle, *bundle.parent.glob(f".{BUNDLE}.*.partial")):
+        shutil.rmtree(left, ignore_errors=True)
     write_bundle(
         bundle,
         model=model,

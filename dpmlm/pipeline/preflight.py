@@ -42,5 +42,5 @@ def refuse_inexact(run: Run, vocabulary: str) -> None:
 
 
 def _present(path: Path, field: str) -> None:
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"{field} {path}", "there is no such file or folder", "check the path")

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpmlm.config import RunConfig
-from dpmlm.pipeline.models import plan_of
+from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import budget_text
+from dpmlm.pipeline.models import open_ledger, plan_of
 from dpmlm.privacy import AccountantTable, Ledger, PrivacyPlan
 
 
@@ -47,8 +49,9 @@ class Preview:
         if self.ledger is None:
             rows.append("ledger               no corpus is registered yet (dpmlm init)")
         else:
-            rows += [f"ledger {key:<14}{value}" for key, value in self.ledger.items()]
-        rows.append(f"refused: {self.refusal}" if self.refusal else "the ledger would accept it")
+            rows.append(f"left in the ledger   {budget_text(self.ledger)}")
+            accepted = "the ledger would accept it as a new run"
+            rows.append(f"refused: {self.refusal}" if self.refusal else accepted)
         return "\n".join(rows)
 
     def _noise(self) -> float:
@@ -61,16 +64,13 @@ def _figure(value: float | None) -> str:
 
 def preview(config: RunConfig) -> Preview:
     """Calibrate the plan of a run file; nothing is written and nothing is reserved."""
-    from dpmlm.errors import UserError
-
     plan = plan_of(config)
     table = plan.check()
     if not config.ledger.path.exists():
         return Preview(plan, table, None, None)
-    ledger = Ledger.open(config.ledger.path)
+    left = asdict(Ledger.open(config.ledger.path).left())
     try:
-        ledger.refuse_unaffordable(plan)
-        refusal = None
+        open_ledger(config.ledger).refuse_unaffordable(plan)
     except UserError as error:
-        refusal = str(error)
-    return Preview(plan, table, asdict(ledger.left()), refusal)
+        return Preview(plan, table, left, str(error))
+    return Preview(plan, table, left, None)

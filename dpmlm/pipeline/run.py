@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmlm.config import RunConfig, claim_fields, load_config
+from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.canaries import CANARIES
 from dpmlm.pipeline.context import Run
@@ -17,6 +17,7 @@ from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.summary import private_figures, public_figures, table
+from dpmlm.pipeline.workspace import deciding_settings
 
 STAGES: tuple[Stage, ...] = (
     CORPUS,
@@ -104,19 +105,12 @@ def execute_until(config: RunConfig, stage: str) -> RunResult:
 def _execute(config: RunConfig, stages: Sequence[Stage]) -> RunResult:
     session = Run.load(config, Progress())
     with session.workspace.locked():
-        session.workspace.check(config.name, _settings(config))
+        settings = deciding_settings(config)
+        session.workspace.check(config.name, settings)
         preflight(session)
-        session.workspace.claim(config.name, _settings(config))
+        session.workspace.claim(config.name, settings)
         execute(session, stages)
         return _result(session, finished=RELEASE in stages)
-
-
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """Every field that decides results: not where keys and workspace lie, nor speed."""
-    fields = claim_fields(config)
-    for place in ("workspace", "keys", "ledger", "release", "name"):
-        fields.pop(place)
-    return fields
 
 
 def _result(session: Run, *, finished: bool) -> RunResult:
@@ -129,6 +123,6 @@ def _result(session: Run, *, finished: bool) -> RunResult:
         bundle=bundle,
         report=bundle / "report.html" if bundle else None,
         evidence=outcome["evidence"] if outcome else None,
-        public=public_figures(session, [stage.name for stage in STAGES]),
-        private=private_figures(session),
+        public=public_figures(session),
+        private=private_figures(session, [stage.name for stage in STAGES]),
     )

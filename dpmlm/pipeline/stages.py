@@ -26,6 +26,8 @@ class Stage:
     settings: Callable[[Run], dict[str, Any]]
     """What beside its inputs decides its output."""
     build: Build
+    clear: Callable[[SealedFolder], None] | None = None
+    """Removes what only an unfinished stage needs; a kill may come before it or within it."""
 
     def key(self, run: Run) -> str:
         """Digest of everything that decides the output; a finished stage with it is skipped."""
@@ -51,6 +53,7 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
                     "use another workspace (--set workspace=...)",
                 )
             run.progress.say(f"{stage.name}: done before")
+            _clear(stage, folder)
             continue
         run.progress.say(stage.name)
         started = time.monotonic()
@@ -65,3 +68,10 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
                 "version": version("dpmlm-framework"),
             }
         )
+        _clear(stage, folder)
+
+
+def _clear(stage: Stage, folder: SealedFolder) -> None:
+    # Only now: without a manifest the stage is built again, and may need what is cleared.
+    if stage.clear is not None:
+        stage.clear(folder)

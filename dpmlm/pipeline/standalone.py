@@ -44,7 +44,7 @@ class Output:
         """The documents, and what else belongs to them (sealed output alone keeps that)."""
         if self.plaintext:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path) as file:
+            with atomic_write(self.path, mode=0o600) as file:
                 for document in documents:
                     file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
             return
@@ -110,20 +110,14 @@ def dedup_file(source: Path, output: Output, *, threshold: float | None, text: s
     output.check()
     documents, dropped = _read(source, text)
     rows = [
-        {"id": d.id, "text": d.text, "unit": d.id, "split": "train", "source": d.source,
+        {"id": d.id, "text": d.text, "unit": "", "split": "train", "source": d.source,
          "row": d.row}
         for d in documents
     ]  # fmt: skip
     with Progress().bar("dedup") as report:
-        # Person mode keeps each surviving record as it was; here every record is its own person,
-        # so exact duplicates are taken from the near form at threshold 1.
-        result = deduplicate(
-            rows,
-            threshold=1.0 if threshold is None else threshold,
-            unit="document",
-            key=b"",
-            progress=report,
-        )
+        # Without a threshold a person's equal texts are kept once, each surviving record as it
+        # was: that is what is wanted here, so all records are one person's.
+        result = deduplicate(rows, threshold=threshold, unit="person", key=b"", progress=report)
     counts = Counter(f"removed: {removal.reason}" for _, removal in result.removed)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
@@ -146,13 +140,15 @@ def _read(source: Path, text: str) -> tuple[list[Document], list[Dropped]]:
 def measure(gold: Path, policy: str) -> RecallReport:
     """Recall and precision of a policy on a file of gold spans."""
     scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(32))
-    return measure_recall(scrubber, _gold_rows(gold))
+    with Progress().bar("scrub") as report:
+        return measure_recall(scrubber, _gold_rows(gold), progress=report)
 
 
 def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a gold file: `text` and `spans` of start, end, type and perhaps identifier."""
     if not path.is_file():
         raise UserError(f"gold file {path}", "there is no such file", "check --gold")
+    rows = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -161,7 +157,7 @@ def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line.decode())
                 text, spans = row["text"], row["spans"]
                 sound = all(0 <= s["start"] < s["end"] <= len(text) and s["type"] for s in spans)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 sound = False
             if not sound:
                 raise UserError(
@@ -169,4 +165,7 @@ def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
                     "a gold row has text and spans with start, end and type inside the text",
                     "mend the line",
                 )
+            rows += 1
             yield row
+    if not rows:
+        raise UserError(f"gold file {path}", "it holds no row", "give it rows with text and spans")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dpmlm.artifacts import atomic_write, create_keys
 from dpmlm.config import load_config
+from dpmlm.errors import UserError
 from dpmlm.privacy import Ledger
 
 
@@ -13,6 +14,8 @@ def initialise(folder: Path) -> list[Path]:
 
     What exists stays as it is, so a folder that comes with a run file gets keys and a ledger.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(str(folder), "it is a file, and init fills a folder", "name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     run_file = folder / "run.yaml"
@@ -25,9 +28,21 @@ def initialise(folder: Path) -> list[Path]:
     keys = config.keys.identity.parent
     if not config.keys.identity.exists():
         written += create_keys(keys)
+    for path in (config.keys.identity, config.keys.signing, config.keys.scrub):
+        if not path.exists():
+            raise UserError(
+                f"{run_file}: key file {path}",
+                "there is no such file, and init draws trainer.key, sign.key and pseudonym.key",
+                "use those names in the run file, or put your own key there",
+            )
     ledger, cap = config.ledger.path, config.ledger.cap
     if not ledger.exists():
         ledger.parent.mkdir(parents=True, exist_ok=True)
         Ledger.register(ledger, epsilon=cap.epsilon, delta=cap.delta, corpus=config.name)
         written.append(ledger)
-    return written
+    return [shortest(path) for path in written]
+
+
+def shortest(path: Path) -> Path:
+    """The path from the current folder where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

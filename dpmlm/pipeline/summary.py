@@ -17,21 +17,15 @@ def finished(run: Run, stage: str) -> SealedFolder | None:
     return folder if folder.manifest else None
 
 
-def public_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
+def public_figures(run: Run) -> dict[str, Any]:
     """What follows from the plan, the ledger, the canaries and the noised model."""
     figures: dict[str, Any] = {}
-    folders = {name: finished(run, name) for name in stages}
-    figures["seconds"] = {
-        name: folder.manifest["seconds"]
-        for name, folder in folders.items()
-        if folder is not None and folder.manifest is not None
-    }
-    if folders["plan"] is not None:
+    if finished(run, "plan") is not None:
         plan, run_id = planned(run)
         ledger = open_ledger(run.config.ledger).summary(run_id)
         figures["plan"] = plan.to_json()
         figures["ledger"] = ledger
-    audit = folders["audit"]
+    audit = finished(run, "audit")
     if audit is not None:
         figures["audit"] = _attacks(audit.read_json("evidence"))
     return figures
@@ -46,7 +40,8 @@ def _attacks(evidence: dict[str, Any]) -> dict[str, Any]:
         gating, exposure = subject["gating"], subject["exposure"]
         shown[name] = {
             "gating": {
-                key: gating.get(key) for key in ("correct", "guesses", "needed", "rejected")
+                key: gating.get(key)
+                for key in ("correct", "guesses", "needed", "needed_strict", "rejected")
             },
             "exposure": {key: exposure.get(key) for key in ("mean_bits", "ceiling_bits")},
             "extracted": subject["canary_extraction"].get("extracted"),
@@ -56,14 +51,24 @@ def _attacks(evidence: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def private_figures(run: Run) -> dict[str, Any]:
-    """What is computed from the private text: for whoever may read the corpus."""
-    figures: dict[str, Any] = {}
+def private_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
+    """What is computed from the private text: for whoever may read the corpus.
+
+    Wall times are among it: how long a stage took tells how much text there was.
+    """
+    folders = {name: finished(run, name) for name in stages}
+    figures: dict[str, Any] = {
+        "seconds": {
+            name: folder.manifest["seconds"]
+            for name, folder in folders.items()
+            if folder is not None and folder.manifest is not None
+        }
+    }
     for stage in ("corpus", "scrub", "dedup", "tokens"):
-        folder = finished(run, stage)
+        folder = folders[stage]
         if folder is not None and folder.manifest is not None:
             figures[stage] = folder.manifest["counts"]
-    evaluation, audit = finished(run, "evaluation"), finished(run, "audit")
+    evaluation, audit = folders["evaluation"], folders["audit"]
     if evaluation is not None:
         figures["evaluation"] = evaluation.read_json("evaluation")
     if audit is not None:
@@ -89,10 +94,6 @@ def table(result: dict[str, Any]) -> str:
     rows += _attack_rows(public.get("audit"))
     if private:
         rows += private_rows(private)
-    seconds = public.get("seconds", {})
-    if seconds:
-        parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-        rows.append(("seconds", f"{sum(seconds.values()):.0f} ({parts})"))
     for name in ("workspace", "bundle", "report"):
         if result[name]:
             rows.append((name, result[name]))
@@ -109,7 +110,7 @@ def _attack_rows(audit: dict[str, Any] | None) -> list[tuple[str, str]]:
         one = audit[name]
         gating, exposure = one["gating"], one["exposure"]
         guessed = (
-            f"guesses {gating['correct']}/{gating['guesses']} (refuted from {gating['needed']})"
+            f"guesses {gating['correct']}/{gating['guesses']} ({_refuting(gating)})"
             if gating["guesses"]
             else "guesses not applicable"
         )
@@ -120,6 +121,16 @@ def _attack_rows(audit: dict[str, Any] | None) -> list[tuple[str, str]]:
             (name, f"{guessed}, {bits}, extracted {one['extracted']}/{one['inserted']}{caught}")
         )
     return rows
+
+
+def _refuting(gating: dict[str, Any]) -> str:
+    """How many right guesses would contradict the claim; with few canaries no number does."""
+    alone, strict = gating["needed"], gating["needed_strict"]
+    if alone is None:
+        return "too few to refute"
+    if strict == alone:
+        return f"refuted from {alone}"
+    return f"refuted from {alone} alone, {strict or 'no number'} beside the other tests"
 
 
 def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
@@ -136,6 +147,9 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
         dedup = private["dedup"]
         rows.append(("dedup", f"removed {dedup['removed'] or 'none'}, "
                      f"{dedup['cross_split_pairs']} pairs across the split"))  # fmt: skip
+    seconds = private["seconds"]
+    parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+    rows.append(("seconds", f"{sum(seconds.values()):.0f} ({parts})"))
     evaluation = private.get("evaluation") or {}
     for moment in ("before", "after"):
         if evaluation.get(moment):

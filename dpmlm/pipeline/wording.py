@@ -36,5 +36,5 @@ def decision_text(decision: "Decision") -> str:
     """The verdict and every rule."""
     lines = [f"{decision.verdict} under {decision.policy}"]
     for rule in decision.rules:
-        lines.append(f"  {rule.status:<13} {rule.id:<20} {rule.explanation}")
+        lines.append(f"  {rule.status:<13} {rule.id:<18} {rule.title} {rule.explanation}")
     return "\n".join(lines)

@@ -9,7 +9,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dpmlm.artifacts import atomic_write
+from dpmlm.artifacts.atomic import sweep_temporaries
 from dpmlm.canonical import canonical_json, digest
+from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 
 SCHEMA = "dpmlm.workspace/1"
@@ -29,6 +31,7 @@ class Workspace:
         """Take the folder for this run, unless it already is this run's."""
         if not self.check(name, settings):
             self.path.mkdir(parents=True, exist_ok=True)
+            sweep_temporaries(self.path)
             with atomic_write(self.path / "run.json") as file:
                 file.write(canonical_json(_marker(name, settings)))
 
@@ -48,7 +51,11 @@ class Workspace:
                     "name another folder (--set workspace=...) or remove this one",
                 )
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(
+                f"workspace {self.path}", "it is a file", "name a folder (--set workspace=...)"
+            )
+        if self.path.exists() and any(not _is_draft(path) for path in self.path.iterdir()):
             raise UserError(
                 f"workspace {self.path}",
                 "the folder is not empty and no run of ours",
@@ -59,6 +66,10 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process out while this one works."""
+        if not self.path.name:
+            raise UserError(
+                f"workspace {self.path}", "it is the root folder", "name one (--set workspace=...)"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
@@ -74,11 +85,24 @@ class Workspace:
     def _read(self, marker: Path) -> dict[str, Any]:
         try:
             found = json.loads(marker.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise UserError(f"{marker}", "it is damaged", "restore it, or start in a new workspace")
         return found
+
+
+def _is_draft(path: Path) -> bool:
+    """Whether a kill left it while the marker was written."""
+    return path.name.startswith(".run.json.") and path.name.endswith(".tmp")
+
+
+def deciding_settings(config: RunConfig) -> dict[str, Any]:
+    """Every field that decides results: not where keys and workspace lie, nor speed."""
+    fields = claim_fields(config)
+    for place in ("workspace", "keys", "ledger", "release", "name"):
+        fields.pop(place)
+    return fields
 
 
 def _marker(name: str, settings: dict[str, Any]) -> dict[str, Any]:

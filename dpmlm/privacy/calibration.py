@@ -34,6 +34,8 @@ def calibrate(
     previous: tuple[float, float] | None = None
     for _ in range(_EVALUATIONS):
         value = figure(accountant, sigma)
+        if not 0 < value < math.inf:
+            raise AccountantFailure(f"{accountant} gives epsilon {value:g} at noise {sigma:g}")
         if value <= epsilon:
             best = high = min(high, sigma)
             if value >= epsilon * (1 - SLACK):

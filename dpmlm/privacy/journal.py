@@ -153,6 +153,9 @@ class Journal:
 
         A line is torn by a power cut before its writer was answered, so nothing was drawn for it.
         """
+        if not self.length:
+            # A ledger appears with its first line whole, so this file never was one.
+            raise _broken(self.path, 1, "the line is incomplete")
         text = tail.rstrip(b"\0")
         if not _is_torn(text):
             raise _broken(self.path, self.length + 1, "the last line does not end where it should")
@@ -224,7 +227,7 @@ def _parse(path: Path, line: bytes, number: int, head: str) -> dict[str, Any]:
 def _complete(text: bytes) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -233,6 +236,8 @@ def _is_torn(text: bytes) -> bool:
     """Whether `text` could be the beginning of a line: nothing follows its object."""
     try:
         _, end = json.JSONDecoder().raw_decode(text.decode())
+    except RecursionError:
+        return False
     except ValueError:
         return text == b"" or text.startswith(b"{")
     return end == len(text.decode())

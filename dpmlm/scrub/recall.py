@@ -5,7 +5,7 @@ A gold span counts as found when every one of its characters is replaced (Pilan 
 NO_MASK need not be found. Intervals are Clopper and Pearson's, 95 %.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,18 +88,26 @@ def clopper_pearson(hits: int, total: int, confidence: float = 0.95) -> tuple[fl
 
 
 def measure_recall(
-    scrubber: Scrubber, gold: Iterable[Mapping[str, Any]], *, processes: int = 1
+    scrubber: Scrubber,
+    gold: Iterable[Mapping[str, Any]],
+    *,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RecallReport:
     """Scrub the gold texts and compare.
 
     A row is {"id", "text", "spans": [{"start", "end", "type", "identifier"?}]}, offsets in
-    characters. Raises UserError for a row without text or spans, and for a span outside its text.
+    characters. `progress` is called with documents done and documents in all. Raises UserError for
+    a row without text or spans, and for a span outside its text.
     """
     rows = list(_checked(gold))
     tally = _Tally()
     texts = [row["text"] for row in rows]
-    for row, scrubbed in zip(rows, scrubber.scrub_many(texts, processes=processes), strict=True):
+    results = scrubber.scrub_many(texts, processes=processes)
+    for done, (row, scrubbed) in enumerate(zip(rows, results, strict=True), start=1):
         tally.add(row, scrubbed)
+        if progress is not None:
+            progress(done, len(rows))
     return tally.report(scrubber.policy.name, len(rows))
 
 

@@ -1,12 +1,12 @@
 """Sealed checkpoints: weights, optimizer state and counters, whole or not there.
 
-A checkpoint is a `SealedFolder` that counts only once it is finished; a crash while writing
+A checkpoint is a `SealedFolder` that takes its name once it is finished; a crash while writing
 leaves the one before it. Nothing secret about sampling or noise is in it: an interrupted
 attempt's streams end with its process, and the next attempt draws its own.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpmlm.artifacts import Identity, Recipient, SealedFolder
+from dpmlm.artifacts.atomic import sync_folder
 from dpmlm.errors import IntegrityError
 
 SCHEMA = 1
@@ -47,8 +48,10 @@ class Checkpoints:
     def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
         """Write a checkpoint, then remove the older ones."""
         target = self._folder / f"step-{progress.step:08d}"
-        shutil.rmtree(target, ignore_errors=True)
-        sealed = SealedFolder.create(target, self._recipients, role=ROLE)
+        draft = self._folder / "unfinished"
+        if draft.exists():  # left by a kill
+            shutil.rmtree(draft)
+        sealed = SealedFolder.create(draft, self._recipients, role=ROLE)
         sealed.write_bytes("weights", _tensor_bytes(_weights(model)))
         tensors, numbers = _flatten(optimizer)
         sealed.write_bytes("optimizer", _tensor_bytes(tensors))
@@ -62,40 +65,45 @@ class Checkpoints:
             },
         )
         sealed.finish({"schema": SCHEMA, "plan": self._plan_digest, "step": progress.step})
+        draft.rename(target)
+        sync_folder(self._folder)
         for other in self._finished():
             if other.name < target.name:
                 shutil.rmtree(other)
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> Progress | None:
-        """Put the newest finished checkpoint into model and optimizer; None if there is none."""
-        for path in reversed(self._finished()):
-            sealed = SealedFolder.open(path, [self._identity])
-            if sealed.manifest is None:
-                continue
-            if sealed.manifest.get("schema") != SCHEMA:
-                raise IntegrityError(
-                    f"checkpoint {path}",
-                    f"its schema is {sealed.manifest.get('schema')}, this version reads {SCHEMA}",
-                    "resume with the version that wrote it",
-                )
-            if sealed.manifest["plan"] != self._plan_digest:
-                raise IntegrityError(
-                    f"checkpoint {path}",
-                    "it belongs to another privacy plan, and a plan is never edited",
-                    "use another workspace for another plan",
-                )
-            state = sealed.read_json("state")
-            _load_weights(model, safetensors.torch.load(sealed.read_bytes("weights")))
-            tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
-            _restore(optimizer, tensors, state["optimizer"])
-            return Progress(state["step"], state["attempt"], state["events"])
-        return None
+        """Put the newest checkpoint into model and optimizer; None if there is none.
 
-    def clear(self) -> None:
-        """Remove all checkpoints, once the finished model stands beside them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        Raises IntegrityError for a damaged one, another schema, another plan, another model.
+        """
+        finished = self._finished()
+        if not finished:
+            return None
+        path = finished[-1]
+        sealed = SealedFolder.open(path, [self._identity], role=ROLE)
+        self._refuse_foreign(path, sealed.manifest or {})
+        state = sealed.read_json("state")
+        _load_weights(model, safetensors.torch.load(sealed.read_bytes("weights")))
+        tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
+        _restore(optimizer, tensors, state["optimizer"])
+        return Progress(state["step"], state["attempt"], state["events"])
+
+    def _refuse_foreign(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        if manifest.get("schema") != SCHEMA:
+            raise IntegrityError(
+                f"checkpoint {path}",
+                f"its schema is {manifest.get('schema')}, this version reads {SCHEMA}",
+                "resume with the version that wrote it",
+            )
+        if manifest["plan"] != self._plan_digest:
+            raise IntegrityError(
+                f"checkpoint {path}",
+                "it belongs to another privacy plan, and a plan is never edited",
+                "use another workspace for another plan",
+            )
 
     def _finished(self) -> list[Path]:
+        """Checkpoints in the order of their steps; of those before the last, parts may be gone."""
         return sorted(path for path in self._folder.glob("step-*") if path.is_dir())
 
 

@@ -1,19 +1,24 @@
 """SIGINT and SIGTERM as a request to stop at the next safe place."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+_NOTICE = "\n{}: stopping after this step; run the same command to resume\n"
 
-class Interrupted(KeyboardInterrupt):
-    """The process was asked to stop and did, resumably; exit status is 128 + signal."""
+
+class Interrupted(SystemExit):
+    """The process was asked to stop and did, resumably; exit status is 128 + signal.
+
+    A `SystemExit` and no `KeyboardInterrupt`: command line libraries answer the latter with a
+    status of their own.
+    """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}; run the same command to resume"
-        )
+        super().__init__(128 + signum)
         self.signum = signum
 
 
@@ -42,6 +47,9 @@ def stop_requests() -> Iterator[StopRequest]:
         if request:
             raise Interrupted(signum)
         request.signum = signum
+        # No print: a handler may run in the middle of another write to the same buffer.
+        with suppress(OSError):
+            os.write(2, _NOTICE.format(signal.Signals(signum).name).encode())
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

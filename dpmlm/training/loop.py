@@ -93,7 +93,9 @@ def train(
                 saved = time.monotonic()
             if stop.signum is not None and step + 1 < plan.steps:
                 raise Interrupted(stop.signum)
-    charges.commit(attempt, plan.steps)
+        charges.commit(attempt, plan.steps)
+        if stop.signum is not None:
+            raise Interrupted(stop.signum)
     return Progress(plan.steps, attempt, events)
 
 

@@ -44,7 +44,7 @@ def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) 
     """A masked LM from a folder or the hub, checked against the tokenizer and the window."""
     try:
         model = AutoModelForMaskedLM.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of many classes: hub, JSON, safetensors, shapes
         kind = "folder" if Path(name).is_dir() else "folder, and not to be had from the hub"
         raise UserError(
             f"model.from {name}",

@@ -64,7 +64,7 @@ def test_a_vocabulary_is_a_path_only_where_one_is(tmp_path):
         ({"privacy__epsilonn": 8}, "did you mean privacy.epsilon?"),
         ({"trainig": {}}, "did you mean training?"),
         ({"training__stepz": 3}, "did you mean training.steps?"),
-        ({"zzzz": 1}, "lists the fields"),
+        ({"zzzz": 1}, "known there: audit, corpus,"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path, change, near):

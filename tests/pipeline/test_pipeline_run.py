@@ -39,7 +39,7 @@ def test_a_run_leaves_a_verdict_a_bundle_and_its_figures(finished):
     assert result.private["corpus"]["dropped"] == {"empty": 1}
     assert result.private["dedup"]["removed"] == {"near": 1}
     assert result.private["scrub"]["found"]["PHONE_NUMBER"] > 40
-    assert set(result.public["seconds"]) == {stage.name for stage in STAGES}
+    assert set(result.private["seconds"]) == {stage.name for stage in STAGES}
     assert result.to_json()["private"] is None
 
 

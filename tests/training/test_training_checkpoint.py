@@ -1,0 +1,171 @@
+"""Checkpoints: whole or not there, sealed, and of one plan."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from dpmlm.artifacts import SealedFolder, new_identity
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.training import Checkpoints, Progress, adamw, checkpoint
+
+IDENTITY = new_identity()
+
+
+def checkpoints(folder, plan="sha256:plan", identity=IDENTITY) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", identity, [identity.recipient], plan)
+
+
+def trained(steps=3, seed=0):
+    """A small model with tied weights and the state of AdamW after some steps."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    optimizer = adamw(model, 0.1, 0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(5, 4)).square().sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+def same(one, other) -> bool:
+    (model, optimizer), (model2, optimizer2) = one, other
+    state, state2 = optimizer.state_dict()["state"], optimizer2.state_dict()["state"]
+    return (
+        all(torch.equal(a, b) for a, b in zip(model.parameters(), model2.parameters()))
+        and state.keys() == state2.keys()
+        and all(torch.equal(state[i][key], state2[i][key]) for i in state for key in state[i])
+    )
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_weights_optimizer_and_counters_come_back(tmp_path):
+    events = [{"step": 1, "private": {"loss": 0.5}}]
+    done, fresh = trained(), trained(steps=0, seed=1)
+    checkpoints(tmp_path).save(*done, Progress(1, 2, events))
+    assert not same(done, fresh)
+    assert checkpoints(tmp_path).load(*fresh) == Progress(1, 2, events)
+    assert same(done, fresh)
+    assert fresh[0][2].weight is fresh[0][0].weight
+
+
+def test_without_a_checkpoint_nothing_is_touched(tmp_path):
+    model, optimizer = trained(seed=2)
+    assert checkpoints(tmp_path).load(model, optimizer) is None
+    assert same((model, optimizer), trained(seed=2))
+
+
+def test_only_the_newest_is_kept(tmp_path):
+    for step in (1, 2, 9, 10, 100):
+        checkpoints(tmp_path).save(*trained(), Progress(step, 1, []))
+        assert names(tmp_path) == [f"step-{step:08d}"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(monkeypatch, place: str) -> None:
+    """Die at the file of this name, before the manifest ("finish"), or after it got its name."""
+    whole = SealedFolder.write_bytes
+
+    def write(folder, name, data):
+        if name == place:
+            raise Killed
+        whole(folder, name, data)
+
+    def die(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(SealedFolder, "write_bytes", write)
+    if place == "finish":
+        monkeypatch.setattr(SealedFolder, "finish", die)
+    if place == "named":
+        monkeypatch.setattr(checkpoint, "sync_folder", die)
+
+
+@pytest.mark.parametrize("place", ["weights", "optimizer", "state", "finish", "named"])
+def test_an_unfinished_checkpoint_leaves_the_one_before_it(tmp_path, monkeypatch, place):
+    checkpoints(tmp_path).save(*trained(1), Progress(1, 1, []))
+    with monkeypatch.context() as patch:
+        killed_at(patch, place)
+        with pytest.raises(Killed):
+            checkpoints(tmp_path).save(*trained(2), Progress(2, 1, []))
+    fresh = trained(0)
+    progress = checkpoints(tmp_path).load(*fresh)
+    assert progress.step == (2 if place == "named" else 1)
+    assert same(fresh, trained(progress.step))
+    checkpoints(tmp_path).save(*trained(3), Progress(3, 2, []))
+    assert checkpoints(tmp_path).load(*trained(0)) == Progress(3, 2, [])
+    assert names(tmp_path) == ["step-00000003"]
+
+
+def test_an_empty_folder_and_a_half_removed_older_one_are_no_hindrance(tmp_path):
+    checkpoints(tmp_path).save(*trained(1), Progress(1, 1, []))
+    older = tmp_path / "older"
+    shutil.copytree(tmp_path / "checkpoints/step-00000001", older)
+    checkpoints(tmp_path).save(*trained(2), Progress(2, 1, []))
+    (older / "recipients.json").unlink()
+    shutil.move(older, tmp_path / "checkpoints/step-00000001")
+    (tmp_path / "checkpoints/unfinished").mkdir()
+    assert checkpoints(tmp_path).load(*trained(0)) == Progress(2, 1, [])
+    checkpoints(tmp_path).save(*trained(3), Progress(3, 1, []))
+    assert names(tmp_path) == ["step-00000003"]
+
+
+def test_another_plans_checkpoint_is_refused(tmp_path):
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    model = trained(seed=2)
+    with pytest.raises(IntegrityError, match="another privacy plan"):
+        checkpoints(tmp_path, plan="sha256:other").load(*model)
+    assert same(model, trained(seed=2))
+
+
+def test_another_schemas_checkpoint_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    monkeypatch.undo()
+    with pytest.raises(IntegrityError, match="its schema is 2, this version reads 1"):
+        checkpoints(tmp_path).load(*trained(0))
+
+
+def test_a_checkpoint_whose_manifest_is_gone_is_refused_and_not_passed_over(tmp_path):
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    (tmp_path / "checkpoints/step-00000001/manifest.sealed").unlink()
+    with pytest.raises(IntegrityError):
+        checkpoints(tmp_path).load(*trained(0))
+
+
+def test_another_models_checkpoint_is_refused(tmp_path):
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    other = nn.Linear(4, 4)
+    with pytest.raises(IntegrityError, match="not this model's"):
+        checkpoints(tmp_path).load(other, adamw(other, 0.1, 0.0))
+
+
+@pytest.mark.parametrize("name", ["weights", "optimizer", "state", "manifest"])
+def test_a_changed_byte_is_found(tmp_path, name):
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    path = tmp_path / f"checkpoints/step-00000001/{name}.sealed"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match=rf"{name}\.sealed"):
+        checkpoints(tmp_path).load(*trained(0))
+
+
+def test_it_is_sealed_to_the_trainer(tmp_path):
+    model, optimizer = trained()
+    checkpoints(tmp_path).save(model, optimizer, Progress(1, 1, [{"private": "figure"}]))
+    weight = model[0].weight.detach().numpy().tobytes()
+    for path in (tmp_path / "checkpoints").rglob("*"):
+        if path.is_file():
+            assert weight not in path.read_bytes()
+            assert b"figure" not in path.read_bytes()
+    with pytest.raises(UserError):
+        checkpoints(tmp_path, identity=new_identity()).load(model, optimizer)
