@@ -20,7 +20,7 @@ def test_privacy_names_tests_that_exist():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_exist(page):
     text = page.read_text()
-    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
     paths = re.findall(
         r"`((?:dpmlm|audits|policies|tests|examples|benchmarks|docs)/[\w./-]+)`", text
     )
