@@ -25,6 +25,9 @@ leaky: .venv/ready  ## the same notes without privacy: the gate must say FAIL (e
 	$(BIN)/dpmlm init examples/leaky
 	$(BIN)/dpmlm run examples/leaky/run.yaml; test $$? -eq 1
 
+# Two workers on two cores: threads of their own would only wait for each other.
+test test-full: export OMP_NUM_THREADS = 1
+
 test: .venv/ready  ## the fast suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not full' -q
 

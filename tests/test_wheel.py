@@ -29,7 +29,7 @@ print(json.dumps({
     "release": release_policy("internal").name,
     "scrubbed": scrubbed.text,
     "report": len(files("dpmlm.release").joinpath("report.html.j2").read_text()),
-    "card": len(files("dpmlm.release").joinpath("card.md.j2").read_text()),
+    "card": len(files("dpmlm.release").joinpath("model_card.md.j2").read_text()),
     "init": status_of(["init", "fresh"]),
 }))
 """

@@ -61,7 +61,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
-        # A path may hold bytes that are no text: they are shown escaped.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     warnings.showwarning = _warn
     status = status_of(arguments)
@@ -143,7 +142,8 @@ def _system_said_no(error: OSError) -> int:
 
 def _tell(message: str, status: int) -> int:
     if message:
-        print(message, file=sys.stderr)
+        # A name may hold bytes that are no text: they are shown escaped.
+        print(message.encode(errors="backslashreplace").decode(), file=sys.stderr)
     return status
 
 

@@ -1,6 +1,16 @@
 """The run file and how it is read."""
 
 from dpmlm.config.loading import load_config, parse_overrides
+from dpmlm.config.plain import NotPlain, read_plain, shortened
 from dpmlm.config.run import LedgerConfig, RunConfig, claim_fields
 
-__all__ = ["LedgerConfig", "RunConfig", "claim_fields", "load_config", "parse_overrides"]
+__all__ = [
+    "LedgerConfig",
+    "NotPlain",
+    "RunConfig",
+    "claim_fields",
+    "load_config",
+    "parse_overrides",
+    "read_plain",
+    "shortened",
+]

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from dpmlm.config.plain import NotPlain, read_plain
+from dpmlm.config.plain import NotPlain, read_plain, shortened
 from dpmlm.config.run import RunConfig
 from dpmlm.errors import UserError
 
@@ -80,7 +80,7 @@ def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
         if first["type"] == "extra_forbidden":
             raise _unknown_key(where, path) from None
         given = first.get("input")
-        shown = f" = {_short(given)}" if isinstance(given, str | int | float | bool) else ""
+        shown = f" = {shortened(given)}" if isinstance(given, str | int | float | bool) else ""
         rule = first["msg"].removeprefix("Value error, ")
         rule = rule[0].lower() + rule[1:]
         if first["type"] in ("model_type", "model_attributes_type"):
@@ -88,11 +88,6 @@ def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
         raise UserError(
             f"{path}: {where}{shown}", rule, "change that field and run again"
         ) from None
-
-
-def _short(value: str | float) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _unknown_key(where: str, path: Path) -> UserError:

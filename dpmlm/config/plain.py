@@ -43,6 +43,12 @@ def read_plain(text: str) -> Any:
         raise NotPlain("a date or number in it cannot be read") from None
 
 
+def shortened(value: object) -> str:
+    """A value as a message shows it, 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()

@@ -5,6 +5,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from dpmlm.artifacts import SealedFolder, atomic_write, canonical_json, load_identity
@@ -61,6 +62,10 @@ def export_plaintext(bundle: Path, target: Path, *, identity: Path, trusted_keys
         with atomic_write(partial / RECORD) as file:
             file.write(canonical_json(record))
         partial.rename(target)
+    except SafetensorError as error:
+        raise UserError(
+            f"--to {target}", f"the model could not be written ({error})", "make room and repeat"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target

@@ -6,12 +6,10 @@ Every key is known or refused, every rule says in plain words what it asks and w
 
 import difflib
 import re
-from collections.abc import Hashable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -23,6 +21,7 @@ from pydantic import (
 )
 
 from dpmlm.canonical import digest
+from dpmlm.config import NotPlain, read_plain, shortened
 from dpmlm.errors import UserError
 
 COMPARISONS = ("max", "min", "equals", "max_ref", "min_ref")
@@ -129,21 +128,6 @@ class ReleasePolicy(_Strict):
         return digest(self._text.encode())
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A loader that refuses a key given twice: YAML would silently keep the last threshold."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice or is no name", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def policy_names() -> list[str]:
     """Names of the shipped policies."""
     folder = resources.files("policies") / "release"
@@ -178,12 +162,12 @@ def parse_policy(data: bytes, *, name: str) -> ReleasePolicy:
     """Read a policy's bytes; `name` is what errors call it. Raises UserError."""
     try:
         text = data.decode()
-        tree = yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "this is not YAML in UTF-8"
-        raise UserError(f"{name}{line}", str(problem), "mend that line") from None
+        tree = read_plain(text)
+    except UnicodeDecodeError:
+        raise UserError(name, "it is not UTF-8 text", "save it as UTF-8") from None
+    except NotPlain as error:
+        line = f" line {error.line}" if error.line else ""
+        raise UserError(f"{name}{line}", error.rule, "mend it") from None
     try:
         policy = ReleasePolicy.model_validate(tree)
     except ValidationError as error:
@@ -201,7 +185,7 @@ def _explained(error: ValidationError, tree: Any, name: str) -> UserError:
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(model.model_fields)}"
         return UserError(f"{name}, {where}", "there is no such key in a release policy", hint)
     given = first.get("input")
-    shown = f" = {given!r}" if isinstance(given, str | int | float | bool) else ""
+    shown = f" = {shortened(given)}" if isinstance(given, str | int | float | bool) else ""
     rule = first["msg"].removeprefix("Value error, ")
     rule = rule[0].lower() + rule[1:]
     return UserError(f"{name}, {where}{shown}", rule, "change that entry")

@@ -4,12 +4,12 @@ import difflib
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dpmlm.canonical import digest
+from dpmlm.config import NotPlain, read_plain
 from dpmlm.errors import UserError
 
 MODEL_PARTS = ("first", "second")
@@ -127,13 +127,10 @@ def load_policy(name_or_path: str | Path) -> ScrubPolicy:
     """
     text = _read(name_or_path)
     try:
-        data: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(
-            f"{name_or_path}{line}", "a scrub policy is a YAML file", "mend the YAML"
-        ) from None
+        data = read_plain(text)
+    except NotPlain as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UserError(f"scrub policy {name_or_path}{line}", error.rule, "mend it") from None
     try:
         return ScrubPolicy.model_validate(data)
     except ValidationError as error:

@@ -1,0 +1,208 @@
+"""Every verb on a finished run: its text says what it should, its JSON is what is documented."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dpmlm.artifacts import SealedFolder, load_identity
+from dpmlm.corpus import read_shards
+
+DOCS = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+pytestmark = pytest.mark.xdist_group("finished")
+
+
+def documented() -> dict[str, set[str]]:
+    """Schema to its fields, from docs/cli.md."""
+    parts = re.split(r"^### (dpmlm\.\S+)$", DOCS, flags=re.MULTILINE)[1:]
+    return {
+        name: set(re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE))
+        for name, body in zip(parts[::2], parts[1::2])
+    }
+
+
+BUNDLE = ("work/bundle", "--trusted-keys", "keys/trusted")
+OPEN = ("--identity", "keys/consumer.key", "--plaintext")
+AUDIT = ("--canaries", "work/canaries", "--plan", "work/bundle/plan.json")
+TRAINER = ("--identity", "keys/trainer.key")
+CALLS = [
+    ("dpmlm.written/1", "init", "fresh"),
+    ("dpmlm.written/1", "keys", "new", "more"),
+    ("dpmlm.preview/1", "plan", "run.yaml"),
+    ("dpmlm.run/1", "run", "run.yaml"),
+    ("dpmlm.run/1", "train", "run.yaml"),
+    ("dpmlm.run/1", "evaluate", "run.yaml"),
+    ("dpmlm.run/1", "release", "bundle", "run.yaml"),
+    ("dpmlm.decision/1", "gate", "run.yaml"),
+    ("dpmlm.verification/1", "verify", *BUNDLE),
+    ("dpmlm.written/1", "release", "export", *BUNDLE, *OPEN, "--to", "plain"),
+    ("dpmlm.written/1", "report", "run.yaml", "--open-to", "report.html"),
+    ("dpmlm.account/1", "ledger", "show", "ledger.jsonl"),
+    ("dpmlm.account/1", "ledger", "register", "other.jsonl", "--epsilon", "9", "--delta", "1e-6"),
+    ("dpmlm.ledger-check/1", "ledger", "verify", "ledger.jsonl"),
+    ("dpmlm.stage/1", "scrub", "few.jsonl", "scrubbed", "--to", "keys/trainer.pub"),
+    ("dpmlm.scrub.recall/1", "scrub", "--gold", "gold.jsonl"),
+    ("dpmlm.stage/1", "dedup", "few.jsonl", "unique", "--to", "keys/trainer.pub"),
+    ("dpmlm.evidence/1", "audit", "work/training", *AUDIT, *TRAINER, "--out", "evidence.json"),
+]
+
+
+@pytest.fixture
+def prepared(copy):
+    lines = (copy / "private.jsonl").read_text().splitlines()[:6]
+    (copy / "few.jsonl").write_text("\n".join([*lines, lines[2].replace('"d', '"x')]) + "\n")
+    text = "Call (212) 555-0101 or ask Maria Gonzalez."
+    spans = [{"start": 5, "end": 19, "type": "PHONE"}, {"start": 27, "end": 41, "type": "PERSON"}]
+    (copy / "gold.jsonl").write_text(json.dumps({"id": "g", "text": text, "spans": spans}) + "\n")
+    return copy
+
+
+def test_every_documented_schema_is_called_for():
+    assert {schema for schema, *_ in CALLS} == set(documented())
+
+
+@pytest.mark.parametrize("typed", CALLS, ids=lambda typed: " ".join(typed[1:3]))
+def test_json_is_one_object_of_the_documented_schema(prepared, call, typed):
+    schema, *words = typed
+    called = call(*words, "--json")
+    assert called.status == 0, called.err
+    assert called.out.count("\n") == 1
+    shown = json.loads(called.out, parse_constant=pytest.fail)
+    assert shown.pop("schema") == schema
+    assert set(shown) == documented()[schema]
+
+
+def test_a_person_reads_each_result(prepared, call):
+    said = {}
+    for _, *words in CALLS:
+        called = call(*words)
+        assert called.status == 0, called.err
+        said[" ".join(words[:2])] = called.out
+    assert "the ledger would accept it" in said["plan run.yaml"]
+    assert said["run run.yaml"].startswith("verdict      PASS")
+    assert "--show-private" in said["evaluate run.yaml"]
+    assert said["gate run.yaml"].startswith("PASS under internal")
+    assert said[f"verify {BUNDLE[0]}"].startswith("verified: signed by ")
+    assert "in clear" in said["release export"]
+    assert "private figures" in said["report run.yaml"]
+    assert "chain intact" in said["ledger show"]
+    assert "chain intact" in said["ledger verify"]
+    assert "PHONE_NUMBER" in said["scrub few.jsonl"]
+    assert "full-coverage recall" in said["scrub --gold"]
+    assert "removed: exact" in said["dedup few.jsonl"]
+    assert "no --control was given" in said["audit work/training"]
+    assert (prepared / "report.html").stat().st_mode & 0o077 == 0
+
+
+def test_private_figures_are_printed_on_request_alone(prepared, call):
+    quiet = call("evaluate", "run.yaml", "--json")
+    assert json.loads(quiet.out)["private"] is None
+    assert "perplexity" not in call("evaluate", "run.yaml").out
+    assert "perplexity" in call("evaluate", "run.yaml", "--show-private").out
+    figures = json.loads(call("evaluate", "run.yaml", "--show-private", "--json").out)["private"]
+    assert figures["evaluation"]["after"]["loss"] > 0
+
+
+def test_the_audit_takes_the_runs_sealed_folders(prepared, call):
+    control = ("--control", "work/control")
+    called = call("audit", "work/training", *AUDIT, *control, *TRAINER, "--out", "e.json")
+    assert called.status == 0, called.err
+    assert "no --untrained model" in called.out
+    evidence = json.loads((prepared / "e.json").read_bytes())
+    assert evidence["subjects"]["control"]["rejected_by"]
+    # The control is a model that the claim does not hold for.
+    caught = call("audit", "work/control", *AUDIT, *TRAINER, "--out", "c.json")
+    assert caught.status == 1
+    assert "CONTRADICTED" in caught.out
+
+
+def test_a_verdict_that_is_not_pass_is_status_1(prepared, call):
+    called = call("gate", "run.yaml", "--policy", "strict")
+    assert called.status == 1
+    assert called.out.startswith("FAIL under strict")
+    path = prepared / "work/bundle/report.html"
+    path.write_bytes(path.read_bytes() + b" ")
+    for more in ((), ("--json",)):
+        called = call("verify", *BUNDLE, *more)
+        assert called.status == 1
+        assert "report.html" in called.out
+    ledger = prepared / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"step":3', b'"step":4', 1))
+    called = call("ledger", "verify", ledger, "--json")
+    assert called.status == 1
+    assert json.loads(called.out)["intact"] is False
+    assert ", line " in call("ledger", "verify", ledger).out
+
+
+def test_an_exported_model_loads_and_says_where_it_is_from(prepared, call):
+    from transformers import pipeline
+
+    assert call("release", "export", *BUNDLE, *OPEN, "--to", "below/plain").status == 0
+    fill = pipeline("fill-mask", model="below/plain", tokenizer="below/plain")
+    assert len(fill("The river near the [MASK] was stone again.")) == 5
+    record = json.loads((prepared / "below/plain/dpmlm-export.json").read_text())
+    assert record["opened_by"] == load_identity(Path("keys/consumer.key")).key_id
+    assert record["bundle_manifest"].startswith("sha256:")
+
+
+def test_sealed_output_opens_to_the_named_key_and_clear_output_to_its_owner(prepared, call):
+    assert call("scrub", "few.jsonl", "sealed", "--to", "keys/auditor.pub").status == 0
+    assert call("scrub", "few.jsonl", "clear.jsonl", "--plaintext").status == 0
+    folder = SealedFolder.open(prepared / "sealed", [load_identity(Path("keys/auditor.key"))])
+    sealed = [row["text"] for row in read_shards(folder)]
+    clear = [json.loads(line)["text"] for line in Path("clear.jsonl").read_text().splitlines()]
+    assert sealed == clear
+    assert "(212)" not in " ".join(clear)
+    assert Path("clear.jsonl").stat().st_mode & 0o077 == 0
+    assert len(folder.read_json("decisions")) == len(sealed)
+
+
+def test_exact_dedup_keeps_what_is_merely_alike(tmp_path, call):
+    same = "The same words stand here once and once more."
+    alike = same.replace("words", "words,").lower()
+    rows = [{"text": same}, {"text": alike}, {"text": same}]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    called = call("dedup", source, tmp_path / "exact.jsonl", "--exact", "--plaintext", "--json")
+    assert json.loads(called.out)["counts"] == {"removed: exact": 1}
+    called = call("dedup", source, tmp_path / "near.jsonl", "--plaintext", "--json")
+    assert json.loads(called.out)["documents"] == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "txt"])
+def test_a_corpus_may_come_in_each_format(tmp_path, call, kind):
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = ['One line,\nanother "quoted" line.', "Näxt: (212) 555-0101"]
+    source = tmp_path / f"Ünïcode näme 'q' \u202e.{kind}"
+    if kind == "jsonl":
+        source.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    elif kind == "csv":
+        rows = ['"' + t.replace('"', '""') + '"' for t in texts]
+        source.write_text("text\r\n" + "\r\n".join(rows) + "\r\n")
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), source)
+    else:
+        source.mkdir()
+        for number, text in enumerate(texts):
+            (source / f"{number}.txt").write_text(text)
+    target = tmp_path / "out.jsonl"
+    called = call("dedup", source, target, "--plaintext", "--json")
+    assert called.status == 0, called.err
+    assert [json.loads(line)["text"] for line in target.read_text().splitlines()] == texts
+
+
+def test_init_leaves_what_is_there(tmp_path, monkeypatch, call, finished):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(finished[0] / "run.yaml", tmp_path)
+    before = (tmp_path / "run.yaml").read_bytes()
+    first = call("init", ".")
+    assert "wrote keys/trainer.key" in first.out
+    assert (tmp_path / "run.yaml").read_bytes() == before
+    key = (tmp_path / "keys/trainer.key").read_bytes()
+    again = call("init", ".", "--json")
+    assert json.loads(again.out) == {"schema": "dpmlm.written/1", "written": []}
+    assert (tmp_path / "keys/trainer.key").read_bytes() == key
