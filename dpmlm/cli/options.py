@@ -20,6 +20,13 @@ ShowPrivate = Annotated[
     bool,
     typer.Option("--show-private", help="Also print figures computed from the private text."),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Take up what an earlier attempt left; --no-resume refuses a workspace in use.",
+    ),
+]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", help="Private key file that may open it.")
 ]

@@ -2,7 +2,7 @@
 
 import typer
 
-from dpmlm.cli.options import AsJson, RunFile, Settings, ShowPrivate, print_json, read_run
+from dpmlm.cli.options import AsJson, Resume, RunFile, Settings, ShowPrivate, print_json, read_run
 
 
 def register(app: typer.Typer) -> None:
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
 def run(
     run_file: RunFile,
     settings: Settings = None,
+    resume: Resume = True,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> int:
@@ -22,7 +23,7 @@ def run(
     config = read_run(run_file, settings)
     from dpmlm.pipeline.run import execute_run
 
-    result = execute_run(config)
+    result = execute_run(config, resume=resume)
     if as_json:
         print_json("dpmlm.run/1", result.to_json(private=show_private))
     else:

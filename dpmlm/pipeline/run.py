@@ -90,23 +90,29 @@ def run(path_or_config: str | Path | RunConfig, **overrides: Any) -> RunResult:
     return execute_run(load_config(path_or_config, dotted))
 
 
-def execute_run(config: RunConfig) -> RunResult:
-    """The whole pipeline."""
-    return _execute(config, STAGES)
+def execute_run(config: RunConfig, *, resume: bool = True) -> RunResult:
+    """The whole pipeline; without `resume` a workspace in use is refused."""
+    return _execute(config, STAGES, resume)
 
 
-def execute_until(config: RunConfig, stage: str) -> RunResult:
+def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunResult:
     """The pipeline up to and with one stage; the control is left out where nothing needs it."""
     names = [one.name for one in STAGES]
     stages = STAGES[: names.index(stage) + 1]
-    return _execute(config, [one for one in stages if one is not CONTROL or stage == "audit"])
+    kept = [one for one in stages if one is not CONTROL or stage == "audit"]
+    return _execute(config, kept, resume)
 
 
-def _execute(config: RunConfig, stages: Sequence[Stage]) -> RunResult:
+def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
     session = Run.load(config, Progress())
     with session.workspace.locked():
         settings = deciding_settings(config)
-        session.workspace.check(config.name, settings)
+        if session.workspace.check(config.name, settings) and not resume:
+            raise UserError(
+                f"workspace {config.workspace} with --no-resume",
+                "this run has begun there, and its budget may be reserved",
+                "drop --no-resume, or name another folder (--set workspace=...)",
+            )
         preflight(session)
         session.workspace.claim(config.name, settings)
         execute(session, stages)

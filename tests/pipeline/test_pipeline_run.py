@@ -222,3 +222,9 @@ def test_a_run_that_does_not_pass_gives_its_consumers_no_key(small):
     with pytest.raises(UserError):
         SealedFolder.open(result.bundle / "model", [load_identity(small / "keys/consumer.key")])
     load_released(result.bundle, identity=small / "keys/auditor.key", trusted_keys=trusted)
+
+
+def test_without_resume_a_workspace_in_use_is_refused(finished):
+    folder, _ = finished
+    with pytest.raises(UserError, match="--no-resume"):
+        execute_run(load_config(folder / "run.yaml"), resume=False)
