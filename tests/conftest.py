@@ -1,4 +1,8 @@
+import os
+import shutil
+
 import pytest
+from filelock import FileLock
 from small_run import PASSING, write_corpus, write_run_file
 
 from dpmlm.config import load_config
@@ -16,12 +20,23 @@ def small(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The same after one run; tests copy it before they change anything."""
+    """The same after one run; tests copy it before they change anything.
+
+    One worker makes it and the others copy it: pytest-xdist 3.8 does not keep a group on one
+    worker under pytest 9.2 (pytest-xdist issue 1386).
+    """
     from dpmlm.pipeline.run import execute_run
 
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-run"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            made = tmp_path_factory.mktemp("making")
+            write_corpus(made)
+            write_run_file(made, **PASSING)
+            initialise(made)
+            execute_run(load_config(made / "run.yaml"))
+            made.rename(shared)
     folder = tmp_path_factory.mktemp("finished")
-    write_corpus(folder)
-    write_run_file(folder, **PASSING)
-    initialise(folder)
-    result = execute_run(load_config(folder / "run.yaml"))
-    return folder, result
+    shutil.copytree(shared, folder, dirs_exist_ok=True)
+    return folder, execute_run(load_config(folder / "run.yaml"))
