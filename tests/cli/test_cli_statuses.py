@@ -54,6 +54,8 @@ def test_a_signal_to_the_process_becomes_its_status(signum, status):
         "from dpmlm.cli.main import main; main(['keys', 'new', 'x'])\n"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A background job inherits an ignored SIGINT, and so would the child.
+    pipes["preexec_fn"] = lambda: signal.signal(signum, signal.SIG_DFL)
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signum)

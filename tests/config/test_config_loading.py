@@ -147,3 +147,43 @@ def test_every_field_is_documented():
 
     bare = [name for name, text in fields(RunConfig) if not text]
     assert not bare
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+        ("keys: {identity: a, identity: b}", "given twice"),
+        ("seed: &a 1", "anchors"),
+        ("seed: *a", "anchors and aliases"),
+        ("keys: {<<: {identity: a}}", "merge keys"),
+        ('name: "a\\0b"', "NUL"),
+        ('name: "\\ud800"', "half a character"),
+        ("name: 2001-99-99", "cannot be read"),
+        ("name: !!python/name:os.system x", "not valid YAML"),
+        ("[" * 5000, "nested too deep"),
+        ("#" + "x" * (1 << 20), "longer than"),
+    ],
+)
+def test_yaml_that_hides_or_expands_is_refused(tmp_path, line, rule):
+    path = tmp_path / "run.yaml"
+    path.write_text("# first\n" + line + "\n")
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert rule in caught.value.rule
+    if "twice" in rule or rule in ("anchors", "merge keys"):
+        assert " line " in caught.value.given
+
+
+def test_huge_numbers_are_refused_with_their_limit(tmp_path):
+    for change in (
+        {"training__steps": 10**30},
+        {"privacy__units": 10**30},
+        {"seed": 2**64},
+        {"seed": -1},
+        {"training__learning_rate": math.inf},
+        {"training__learning_rate": math.nan},
+        {"audit": {"canaries": 10**30}},
+    ):
+        with pytest.raises(UserError):
+            load_config(write(tmp_path, **change))
