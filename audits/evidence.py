@@ -240,6 +240,8 @@ def _verbatim(
 ) -> dict[str, Any] | None:
     if case is None or target is None or reference is None:
         return None
+    if not case.train or not case.twins:
+        return {"label": "private", "applicable": False, "reason": "no span was long enough"}
     return extract_verbatim(target, reference, case, beta=beta, progress=count)
 
 

@@ -41,7 +41,7 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
     for name in ("target", "control", "untrained"):
         if name in audit:
             rows += [(f"{name}: {test}", value) for test, value in _attacks(audit[name])]
-    if private.get("verbatim"):
+    if "hits" in (private.get("verbatim") or {}):
         hits, spans = private["verbatim"]["hits"], private["verbatim"]["spans"]
         rows.append((
             "verbatim spans read out",

@@ -15,8 +15,11 @@ def register(app: typer.Typer) -> None:
 def audit(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Masked LM to attack.")],
     canaries: Annotated[Path, typer.Option(help="Canary file or sealed canary folder.")],
-    plan: Annotated[Path, typer.Option(help="plan.json with the claim to test.")],
     out: Annotated[Path, typer.Option(help="Where the evidence goes.")],
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="plan.json with the claim to test; looked for beside the model."),
+    ] = None,
     control: Annotated[Path | None, typer.Option(help="Model trained without privacy.")] = None,
     untrained: Annotated[Path | None, typer.Option(help="Model before training.")] = None,
     reference: Annotated[Path | None, typer.Option(help="A public masked LM.")] = None,

@@ -10,7 +10,10 @@ from dpmlm.errors import UserError
 
 Policy = Annotated[str, typer.Option(help="Name of a shipped policy, or a YAML file.")]
 To = Annotated[
-    list[Path] | None, typer.Option("--to", help="Public key that may open OUT. Repeatable.")
+    list[Path] | None,
+    typer.Option(
+        "--to", help="Public key that may open OUT; default keys/trainer.pub. Repeatable."
+    ),
 ]
 Plaintext = Annotated[
     bool, typer.Option("--plaintext", help="Write OUT in clear; without it OUT is sealed.")

@@ -63,7 +63,7 @@ class CorpusConfig(Section):
     text: str = "text"
     """Field with the text."""
     id: str | None = None
-    """Field with a unique id; null numbers the rows."""
+    """Field with a unique id; null makes one from person and text."""
     person: str | None = None
     """Field that names the person a document belongs to; needed for unit person."""
 
@@ -217,7 +217,7 @@ class AuditConfig(Section):
     control: PublicCorpusConfig | None = None
     """Public text for the non-private control; without one the audits show no power."""
     reference: str | None = None
-    """A public masked LM to compare with; null takes the control."""
+    """A public masked LM to compare with; null takes the model before its training."""
     verbatim_spans: int = Field(300, ge=0, le=10**6)
     """Training spans tried for verbatim extraction, and as many held-out twins."""
     beta: float = Field(0.05, gt=0, lt=0.5)

@@ -9,7 +9,7 @@ class Document:
     """One text of the corpus. Private, every field of it."""
 
     id: str
-    """Unique in the corpus; `file:row` where the corpus names none."""
+    """Unique in the corpus; a hash of the record alone where the corpus names none."""
     text: str
     """The text as it stands in the file; holds at least one character that is not blank."""
     person: str | None

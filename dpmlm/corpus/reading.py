@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.corpus.document import Document, Dropped
-from dpmlm.corpus.fields import FieldMap, SeenIds
+from dpmlm.corpus.fields import FieldMap, Ids
 from dpmlm.corpus.formats import READERS
 from dpmlm.errors import UserError
 
@@ -17,8 +17,8 @@ def read_corpus(
 
     A folder is read with its sub-folders in the order of relative paths; names that start with a
     dot are passed over, any other file must be of a known format. A .txt file is one document.
-    Without an id field a document is called `file:row`; such a name ties the masks and the split
-    to the row's place in the file.
+    Without an id field a document's id is a hash of its person, its text and its number among
+    equal records: adding or removing one row changes no other's id, masks, unit or split.
 
     Raises UserError at once for a path that cannot be a corpus, and while reading for invalid
     JSON, invalid UTF-8, a missing field, a value of the wrong kind, an id used twice, each with
@@ -40,7 +40,7 @@ def read_documents(
 
     Raises UserError as `read_corpus` does, with the number of the row, from 1.
     """
-    fields, seen, texts = FieldMap(text, id, person), SeenIds(), 0
+    fields, ids, texts = FieldMap(text, id, person), Ids(), 0
     for number, row in enumerate(rows, start=1):
         place = f"documents, row {number}"
         if not isinstance(row, Mapping):
@@ -49,8 +49,7 @@ def read_documents(
                 "documents are dicts, such as {'text': ...}",
                 "wrap each text in a dict",
             )
-        found = fields.document(row, source="documents", row=number, place=place)
-        seen.add(_document(found), place)
+        found = fields.document(row, ids, source="documents", row=number, place=place)
         texts += isinstance(found, Document)
         yield found
     if not texts:
@@ -60,12 +59,13 @@ def read_documents(
 def _read_files(
     path: Path, files: list[tuple[Path, str]], fields: FieldMap
 ) -> Iterator[Document | Dropped]:
-    seen, texts = SeenIds(), 0
+    ids, texts = Ids(), 0
     for file, source in files:
         try:
             for row in READERS[file.suffix.lower()](file, fields.names):
-                found = fields.document(row.fields, source=source, row=row.number, place=row.place)
-                seen.add(_document(found), row.place)
+                found = fields.document(
+                    row.fields, ids, source=source, row=row.number, place=row.place
+                )
                 texts += isinstance(found, Document)
                 yield found
         except OSError as error:
@@ -98,10 +98,6 @@ def _corpus_files(path: Path) -> list[tuple[Path, str]]:
     if not files:
         raise _no_text(str(path))
     return files
-
-
-def _document(found: Document | Dropped) -> Document:
-    return found.document if isinstance(found, Dropped) else found
 
 
 def _no_text(given: str) -> UserError:

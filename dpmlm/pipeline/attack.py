@@ -52,7 +52,7 @@ def attack(
     model: Path,
     *,
     canaries: Path,
-    plan: Path,
+    plan: Path | None,
     out: Path,
     control: Path | None,
     untrained: Path | None,
@@ -67,7 +67,7 @@ def attack(
         raise UserError(f"--out {out}", "its folder is not there", "make the folder first")
     if not 0 < beta < 0.5:
         raise UserError(f"--beta {beta:g}", "it lies between 0 and 0.5", "leave it at 0.05")
-    terms = _read_plan(plan)
+    terms = _read_plan(plan or _beside(model, canaries))
     identities = [load_identity(identity)] if identity else []
     logging.disable_progress_bar()
 
@@ -88,6 +88,19 @@ def attack(
     with atomic_write(out) as file:
         file.write(canonical_json(evidence))
     return Attack(evidence, out)
+
+
+def _beside(model: Path, canaries: Path) -> Path:
+    """The plan.json that lies with the model, in its bundle, or with the canaries."""
+    places = [folder / "plan.json" for folder in (model, model.parent, canaries.parent)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"model {model} without --plan",
+        "no plan.json lies with it, and a claim is needed to test",
+        "name the plan.json of its bundle with --plan",
+    )
 
 
 def read_json(path: Path, option: str) -> Any:

@@ -1,7 +1,6 @@
 """What every stage of a run shares: the run file, the keys, the workspace, the progress."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from dpmlm.artifacts import (
     Identity,
@@ -73,8 +72,3 @@ class Run:
                 "`dpmlm run` takes it up where it stopped",
             )
         return folder
-
-    def public_path(self, value: str) -> Path | None:
-        """`value` as a path if one is there."""
-        path = Path(value)
-        return path if path.exists() else None

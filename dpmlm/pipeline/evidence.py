@@ -64,14 +64,18 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 
 
 def _verbatim(run: Run) -> VerbatimCase | None:
-    """One span of a training unit each, and as many of held-out units."""
+    """One span of a training unit each, and as many of held-out units.
+
+    Empty where no document is long enough: whether one is, is private, so the public evidence
+    must not depend on it.
+    """
     wanted = run.config.audit.verbatim_spans
     if not wanted:
         return None
     store = TokenStore.open(run.folder("tokens"))
     train = _spans(run, store, "train", wanted)
     twins = _spans(run, store, "validation", wanted)
-    return VerbatimCase(train=train, twins=twins) if train and twins else None
+    return VerbatimCase(train=train, twins=twins)
 
 
 def _spans(run: Run, store: TokenStore, split: str, wanted: int) -> list[Span]:

@@ -1,5 +1,6 @@
 """The model stages: the plan, the private training, and the non-private control beside it."""
 
+import json
 import math
 import secrets
 import shutil
@@ -39,6 +40,8 @@ from dpmlm.training import (
 )
 from dpmlm.training.charges import Charges
 
+EVENTS = "events.jsonl"
+"""One JSON object a step; what is under `private` was computed without noise."""
 CHECKPOINTS = "checkpoints"
 """Folder of a training in its stage's folder."""
 
@@ -57,6 +60,7 @@ def plan_of(config: RunConfig, commitment: str | None = None) -> PrivacyPlan:
         "masking": digest(claim_fields(config.masking)),
         "model": digest(claim_fields(config.model)),
         "learning_rate": training.learning_rate,
+        "warmup": training.warmup,
         "weight_decay": training.weight_decay,
         "precision": training.precision,
         "dropout": "off",
@@ -220,7 +224,8 @@ def _fit(
         report=report,
     )
     save_model(folder, model, tokenizer)
-    folder.write_json("events", progress.events)
+    lines = (json.dumps(event) + "\n" for event in progress.events)
+    folder.write_bytes(EVENTS, "".join(lines).encode())
     return {
         "counts": {
             "trained": True,

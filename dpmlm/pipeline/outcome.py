@@ -1,5 +1,6 @@
 """The last stage: the gate, the bundle, and the two reports."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 from dpmlm.artifacts import SealedFolder, load_model
 from dpmlm.config import RunConfig
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.models import open_ledger, planned
+from dpmlm.pipeline.models import EVENTS, open_ledger, planned
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.workspace import deciding_settings
@@ -166,7 +167,8 @@ def _epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
 
 
 def _private_figures(run: Run) -> PrivateFigures:
-    events = run.folder("training").read_json("events")
+    lines = run.folder("training").read_bytes(EVENTS).splitlines()
+    events = [json.loads(line) for line in lines]
     corpus, scrub, dedup = (_counts(run, stage) for stage in ("corpus", "scrub", "dedup"))
     evaluation = run.folder("evaluation").read_json("evaluation")
     losses = [(event["step"], event["private"]["loss"]) for event in events]

@@ -1,7 +1,7 @@
 """A run from corpus to release, and what it leaves to read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class RunResult:
     evidence: dict[str, Any] | None
     """What the audits found, without what is private."""
     public: dict[str, Any]
-    private: dict[str, Any]
+    private: dict[str, Any] = field(repr=False)
 
     def to_json(self, *, private: bool = False) -> dict[str, Any]:
         """One JSON object; private figures only if they are asked for."""
@@ -104,31 +104,31 @@ def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunR
 
 
 def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
-    session = Run.load(config, Progress())
-    with session.workspace.locked():
+    active = Run.load(config, Progress())
+    with active.workspace.locked():
         settings = deciding_settings(config)
-        if session.workspace.check(config.name, settings) and not resume:
+        if active.workspace.check(config.name, settings) and not resume:
             raise UserError(
                 f"workspace {config.workspace} with --no-resume",
                 "this run has begun there, and its budget may be reserved",
                 "drop --no-resume, or name another folder (--set workspace=...)",
             )
-        preflight(session)
-        session.workspace.claim(config.name, settings)
-        execute(session, stages)
-        return _result(session, finished=RELEASE in stages)
+        preflight(active)
+        active.workspace.claim(config.name, settings)
+        execute(active, stages)
+        return _result(active, finished=RELEASE in stages)
 
 
-def _result(session: Run, *, finished: bool) -> RunResult:
-    outcome = read_outcome(session) if finished else None
-    bundle = session.workspace.stage(BUNDLE) if finished else None
+def _result(active: Run, *, finished: bool) -> RunResult:
+    outcome = read_outcome(active) if finished else None
+    bundle = active.workspace.stage(BUNDLE) if finished else None
     return RunResult(
-        name=session.config.name,
+        name=active.config.name,
         verdict=outcome["verdict"] if outcome else None,
-        workspace=session.workspace.path,
+        workspace=active.workspace.path,
         bundle=bundle,
         report=bundle / "report.html" if bundle else None,
         evidence=outcome["evidence"] if outcome else None,
-        public=public_figures(session),
-        private=private_figures(session, [stage.name for stage in STAGES]),
+        public=public_figures(active),
+        private=private_figures(active, [stage.name for stage in STAGES]),
     )

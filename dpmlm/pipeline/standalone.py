@@ -19,6 +19,10 @@ BATCH = 512
 """Documents scrubbed at a time."""
 
 
+TRAINER = Path("keys/trainer.pub")
+"""Whom output is sealed to where nobody is named, relative to the current folder."""
+
+
 @dataclass(frozen=True)
 class Output:
     """Where a stage's text goes: sealed to public keys, or explicitly in clear."""
@@ -27,17 +31,24 @@ class Output:
     to: Sequence[Path]
     plaintext: bool
 
+    @property
+    def keys(self) -> Sequence[Path]:
+        """Who may open it: those asked for, else the trainer whose keys lie in this folder."""
+        if self.to or self.plaintext:
+            return self.to
+        return [TRAINER] if TRAINER.is_file() else []
+
     def check(self) -> None:
         """Refuse before any work is done."""
-        if bool(self.to) == self.plaintext:
+        if bool(self.keys) == self.plaintext:
             raise UserError(
                 f"output {self.path}",
                 "text at rest is sealed unless you ask for clear",
-                "give --to PUBLIC_KEY (dpmlm keys new makes one), or --plaintext",
+                f"make {TRAINER} with dpmlm keys new, give --to PUBLIC_KEY, or --plaintext",
             )
         if self.path.exists():
             raise UserError(f"output {self.path}", "it is there already", "name a new one")
-        for key in self.to:
+        for key in self.keys:
             load_recipient(key)
 
     def write(self, role: str, documents: Iterable[Mapping[str, Any]], **beside: Any) -> None:
@@ -48,7 +59,7 @@ class Output:
                 for document in documents:
                     file.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
             return
-        recipients = [load_recipient(key) for key in self.to]
+        recipients = [load_recipient(key) for key in self.keys]
         folder = SealedFolder.create(self.path, recipients, role=role)
         write_shards(folder, documents)
         for name, value in beside.items():
@@ -96,10 +107,10 @@ def scrub_file(
             [d.text for d in documents], processes=processes or os.cpu_count() or 1
         )
         for document, scrubbed in zip(documents, results, strict=True):
-            kept.append({"id": document.id, "text": scrubbed.text})
+            kept.append({"id": _place(document), "text": scrubbed.text})
             counts.update(decision.entity for decision in scrubbed.decisions)
             spans = [asdict(decision) for decision in scrubbed.decisions]
-            decisions.append({"id": document.id, "spans": spans})
+            decisions.append({"id": _place(document), "spans": spans})
             report(len(kept), len(documents))
     output.write("scrubbed", kept, decisions=decisions)
     return Done(output.path, len(kept), dict(counts))
@@ -121,9 +132,14 @@ def dedup_file(source: Path, output: Output, *, threshold: float | None, text: s
     counts = Counter(f"removed: {removal.reason}" for _, removal in result.removed)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
-    output.write("deduplicated", ({"id": d["id"], "text": d["text"]} for d in result.kept),
+    output.write("deduplicated", ({"id": f"{d['source']}:{d['row']}", "text": d["text"]} for d in result.kept),
                  removed=removed)  # fmt: skip
     return Done(output.path, len(result.kept), dict(counts))
+
+
+def _place(document: Document) -> str:
+    """Names a document in the output: its own id is a hash of the text as it was before."""
+    return f"{document.source}:{document.row}"
 
 
 def _read(source: Path, text: str) -> tuple[list[Document], list[Dropped]]:

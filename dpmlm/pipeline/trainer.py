@@ -1,21 +1,26 @@
 """`Trainer`: private training of one's own model on one's own documents, from Python."""
 
-from collections.abc import Iterable, Mapping
+import hmac
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from dpmlm.artifacts import SealedFolder, load_identity, load_secret_key, save_model
+from dpmlm.canonical import canonical_json
 from dpmlm.clipping import check_model
-from dpmlm.corpus import Document, Unit, read_documents, unit_of
+from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
-from dpmlm.tokens import TokenStore
+from dpmlm.tokens import TokenStore, tokenizer_digest
 from dpmlm.training import Checkpoints, CorpusUnits, LedgerCharges, Recipe, train
 
 
@@ -30,8 +35,9 @@ class Trainer:
         tokenizer: its tokenizer, a fast one.
         plan: from `dpmlm.make_plan`; fixed from the first step on.
         documents: dicts with a `text` field, and a `person` field if the plan's unit is person;
-            any iterable or a Hugging Face `Dataset`.
-        workspace: folder for tokens, checkpoints and the model; one training each.
+            any iterable or a Hugging Face `Dataset`. Rows without text are kept apart, sealed.
+        workspace: folder for tokens, checkpoints and the model; one training each. It is taken up
+            with the documents, the tokenizer and the settings that it was begun with.
         keys: folder that `dpmlm keys new` wrote.
         ledger: a registered ledger; None registers one in the workspace, with a cap of twice the
             plan's budget.
@@ -41,7 +47,7 @@ class Trainer:
 
     Raises:
         UserError: a missing key, a model that cannot be done exactly, documents without the
-            fields, more units than the plan declares.
+            fields, more units than the plan declares, a workspace of another training.
     """
 
     def __init__(
@@ -72,18 +78,6 @@ class Trainer:
         self._identity = load_identity(Path(keys) / "trainer.key")
         secrets = RunSecrets.derive(load_secret_key(Path(keys) / "pseudonym.key"), seed)
         self._refuse_inexact()
-        self._workspace.claim("trainer", {"plan": plan.digest, "seed": seed, "window": window})
-        self._ledger = self._open_ledger(Path(ledger) if ledger else None)
-        fields = {"text": text, "id": id, "person": person if plan.unit == "person" else None}
-        self._units = CorpusUnits(
-            self._tokens(documents, fields, secrets.unit_key), "train", secrets.mask_seed
-        )
-        if len(self._units.names) > plan.units:
-            raise UserError(
-                f"plan.units {plan.units}",
-                "the documents hold more units than that",
-                "declare a larger upper bound in make_plan",
-            )
         self._recipe = Recipe(
             table=TokenTable.of(tokenizer),
             masking=masking or MaskingSpec(strategy="whole_word", ratio=0.15),
@@ -96,12 +90,27 @@ class Trainer:
             physical_batch_size=physical_batch_size,
             checkpoint_minutes=checkpoint_minutes,
         )
+        who = person if plan.unit == "person" else None
+        found = list(read_documents(documents, text=text, id=id, person=who))
+        with self._workspace.locked():
+            self._workspace.claim("trainer", self._settings(seed))
+            self._ledger = self._open_ledger(Path(ledger) if ledger else None)
+            tokens = self._open_tokens()
+            self._run_id = self._join(tokens, found, secrets.corpus_key)
+            store = self._tokens(tokens, found, secrets.unit_key)
+        self._units = CorpusUnits(store, "train", secrets.mask_seed)
+        if len(self._units.names) > plan.units:
+            raise UserError(
+                f"plan.units {plan.units}",
+                "the documents hold more units than that",
+                "declare a larger upper bound in make_plan",
+            )
         self._trained = False
 
     @property
     def run_id(self) -> str:
-        """The ledger's name for this training."""
-        return f"trainer-{self.plan.digest[-12:]}"
+        """The ledger's name for this training: drawn once for a workspace."""
+        return self._run_id
 
     def train(self, *, resume: bool = True) -> "Trainer":
         """Train to the plan's last step, from the last checkpoint if there is one.
@@ -170,17 +179,53 @@ class Trainer:
             Ledger.register(path, epsilon=2 * plan.epsilon, delta=2 * plan.delta, corpus="trainer")
         return Ledger.open(path)
 
-    def _tokens(
-        self, documents: Iterable[Mapping[str, Any]], fields: Mapping[str, Any], key: bytes
-    ) -> TokenStore:
-        """Tokenised documents, sealed in the workspace; written once."""
-        folder = SealedFolder.open_or_create(
+    def _settings(self, seed: int) -> dict[str, Any]:
+        """What decides the weights and is nobody's secret."""
+        recipe = self._recipe
+        return {
+            "plan": self.plan.digest,
+            "seed": seed,
+            "window": recipe.window,
+            "stride": recipe.stride,
+            "masking": asdict(recipe.masking),
+            "learning_rate": float(recipe.learning_rate),
+            "warmup": float(recipe.warmup),
+            "weight_decay": float(recipe.weight_decay),
+        }
+
+    def _open_tokens(self) -> SealedFolder:
+        return SealedFolder.open_or_create(
             self._workspace.stage("tokens"),
             [self._identity],
             [self._identity.recipient],
             role="tokens",
         )
+
+    def _join(self, folder: SealedFolder, found: Sequence[Document | Dropped], key: bytes) -> str:
+        """The run id of the workspace, after its documents and tokenizer proved to be these."""
+        given = {
+            "documents": _keyed_digest(found, key),
+            "tokenizer": tokenizer_digest(self.tokenizer),
+        }
+        if not folder.has("training"):
+            folder.write_json("training", {"run": f"trainer-{token_hex(6)}", **given})
+        kept = folder.read_json("training")
+        for name, value in given.items():
+            if kept[name] != value:
+                raise UserError(
+                    f"workspace {self._workspace.path}: other {name}",
+                    "a training goes on with the documents and the tokenizer that it began with",
+                    "give those again, or use another workspace",
+                )
+        return cast(str, kept["run"])
+
+    def _tokens(
+        self, folder: SealedFolder, found: Sequence[Document | Dropped], key: bytes
+    ) -> TokenStore:
+        """Tokenised documents, sealed in the workspace; written once."""
         if folder.manifest is None:
+            dropped = [item for item in found if isinstance(item, Dropped)]
+            folder.write_json("dropped", [item.as_dict() for item in dropped])
             rows = (
                 {
                     "id": item.id,
@@ -188,8 +233,18 @@ class Trainer:
                     "unit": unit_of(item, cast(Unit, self.plan.unit), key),
                     "split": "train",
                 }
-                for item in read_documents(documents, **fields)
+                for item in found
                 if isinstance(item, Document)
             )
-            folder.finish(TokenStore.build(folder, rows, self.tokenizer))
+            facts = TokenStore.build(folder, rows, self.tokenizer)
+            folder.finish({**facts, "dropped": Counter(item.reason for item in dropped)})
         return TokenStore.open(folder)
+
+
+def _keyed_digest(found: Iterable[Document | Dropped], key: bytes) -> str:
+    """Hex HMAC-SHA256 of the rows in their order: it notices others and confirms no guess."""
+    whole = hmac.new(key, b"dpmlm/trainer/documents\0", "sha256")
+    for item in found:
+        row = item.document if isinstance(item, Dropped) else item
+        whole.update(canonical_json([row.id, row.person, row.text]) + b"\n")
+    return whole.hexdigest()

@@ -94,6 +94,11 @@ def standard_exclusions(plan: PrivacyPlan) -> list[str]:
     more = "documents of one person" if plan.unit == "document" else "persons"
     return [
         f"several {more} together, beyond {plan.unit} by {plan.unit}",
+        *(
+            ["documents that name no person, which count as a person each"]
+            if plan.unit == "person"
+            else []
+        ),
         "timing and resource use of the run",
         "figures labelled private (validation loss, norms, clip fractions, batch sizes, scrub and "
         "dedup counts) wherever they are shown, and choices made after seeing them",

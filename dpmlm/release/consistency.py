@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from audits.recheck import contradictions as audit_contradictions
 from dpmlm.errors import UserError
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.release.facts import find, number, public, spelled
@@ -88,6 +89,7 @@ def contradictions(contents: Contents, manifest: Mapping[str, Any]) -> list[Find
     """Findings where plan, evidence, decision, policy, manifest and recipients do not agree."""
     return [
         *_other_subjects(contents, manifest),
+        *_concludes_otherwise(contents),
         *_claims_otherwise(contents),
         *_decided_otherwise(contents, manifest),
         *_wrong_recipients(contents, manifest),
@@ -124,6 +126,17 @@ def _other_subjects(contents: Contents, manifest: Mapping[str, Any]) -> list[Fin
             what = f"it is about another {path.split('.')[-1].split('_')[0]} than this bundle's"
             findings.append(Finding(file, path, what, _SIGNER_ERRED))
     return findings
+
+
+def _concludes_otherwise(contents: Contents) -> list[Finding]:
+    """What the audits rejected, and their power, must follow from their own figures."""
+    if not contents.evidence:
+        return []
+    plan = contents.plan.to_json()
+    return [
+        Finding("evidence.json", path, what, _SIGNER_ERRED)
+        for path, what in audit_contradictions(contents.evidence, plan)
+    ]
 
 
 def _claims_otherwise(contents: Contents) -> list[Finding]:

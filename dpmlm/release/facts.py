@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from audits.recheck import contradictions
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.plan import NOISE_SOURCE, PrivacyPlan
@@ -81,6 +82,9 @@ def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(plan, dict):
         as_given = given(plan, "plan")
         whole["plan"] = {**as_given, **_derived(as_given)}
+        if whole.get("audit") and contradictions(whole["audit"], as_given):
+            # Conclusions that do not follow from their own figures are no evidence.
+            whole["audit"] = {"applicable": False, "reason": "it contradicts itself or the plan"}
     return whole
 
 

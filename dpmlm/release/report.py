@@ -85,7 +85,7 @@ class ReportData:
     """Digests of model, plan, policy and sealed artifacts (of ciphertext, never of plaintext)."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Versions of code and libraries."""
-    private: PrivateFigures | None = None
+    private: PrivateFigures | None = field(default=None, repr=False)
     """Figures for the auditor alone."""
 
 
@@ -112,8 +112,12 @@ def render_report(data: ReportData, *, private: bool) -> str:
         epsilon_chart=_epsilon_chart(data, claim["epsilon"]),
         private=figures,
         charts=_private_charts(figures),
-        verbatim=evidence.get("verbatim"),
+        verbatim=_measured(evidence.get("verbatim")),
     )
+
+
+def _measured(verbatim: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return verbatim if verbatim and "hits" in verbatim else None
 
 
 @cache

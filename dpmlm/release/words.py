@@ -166,7 +166,12 @@ def gating_words(part: Mapping[str, Any]) -> str:
     if "correct" not in part:
         return str(part.get("reason", ""))
     needed = part.get("needed")
-    limit = f"; {needed} would break the promise" if needed is not None else ""
+    if needed is not None:
+        limit = f"; {needed} would break the promise"
+    elif part.get("applicable"):
+        limit = "; at this promise no number of them could break it"
+    else:
+        limit = ""
     return f"{part['correct']} of {part['guesses']} guesses right{limit}"
 
 

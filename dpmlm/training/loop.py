@@ -1,9 +1,9 @@
 """The training loop: charge, draw, clip, noise, update, checkpoint.
 
-The order within a step is the claim. A step is charged, durably, before its units are drawn;
-units, windows and masks of an attempt that was interrupted are never read again, as every
-attempt draws from streams of its own; and what a step logged counts only once a checkpoint
-holds it.
+The order within a step is the claim. A step is charged, durably, before its units are drawn; every
+attempt draws its samples and its noise from a stream of its own, so nothing of an interrupted one
+is drawn again (windows and masks are functions of seed, example and step, and repeat); and what a
+step logged counts only once a checkpoint holds it.
 """
 
 import time

@@ -1,11 +1,9 @@
 """The model that is trained: new from a size, or continued from a folder or hub name."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
@@ -66,11 +64,6 @@ def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) 
             "make the window smaller",
         )
     return model
-
-
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A second model with the same weights, for the untrained baseline and the control."""
-    return copy.deepcopy(model)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

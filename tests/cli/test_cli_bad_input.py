@@ -205,7 +205,7 @@ def test_an_output_that_exists_is_not_written_over(copy, refused):
 @pytest.mark.parametrize(
     "words",
     [
-        ("scrub", "private.jsonl", "out"),
+        ("scrub", "private.jsonl", "work"),
         ("scrub", "private.jsonl", "out", "--to", "keys/trainer.pub", "--plaintext"),
         ("scrub", "private.jsonl"),
         ("scrub", "private.jsonl", "--gold", "private.jsonl"),

@@ -206,3 +206,18 @@ def test_init_leaves_what_is_there(tmp_path, monkeypatch, call, finished):
     again = call("init", ".", "--json")
     assert json.loads(again.out) == {"schema": "dpmlm.written/1", "written": []}
     assert (tmp_path / "keys/trainer.key").read_bytes() == key
+
+
+def test_scrubbed_output_confirms_no_guess_at_what_was_removed(tmp_path, call):
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"text": "Call (212) 555-0142 for more."}) + "\n")
+    call("scrub", source, tmp_path / "out.jsonl", "--plaintext")
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    assert "0142" not in row["text"]
+    assert row["id"] == "in.jsonl:1"
+
+
+def test_output_is_sealed_to_the_trainer_whose_keys_lie_here(copy, call):
+    assert call("dedup", "private.jsonl", "unique").status == 0
+    folder = SealedFolder.open(copy / "unique", [load_identity(copy / "keys/trainer.key")])
+    assert len(list(read_shards(folder))) == 80

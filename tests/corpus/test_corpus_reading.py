@@ -1,6 +1,7 @@
 """Readers: what each format yields, and that each kind of broken input is refused by name."""
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpmlm.corpus import Document, Dropped, read_corpus, read_documents
+from dpmlm.corpus import Document, Dropped, read_corpus, read_documents, stage_document
 from dpmlm.errors import UserError
 
 ROWS = [
@@ -45,6 +46,11 @@ def write_parquet(path: Path, rows: list[dict]) -> Path:
 WRITERS = {".jsonl": write_jsonl, ".csv": write_csv, ".parquet": write_parquet}
 
 
+def record_id(text: str, person: str = "", number: int = 0) -> str:
+    record = json.dumps([person, text, number], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(record.encode()).hexdigest()[:32]
+
+
 def read(path: Path) -> list[Document | Dropped]:
     return list(read_corpus(path, text="body", id="key", person="who"))
 
@@ -56,16 +62,47 @@ def test_every_format_yields_the_same_documents(tmp_path: Path, suffix: str) -> 
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_rows_are_numbered_without_an_id_field(tmp_path: Path, suffix: str) -> None:
+def test_without_an_id_field_a_record_is_its_own_id(tmp_path: Path, suffix: str) -> None:
     path = WRITERS[suffix](tmp_path / f"notes{suffix}", ROWS)
-    ids = [document.id for document in read_corpus(path, text="body")]
-    assert ids == [f"{path.name}:{n}" for n in (1, 2, 3)]
+    ids = [document.id for document in read_corpus(path, text="body", person="who")]
+    assert ids == [record_id(row["body"], row["who"] or "") for row in ROWS]
+    assert ids == [document.id for document in read_documents(ROWS, text="body", person="who")]
+
+
+@pytest.mark.parametrize("unit", ["document", "person"])
+@pytest.mark.parametrize("added", ["New.", "Note 3."])
+def test_one_row_more_at_the_front_moves_no_other_record(unit: str, added: str) -> None:
+    def staged(rows: list[dict]) -> set[tuple]:
+        found = read_documents(rows, person="person")
+        parts = (
+            stage_document(item, unit=unit, validation=0.5, key=bytes(32))
+            for item in found
+            if isinstance(item, Document)
+        )
+        return {(each["id"], each["text"], each["unit"], each["split"]) for each in parts}
+
+    rows = [
+        {"text": f"Note {n % 30}.", "person": None if n % 2 else f"p{n % 7}"} for n in range(40)
+    ]
+    before, after = staged(rows), staged([{"text": added, "person": None}, *rows])
+    assert len(before) == 40
+    assert len(after) == 41
+    assert before < after
+
+
+def test_equal_records_are_numbered() -> None:
+    rows = [{"text": "Same."}, {"text": " "}, {"text": "Same."}, {"text": " "}]
+    found = list(read_documents(rows))
+    ids = [d.document.id if isinstance(d, Dropped) else d.id for d in found]
+    texts = [(row["text"], number) for row, number in zip(rows, (0, 0, 1, 1), strict=True)]
+    assert ids == [record_id(text, number=number) for text, number in texts]
 
 
 def test_a_txt_file_is_one_document(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_bytes(b"\xef\xbb\xbfline one\nline two\n")
     (document,) = read_corpus(tmp_path / "note.txt")
-    assert document == Document("note.txt:1", "line one\nline two\n", None, "note.txt", 1)
+    text = "line one\nline two\n"
+    assert document == Document(record_id(text), text, None, "note.txt", 1)
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
@@ -74,8 +111,8 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     write_csv(tmp_path / "ward" / "b.csv", [{"text": "second"}])
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / ".hidden").write_text("no corpus file")
-    found = [(d.id, d.text) for d in read_corpus(tmp_path) if isinstance(d, Document)]
-    assert found == [("a.txt:1", "first"), ("ward/b.csv:1", "second"), ("z.jsonl:1", "last")]
+    found = [(d.source, d.row, d.text) for d in read_corpus(tmp_path) if isinstance(d, Document)]
+    assert found == [("a.txt", 1, "first"), ("ward/b.csv", 1, "second"), ("z.jsonl", 1, "last")]
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -98,9 +135,9 @@ def test_whole_numbers_are_ids_and_persons() -> None:
 def test_rows_in_memory() -> None:
     rows = iter([{"text": "one"}, {"text": "", "extra": 1}, {"text": "three"}])
     found = list(read_documents(rows))
-    assert found[0] == Document("documents:1", "one", None, "documents", 1)
+    assert found[0] == Document(record_id("one"), "one", None, "documents", 1)
     assert isinstance(found[1], Dropped)
-    assert found[2].id == "documents:3"
+    assert (found[2].id, found[2].row) == (record_id("three"), 3)
 
 
 def test_long_csv_fields_and_blank_lines(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def check_finished(folder: Path, driver: Driver, sentence: list[int]) -> None:
     assert tokenizer(KNOWN_SENTENCE, add_special_tokens=False)["input_ids"] == sentence
     control = TokenStore.open(SealedFolder.open(folder / "work/control/tokens", [identity]))
     assert len(control) == len((folder / "public.jsonl").read_text().splitlines())
-    events = SealedFolder.open(folder / "work/training", [identity]).read_json("events")
+    training = SealedFolder.open(folder / "work/training", [identity])
+    events = [json.loads(line) for line in training.read_bytes("events.jsonl").splitlines()]
     assert [event["step"] for event in events] == [1, 2, 3, 4, 5, 6]
 
 

@@ -154,6 +154,7 @@ def plan():
         steps=20,
         max_grad_norm=1.0,
         accountant="pld",
+        bindings={"canary_commitment": "sha256:" + "c" * 64},
     )
 
 

@@ -397,7 +397,9 @@ def test_rules_on_private_figures_are_noted_as_the_signers(tmp_path, write, fact
 
 
 def test_an_inconclusive_run_is_no_pass(tmp_path, write, facts, check, keys):
-    facts["audit"]["power"]["status"] = "not shown"
+    audit = facts["audit"]
+    audit["subjects"]["control"] = dict(audit["subjects"]["untrained"])
+    audit["power"] |= {"control_rejected_by": [], "status": "not shown"}
     folder = write(tmp_path / "unclear", facts)
     assert check(folder).verdict == "INCONCLUSIVE"
     with pytest.raises(UserError):

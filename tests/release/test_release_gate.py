@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from audits.recheck import contradictions
 from dpmlm.canonical import digest
 from dpmlm.errors import UserError
 from dpmlm.release import Decision, decide, load_policy
@@ -72,9 +73,7 @@ TARGET = "audit.subjects.target"
         ("ledger.charged_steps", 19, "ledger.charged", "fail"),
         ("audit.power.status", "not shown", "audit.power", "inconclusive"),
         ("audit.power.untrained_rejected_by", ["gating"], "audit.untrained", "inconclusive"),
-        (f"{TARGET}.gating.rejected", True, "audit.gating", "fail"),
         (f"{TARGET}.gating.rejected", None, "audit.gating", "inconclusive"),
-        (f"{TARGET}.exposure.rejected", True, "audit.exposure", "fail"),
         (f"{TARGET}.canary_extraction.extracted", 1, "audit.extraction", "fail"),
         (f"{TARGET}.lower_bound.one_run", 8.5, "audit.lower_bound", "fail"),
         (f"{TARGET}.lower_bound.one_run", math.inf, "audit.lower_bound", "fail"),
@@ -93,6 +92,38 @@ def test_each_rule_is_decided_by_its_own_fact(facts, now, path, value, rule, sta
     assert _status(decision)[rule] == status
     assert decision.verdict == _naive_verdict(_status(decision).values())
     assert decision.verdict != "PASS"
+
+
+@pytest.mark.parametrize("test", ["gating", "exposure"])
+def test_a_test_that_rejects_the_target_fails_it(facts, now, test):
+    target = facts["audit"]["subjects"]["target"]
+    target[test] |= {"p_value": 1e-9, "rejected": True}
+    target["rejected_by"] = [test]
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert _status(decision)[f"audit.{test}"] == "fail"
+
+
+FORGERIES = {
+    "no control": lambda audit: audit["subjects"].update(control=None),
+    "no untrained model": lambda audit: audit["subjects"].update(untrained=None),
+    "control not rejected": lambda audit: audit["subjects"]["control"].update(
+        audit["subjects"]["untrained"]
+    ),
+    "a rejection denied": lambda audit: audit["subjects"]["target"]["exposure"].update(
+        p_value=1e-9
+    ),
+    "other canaries": lambda audit: audit["declared"].update(commitment="sha256:" + "0" * 64),
+    "a wider claim": lambda audit: audit["claim"].update(canary_epsilon=99.0),
+    "another delta": lambda audit: audit["claim"].update(delta=0.5),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_evidence_whose_conclusions_do_not_follow_never_passes(facts, now, forgery):
+    assert contradictions(facts["audit"], facts["plan"]) == []
+    FORGERIES[forgery](facts["audit"])
+    assert contradictions(facts["audit"], facts["plan"])
+    assert decide(load_policy("internal"), facts, now=now).verdict != "PASS"
 
 
 @pytest.mark.parametrize("part", ["plan", "ledger", "audit"])

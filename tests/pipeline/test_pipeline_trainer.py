@@ -1,0 +1,134 @@
+"""`Trainer`: what it takes up again, what it refuses, and what it keeps of dropped rows."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import WORDS
+
+from dpmlm import PrivacyPlan, Trainer, make_plan
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity
+from dpmlm.errors import UserError
+from dpmlm.masking import MaskingSpec
+from dpmlm.privacy import Ledger
+from dpmlm.tokens import train_tokenizer
+from dpmlm.training import new_model
+
+ROWS = [
+    {"text": f"The {word} near the market was {word} again.", "person": f"p{number % 9}"}
+    for number, word in enumerate(WORDS)
+]
+TOKENIZER = train_tokenizer([" ".join(WORDS)], vocab_size=300)
+MODEL = new_model("tiny", TOKENIZER, 32, seed=0)
+
+
+@pytest.fixture(scope="module")
+def plan() -> PrivacyPlan:
+    return make_plan(
+        epsilon=8, delta=1e-3, units=20, unit="person", expected_batch_size=4, steps=2,
+        max_grad_norm=1.0, accountant="rdp",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def begin(tmp_path: Path, plan: PrivacyPlan):
+    """Trainers in one folder, each from the same initial weights; keywords change one thing."""
+    create_keys(tmp_path / "keys")
+
+    def trainer(**changes: Any) -> Trainer:
+        given = {
+            "documents": ROWS,
+            "workspace": tmp_path / "work",
+            "window": 32,
+            "stride": 32,
+            **changes,
+        }
+        tokenizer = given.pop("tokenizer", TOKENIZER)
+        return Trainer(copy.deepcopy(MODEL), tokenizer, plan, keys=tmp_path / "keys", **given)
+
+    return trainer
+
+
+def tokens_of(folder: Path) -> SealedFolder:
+    return SealedFolder.open(folder / "work/tokens", [load_identity(folder / "keys/trainer.key")])
+
+
+def test_a_workspace_is_taken_up_as_the_same_run(tmp_path: Path, begin) -> None:
+    first = begin().train()
+    again = begin(documents=iter(ROWS)).train(resume=True)
+    assert again.run_id == first.run_id
+    assert str(again.statement) == str(first.statement)
+    assert Ledger.open(tmp_path / "work/ledger.jsonl").run_ids == [first.run_id]
+
+
+def test_two_workspaces_on_one_ledger_are_two_runs(tmp_path: Path, begin) -> None:
+    ledger = tmp_path / "ledger.jsonl"
+    Ledger.register(ledger, epsilon=30, delta=1e-2, corpus="notes")
+    runs = [begin(workspace=tmp_path / name, ledger=ledger).train() for name in ("a", "b")]
+    assert Ledger.open(ledger).run_ids == [run.run_id for run in runs]
+    assert runs[0].run_id != runs[1].run_id
+
+
+OTHER_DOCUMENTS = {
+    "a text": [{**ROWS[0], "text": "Another."}, *ROWS[1:]],
+    "a person": [{**ROWS[0], "person": "p8"}, *ROWS[1:]],
+    "one fewer": ROWS[1:],
+    "their order": ROWS[::-1],
+}
+
+
+@pytest.mark.parametrize("case", OTHER_DOCUMENTS)
+def test_other_documents_are_refused(tmp_path: Path, begin, case: str) -> None:
+    begin(documents=iter(ROWS))
+    before = tokens_of(tmp_path).digest
+    with pytest.raises(UserError, match="other documents"):
+        begin(documents=OTHER_DOCUMENTS[case])
+    assert tokens_of(tmp_path).digest == before
+
+
+def test_edited_texts_under_the_same_ids_are_refused(begin) -> None:
+    rows = [{**row, "key": number} for number, row in enumerate(ROWS)]
+    begin(documents=rows, id="key")
+    with pytest.raises(UserError, match="other documents"):
+        begin(documents=[{**rows[0], "text": "Another."}, *rows[1:]], id="key")
+
+
+def test_another_tokenizer_is_refused(begin) -> None:
+    begin()
+    with pytest.raises(UserError, match="other tokenizer"):
+        begin(tokenizer=train_tokenizer([" ".join(WORDS[:12])], vocab_size=300))
+
+
+OTHER_SETTINGS = {
+    "seed": 1,
+    "window": 16,
+    "stride": 8,
+    "masking": MaskingSpec(ratio=0.3),
+    "learning_rate": 1e-2,
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_another_setting_is_refused(begin, name: str) -> None:
+    begin()
+    with pytest.raises(UserError, match=rf"with {name}.* = .*\(now "):
+        begin(**{name: OTHER_SETTINGS[name]})
+
+
+def test_spelling_and_speed_are_no_other_setting(begin) -> None:
+    assert begin().run_id == begin(stride=None, physical_batch_size=8).run_id
+
+
+def test_dropped_rows_are_kept_sealed_and_counted(tmp_path: Path, begin) -> None:
+    begin(documents=[*ROWS, {"text": " ", "person": "Eve"}, {"text": None, "person": None}])
+    folder = tokens_of(tmp_path)
+    kept = folder.read_json("dropped")
+    assert [(each["person"], each["row"], each["reason"]) for each in kept] == [
+        ("Eve", len(ROWS) + 1, "empty"),
+        (None, len(ROWS) + 2, "empty"),
+    ]
+    assert folder.manifest["dropped"] == {"empty": 2}
+    assert folder.manifest["documents"] == len(ROWS)
