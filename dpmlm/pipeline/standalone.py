@@ -132,8 +132,8 @@ def dedup_file(source: Path, output: Output, *, threshold: float | None, text: s
     counts = Counter(f"removed: {removal.reason}" for _, removal in result.removed)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
-    output.write("deduplicated", ({"id": f"{d['source']}:{d['row']}", "text": d["text"]} for d in result.kept),
-                 removed=removed)  # fmt: skip
+    kept = ({"id": f"{d['source']}:{d['row']}", "text": d["text"]} for d in result.kept)
+    output.write("deduplicated", kept, removed=removed)
     return Done(output.path, len(result.kept), dict(counts))
 
 
