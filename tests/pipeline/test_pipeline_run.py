@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import shutil
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from leaks import find_leaks
 from small_run import KNOWN_SENTENCE, write_run_file
 
-from dpmlm.artifacts import SealedFolder, create_keys, load_identity
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity, model_digest
 from dpmlm.config import load_config
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.export import open_report
@@ -158,21 +159,34 @@ def test_the_report_opens_to_trainer_and_auditor_and_to_nobody_else(finished, tm
         open_report(config, tmp_path / "0.html", identity=None)
 
 
-def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(finished):
-    from dpmlm.pipeline.models import control_plan
-    from dpmlm.privacy import PrivacyPlan
+def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, monkeypatch):
+    from dpmlm.pipeline import models
 
-    folder, _ = finished
-    identity = load_identity(folder / "keys/trainer.key")
-    plan = PrivacyPlan.from_json(
-        SealedFolder.open(folder / "work/plan", [identity]).read_json("plan")
-    )
-    control = control_plan(plan)
-    theirs, ours = control.to_json(), plan.to_json()
+    calls = []
+    real = models.train
+
+    def watched(model, units, plan, recipe, **rest):
+        canaries = [name for name in units.names if name.startswith("canary/")]
+        examples = [units.example(list(units.names).index(name), 0) for name in canaries]
+        secrets = [(example.tokens.tolist(), example.secret_span) for example in examples]
+        calls.append((model_digest(model), recipe, plan, canaries, secrets))
+        return real(model, units, plan, recipe, **rest)
+
+    monkeypatch.setattr(models, "train", watched)
+    execute_run(load_config(small / "run.yaml"))
+    (model, recipe, plan, names, secrets), control = calls
+    assert control[0] == model
+    assert control[1] is not recipe
+    assert [
+        getattr(control[1], field.name) for field in fields(recipe) if field.name != "table"
+    ] == [getattr(recipe, field.name) for field in fields(recipe) if field.name != "table"]
+    assert control[1].table.to_dict() == recipe.table.to_dict()
+    assert control[3:] == (names, secrets)
+    assert names
+    theirs, ours = control[2].to_json(), plan.to_json()
     differing = {key for key in ours if ours[key] != theirs[key]}
     assert differing == {"epsilon", "noise_multiplier", "max_grad_norm", "noise_source", "digest"}
-    assert (control.noise_multiplier, control.max_grad_norm) == (0.0, float("inf"))
-    assert control.sample_rate == plan.sample_rate
+    assert (control[2].noise_multiplier, control[2].max_grad_norm) == (0.0, float("inf"))
 
 
 def test_bad_input_is_refused_before_anything_is_written(small):
