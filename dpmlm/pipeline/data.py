@@ -195,7 +195,7 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         tokenizer = load_tokenizer(str(tokens.vocabulary))
     documents = read_shards(run.folder("dedup"))
     facts = TokenStore.build(folder, documents, tokenizer, progress=report)
-    return {**facts, "counts": facts}
+    return {"counts": facts}
 
 
 def _tokens_settings(run: Run) -> dict[str, Any]:

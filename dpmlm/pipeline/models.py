@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from audits.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
-from dpmlm.clipping import check_model
 from dpmlm.config import LedgerConfig, RunConfig, claim_fields
 from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
@@ -36,6 +35,7 @@ from dpmlm.training import (
     Units,
     load_base_model,
     new_model,
+    refuse_inexact,
     train,
 )
 from dpmlm.training.charges import Charges
@@ -204,13 +204,7 @@ def _fit(
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     model = initial_model(run, tokenizer)
     nn.Module.to(model, best_device())
-    checked = check_model(model, vocab_size=len(tokenizer))
-    if not checked.exact:
-        raise UserError(
-            f"model {type(model).__name__}",
-            f"its per-example gradients cannot be had exactly: {checked.reason}",
-            "use a BERT, RoBERTa or DistilBERT masked language model",
-        )
+    gradient_error = refuse_inexact(model, len(tokenizer))
     checkpoints = Checkpoints(
         folder.path / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest
     )
@@ -231,7 +225,7 @@ def _fit(
             "trained": True,
             "model": model_digest(model),
             "steps": progress.step,
-            "gradient_error": checked.max_relative_error,
+            "gradient_error": gradient_error,
         }
     }
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from dpmlm.clipping import check_model
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import initial_model, open_ledger, plan_of
 from dpmlm.release import load_policy as load_release_policy
 from dpmlm.scrub import load_policy as load_scrub_policy
 from dpmlm.tokens import load_tokenizer
+from dpmlm.training import refuse_inexact
 
 
 def preflight(run: Run) -> None:
@@ -25,20 +25,9 @@ def preflight(run: Run) -> None:
     if not run.workspace.stage("plan").exists():
         ledger.refuse_unaffordable(plan_of(config))
     if config.model.from_ is not None and config.tokens.vocabulary is not None:
-        refuse_inexact(run, config.tokens.vocabulary)
-
-
-def refuse_inexact(run: Run, vocabulary: str) -> None:
-    """Refuse a model whose per-example gradients cannot be had exactly."""
-    tokenizer = load_tokenizer(vocabulary)
-    model = initial_model(run, tokenizer)
-    checked = check_model(model, vocab_size=len(tokenizer))
-    if not checked.exact:
-        raise UserError(
-            f"model.from {run.config.model.from_} ({type(model).__name__})",
-            f"its per-example gradients cannot be had exactly: {checked.reason}",
-            "use a BERT, RoBERTa or DistilBERT masked language model",
-        )
+        tokenizer = load_tokenizer(config.tokens.vocabulary)
+        model = initial_model(run, tokenizer)
+        refuse_inexact(model, len(tokenizer), given=f"model.from {config.model.from_}")
 
 
 def _present(path: Path, field: str) -> None:

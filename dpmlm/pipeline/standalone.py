@@ -15,10 +15,6 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
 
-BATCH = 512
-"""Documents scrubbed at a time."""
-
-
 TRAINER = Path("keys/trainer.pub")
 """Whom output is sealed to where nobody is named, relative to the current folder."""
 

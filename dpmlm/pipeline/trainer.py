@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from dpmlm.artifacts import SealedFolder, load_identity, load_secret_key, save_model
 from dpmlm.canonical import canonical_json
-from dpmlm.clipping import check_model
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
@@ -21,7 +20,7 @@ from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
 from dpmlm.tokens import TokenStore, tokenizer_digest
-from dpmlm.training import Checkpoints, CorpusUnits, LedgerCharges, Recipe, train
+from dpmlm.training import Checkpoints, CorpusUnits, LedgerCharges, Recipe, refuse_inexact, train
 
 
 class Trainer:
@@ -77,7 +76,7 @@ class Trainer:
         self._workspace = Workspace(Path(workspace))
         self._identity = load_identity(Path(keys) / "trainer.key")
         secrets = RunSecrets.derive(load_secret_key(Path(keys) / "pseudonym.key"), seed)
-        self._refuse_inexact()
+        refuse_inexact(model, len(tokenizer))
         self._recipe = Recipe(
             table=TokenTable.of(tokenizer),
             masking=masking or MaskingSpec(strategy="whole_word", ratio=0.15),
@@ -160,15 +159,6 @@ class Trainer:
         save_model(sealed, self.model, self.tokenizer)
         sealed.finish({"plan": self.plan.digest})
         return path
-
-    def _refuse_inexact(self) -> None:
-        checked = check_model(self.model, vocab_size=len(self.tokenizer))
-        if not checked.exact:
-            raise UserError(
-                f"model {type(self.model).__name__}",
-                f"its per-example gradients cannot be had exactly: {checked.reason}",
-                "use a BERT, RoBERTa or DistilBERT masked language model",
-            )
 
     def _open_ledger(self, path: Path | None) -> Ledger:
         if path is not None:

@@ -5,7 +5,7 @@ from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.evaluation import Evaluation, evaluate
 from dpmlm.training.interrupts import Interrupted
 from dpmlm.training.loop import Recipe, train
-from dpmlm.training.model import load_base_model, new_model
+from dpmlm.training.model import load_base_model, new_model, refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw
 from dpmlm.training.units import CanaryUnits, CorpusUnits, JoinedUnits, Units
 
@@ -26,5 +26,6 @@ __all__ = [
     "evaluate",
     "load_base_model",
     "new_model",
+    "refuse_inexact",
     "train",
 ]

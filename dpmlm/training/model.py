@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dpmlm.clipping import check_model
 from dpmlm.errors import UserError
 
 SIZES = {"tiny": (128, 2, 2), "mini": (256, 4, 4), "small": (512, 4, 8)}
@@ -64,6 +65,22 @@ def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) 
             "make the window smaller",
         )
     return model
+
+
+def refuse_inexact(model: PreTrainedModel, vocab_size: int, *, given: str = "model") -> float:
+    """Largest relative error of the model's per-example gradients, measured on a random batch.
+
+    `given` is what the user called the model. Raises UserError for a model whose gradients cannot
+    be had exactly, with module and reason.
+    """
+    checked = check_model(model, vocab_size=vocab_size)
+    if not checked.exact or checked.max_relative_error is None:
+        raise UserError(
+            f"{given} ({type(model).__name__})",
+            f"its per-example gradients cannot be had exactly: {checked.reason}",
+            "use a BERT, RoBERTa or DistilBERT masked language model",
+        )
+    return checked.max_relative_error
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -6,7 +6,6 @@ plan's expected batch size (a public constant), and updates.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
@@ -14,8 +13,6 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from dpmlm.privacy import PrivacyPlan, SecretStream, gaussian_noise
-
-NoiseFor = Callable[[int], SecretStream]
 
 
 class SecureDPOptimizer(DPOptimizerFastGradientClipping):
