@@ -46,11 +46,12 @@ def audit(
 
     `control` is trained without noise or clipping on public text and the same canaries: where no
     test rejects it, the audit had no power. `untrained` is the model before training: a test that
-    rejects it is broken. `reference` calibrates membership scores and verbatim extraction; the
-    untrained model stands in for it. `plan` is a plan.json, parsed or by path, of which
-    epsilon, delta, noise_multiplier, sample_rate and steps are read. `guesses_per_side` (10 % of
-    the canaries) and `threshold_bits` (see `default_threshold`) are fixed before any score.
-    `progress` is called with rows done and rows in all.
+    rejects it is broken. `reference` calibrates membership scores (the untrained model stands in
+    for it) and shows what a model says that never read the text (the control stands in for it).
+    `plan` is a plan.json, parsed or by path, of which epsilon, delta, noise_multiplier,
+    sample_rate and steps are read. `guesses_per_side` (10 % of the canaries) and
+    `threshold_bits` (see `default_threshold`) are fixed before any score. `progress` is called
+    with rows done and rows in all.
 
     No secret, coin or text is in the result; the part `verbatim` holds private counts. Raises
     UserError on an unfit plan, models of different vocabularies, or canaries beyond the model;
@@ -61,26 +62,44 @@ def audit(
     _check_commitment(terms, canaries)
     subjects = {"target": target, "control": control, "untrained": untrained}
     models = {name: _loaded(value) for name, value in subjects.items()}
-    calibrator = _loaded(reference) or models["untrained"]
+    given = _loaded(reference)
+    calibrator = given or models["untrained"]
+    rival = _rival(given, models)
     _check_vocabularies(models, calibrator)
     rules, claim = _rules(terms, canaries, beta, guesses_per_side, threshold_bits)
-    count = _Count(_rows(models, calibrator, reference is not None, canaries, verbatim), progress)
+    count = _Count(_rows(models, given, rival, canaries, verbatim), progress)
     judged = _judge_all(models, calibrator, canaries, rules, count)
     return {
         "schema": SCHEMA,
         "claim": claim,
-        "declared": _declared(canaries, rules, calibrator, reference is not None),
+        "declared": _declared(canaries, rules, calibrator, given is not None),
         "subjects": judged,
         "power": _power(judged),
-        "verbatim": _verbatim(models["target"], calibrator, verbatim, beta, count),
+        "verbatim": _verbatim(models["target"], rival, verbatim, beta, count),
         "not_run": not_run(
             canaries=bool(canaries.canaries),
             control=control is not None,
-            verbatim=verbatim is not None and calibrator is not None,
+            verbatim=verbatim is not None and rival is not None,
         ),
         "versions": _versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+Rival = tuple[LoadedModel, str]
+"""A model that never read the private text, and whether it is given, control or untrained."""
+
+
+def _rival(given: LoadedModel | None, models: Mapping[str, LoadedModel | None]) -> Rival | None:
+    """Whom verbatim extraction is held against: the likeliest to guess well without leaking.
+
+    An untrained model says nothing of language, so every common phrase would count as gained.
+    """
+    found = {"given": given, "control": models["control"], "untrained": models["untrained"]}
+    for name, model in found.items():
+        if model is not None:
+            return model, name
+    return None
 
 
 class _Count:
@@ -233,16 +252,18 @@ def _power(judged: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verbatim(
     target: LoadedModel | None,
-    reference: LoadedModel | None,
+    rival: Rival | None,
     case: VerbatimCase | None,
     beta: float,
     count: _Count,
 ) -> dict[str, Any] | None:
-    if case is None or target is None or reference is None:
+    if case is None or target is None or rival is None:
         return None
     if not case.train or not case.twins:
         return {"label": "private", "applicable": False, "reason": "no span was long enough"}
-    return extract_verbatim(target, reference, case, beta=beta, progress=count)
+    reference, name = rival
+    found = extract_verbatim(target, reference, case, beta=beta, progress=count)
+    return {**found, "reference": {"model_digest": reference.digest, "is": name}}
 
 
 def _declared(
@@ -268,13 +289,13 @@ def _declared(
 
 def _rows(
     models: Mapping[str, LoadedModel | None],
-    calibrator: LoadedModel | None,
-    given: bool,
+    given: LoadedModel | None,
+    rival: Rival | None,
     canaries: CanarySet,
     case: VerbatimCase | None,
 ) -> int:
-    scored = len([model for model in models.values() if model is not None]) + given
-    spans = 2 * len(case.train) + len(case.twins) if case is not None and calibrator else 0
+    scored = len([model for model in (*models.values(), given) if model is not None])
+    spans = 2 * len(case.train) + len(case.twins) if case is not None and rival else 0
     return scored * 2 * len(canaries.canaries) + spans
 
 

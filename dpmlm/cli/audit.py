@@ -32,6 +32,10 @@ def audit(
     Exit status 1 says that a test rejected the claim.
 
     Example: dpmlm audit model --canaries canaries.json --plan plan.json --out evidence.json
+
+    A run's own audit is repeated from its sealed folders: MODEL_DIR work/training, --canaries
+    work/canaries, --plan work/bundle/plan.json, --control work/control, --untrained
+    work/audit/untrained and --identity keys/trainer.key.
     """
     from dpmlm.pipeline.attack import attack
 

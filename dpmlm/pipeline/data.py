@@ -1,5 +1,7 @@
 """The data stages: corpus, scrub, dedup, tokens."""
 
+import hashlib
+import heapq
 import hmac
 import os
 from collections import Counter
@@ -36,6 +38,15 @@ def read_public(path: Path, text: str) -> Iterator[Document]:
     for item in read_corpus(path, text=text):
         if isinstance(item, Document):
             yield item
+
+
+def sample_public(path: Path, text: str, count: int) -> list[Document]:
+    """At most `count` documents from all over a public corpus, the same ones every time."""
+
+    def place(document: Document) -> bytes:
+        return hashlib.sha256(document.id.encode()).digest()
+
+    return heapq.nsmallest(count, read_public(path, text), key=place)
 
 
 def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -108,23 +119,23 @@ def _keyed_digest(path: Path, key: bytes) -> str:
 
 def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     policy = load_policy(run.config.scrub.policy)
-    scrubber = Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key)
     processes = run.config.scrub.processes or os.cpu_count() or 1
     source = run.folder("corpus")
     total = source.manifest["counts"]["documents"] if source.manifest else 0
     found: Counter[str] = Counter()
     emptied, done = 0, 0
-    for number in range(count_shards(source)):
-        counts_name = shard_name("counts", number)
-        if not folder.has(counts_name):
-            documents = read_shard(source, number)
-            results = scrubber.scrub_many([d["text"] for d in documents], processes=processes)
-            _scrub_shard(folder, number, documents, _counted(results, report, done, total))
-        counts = folder.read_json(counts_name)
-        found.update(counts["found"])
-        emptied += counts["emptied"]
-        done += counts["documents"]
-        report(done, total)
+    with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
+        for number in range(count_shards(source)):
+            counts_name = shard_name("counts", number)
+            if not folder.has(counts_name):
+                documents = read_shard(source, number)
+                results = scrubber.scrub_many([d["text"] for d in documents], processes=processes)
+                _scrub_shard(folder, number, documents, _counted(results, report, done, total))
+            counts = folder.read_json(counts_name)
+            found.update(counts["found"])
+            emptied += counts["emptied"]
+            done += counts["documents"]
+            report(done, total)
     dropped = {"emptied": emptied}
     return {"counts": {"documents": done - emptied, "found": dict(found), "dropped": dropped}}
 

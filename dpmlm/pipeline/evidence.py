@@ -9,7 +9,7 @@ import audits
 from audits.canaries import CanarySet
 from audits.extraction import Span, VerbatimCase
 from audits.models import LoadedModel
-from dpmlm.artifacts import SealedFolder, load_model
+from dpmlm.artifacts import SealedFolder, load_model, model_digest, save_model
 from dpmlm.config import claim_fields
 from dpmlm.masking import Example, TokenTable, counter_rng
 from dpmlm.pipeline.context import Run
@@ -19,6 +19,8 @@ from dpmlm.pipeline.stages import Stage
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import evaluate
 
+UNTRAINED = "untrained"
+"""Folder of the model before training, in the audit's folder."""
 SPAN = 10
 """Tokens of a verbatim span."""
 
@@ -48,12 +50,14 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     control = run.folder("control")
     trained = control.manifest is not None and control.manifest["counts"]["trained"]
     reference = run.config.audit.reference
+    untrained = initial_model(run, tokenizer)
+    _keep_untrained(run, folder, untrained, tokenizer)
     evidence = audits.audit(
         LoadedModel.of(*load_model(run.folder("training"))),
         plan=plan.to_json(),
         canaries=CanarySet.read(run.folder("canaries")),
         control=LoadedModel.of(*load_model(control)) if trained else None,
-        untrained=LoadedModel.of(initial_model(run, tokenizer), tokenizer),
+        untrained=LoadedModel.of(untrained, tokenizer),
         reference=audits.load(reference) if reference else None,
         verbatim=_verbatim(run),
         beta=run.config.audit.beta,
@@ -61,6 +65,16 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     )
     folder.write_json("evidence", evidence)
     return {}
+
+
+def _keep_untrained(run: Run, folder: SealedFolder, model: Any, tokenizer: Any) -> None:
+    """Seal the model before training beside the evidence: `dpmlm audit` repeats the tests on it."""
+    beside = SealedFolder.open_or_create(
+        folder.path / UNTRAINED, [run.identity], run.own, role="untrained"
+    )
+    if beside.manifest is None:
+        save_model(beside, model, tokenizer)
+        beside.finish({"model": model_digest(model)})
 
 
 def _verbatim(run: Run) -> VerbatimCase | None:

@@ -20,7 +20,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.canaries import canary_units, masking_spec
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.data import public_digest, read_public
+from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.privacy import Ledger, PrivacyPlan, make_plan
@@ -179,17 +179,17 @@ def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         return {"counts": {"trained": False}}
     plan = control_plan(planned(run)[0])
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
+    planted = canary_units(CanarySet.read(run.folder("canaries")))
     public = (
         {"id": d.id, "text": d.text, "unit": d.id, "split": "train"}
-        for d in read_public(control.corpus, control.text)
+        for d in sample_public(control.corpus, control.text, plan.units - len(planted.names))
     )
     tokens = SealedFolder.open_or_create(
         folder.path / "tokens", [run.identity], run.own, role="control-tokens"
     )
     tokens.finish(TokenStore.build(tokens, public, tokenizer))
     corpus = CorpusUnits(TokenStore.open(tokens), "train", run.secrets.mask_seed)
-    units = JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
-    return _fit(run, folder, units, plan, PublicText(), report)
+    return _fit(run, folder, JoinedUnits(corpus, planted), plan, PublicText(), report)
 
 
 def _fit(

@@ -92,13 +92,13 @@ def scrub_file(
     """Scrub a corpus file or folder into `output`."""
     output.check()
     key = load_secret_key(pseudonym_key) if pseudonym_key else None
-    scrubber = Scrubber(load_policy(policy), pseudonym_key=key)
+    rules = load_policy(policy)
     counts: Counter[str] = Counter()
     decisions: list[dict[str, Any]] = []
     documents, dropped = _read(source, text)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     kept: list[dict[str, Any]] = []
-    with Progress().bar("scrub") as report:
+    with Scrubber(rules, pseudonym_key=key) as scrubber, Progress().bar("scrub") as report:
         results = scrubber.scrub_many(
             [d.text for d in documents], processes=processes or os.cpu_count() or 1
         )

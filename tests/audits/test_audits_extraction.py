@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.canaries import CanarySet
+from audits.canaries import CanarySet, plan_canaries
+from audits.evidence import audit
 from audits.extraction import (
     Span,
     VerbatimCase,
@@ -47,6 +48,23 @@ def parrot(untrained: LoadedModel, case: VerbatimCase, memoriser) -> LoadedModel
     # Every row at every stage of a left-to-right decode.
     starts = [start for start in range(6, 11) for _ in rows]
     return memoriser(untrained, rows * 5, [(start, 11) for start in starts], 80)
+
+
+def test_verbatim_is_held_against_the_control_unless_a_reference_is_given(
+    parrot: LoadedModel, untrained: LoadedModel, case: VerbatimCase, plan: dict
+) -> None:
+    none = plan_canaries(count=0, token_ids=range(5, 400), prefix_ids=range(400, 700))
+    common: dict = {"plan": plan, "canaries": none, "untrained": untrained, "verbatim": case}
+
+    def against(**rest: LoadedModel) -> tuple[str, bool, int]:
+        found = audit(parrot, **common, **rest)["verbatim"]
+        name = found["reference"]["is"]
+        model = (rest | {"untrained": untrained, "given": rest.get("reference")})[name]
+        return name, found["reference"]["model_digest"] == model.digest, found["discordant"]
+
+    assert against()[:2] == ("untrained", True)
+    assert against(control=parrot) == ("control", True, 0)  # it says as much: nothing is gained
+    assert against(control=parrot, reference=untrained)[:2] == ("given", True)
 
 
 def test_verbatim_finds_what_was_memorised(

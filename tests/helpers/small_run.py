@@ -2,6 +2,7 @@
 
 import json
 import random
+from importlib import resources
 from pathlib import Path
 
 import yaml
@@ -22,6 +23,7 @@ PASSING = {
     "training__expected_batch_size": 16,
     "training__learning_rate": 5e-3,
     "training__checkpoint_minutes": 30,
+    "release__policy": "few-canaries.yaml",
 }
 """Changes to the run file under which the control memorises and the run passes the gate."""
 
@@ -35,7 +37,8 @@ def sentences(rng: random.Random, count: int) -> str:
 
 
 def write_corpus(folder: Path, persons: int = 40) -> None:
-    """Private documents with persons, identifiers and near-duplicates, and public ones."""
+    """Private documents with persons, identifiers and near-duplicates, public ones, and the
+    internal policy with room for a small run's few canaries."""
     rng = random.Random(5)
     rows = []
     for person in range(persons):
@@ -47,6 +50,9 @@ def write_corpus(folder: Path, persons: int = 40) -> None:
     rows.append({"id": "copy", "text": rows[10]["text"] + " Once more.", "author": "person 99"})
     rows.append({"id": "empty", "text": "  ", "author": "person 98"})
     (folder / "private.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shipped = (resources.files("policies") / "release" / "internal.yaml").read_text()
+    assert "min: 100" in shipped
+    (folder / "few-canaries.yaml").write_text(shipped.replace("min: 100", "min: 10"))
     public = [{"text": sentences(rng, 6)} for _ in range(60)]
     (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
 

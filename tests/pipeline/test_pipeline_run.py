@@ -15,6 +15,7 @@ from small_run import KNOWN_SENTENCE, write_run_file
 from dpmlm.artifacts import SealedFolder, create_keys, load_identity, model_digest
 from dpmlm.config import load_config
 from dpmlm.errors import IntegrityError, UserError
+from dpmlm.pipeline.attack import attack
 from dpmlm.pipeline.export import open_report
 from dpmlm.pipeline.run import STAGES, execute_run
 from dpmlm.privacy import Ledger
@@ -162,7 +163,7 @@ def test_the_report_opens_to_trainer_and_auditor_and_to_nobody_else(finished, tm
 def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, monkeypatch):
     from dpmlm.pipeline import models
 
-    calls = []
+    calls, counts = [], []
     real = models.train
 
     def watched(model, units, plan, recipe, **rest):
@@ -170,9 +171,16 @@ def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, mon
         examples = [units.example(list(units.names).index(name), 0) for name in canaries]
         secrets = [(example.tokens.tolist(), example.secret_span) for example in examples]
         calls.append((model_digest(model), recipe, plan, canaries, secrets))
+        counts.append(len(units.names))
         return real(model, units, plan, recipe, **rest)
 
     monkeypatch.setattr(models, "train", watched)
+    # More public text than the plan has units: the control's batches must not grow with it.
+    public = (small / "public.jsonl").read_text().splitlines()
+    more = [
+        json.dumps({"text": f"{json.loads(line)['text']} {i}"}) for i in (1, 2) for line in public
+    ]
+    (small / "public.jsonl").write_text("\n".join(more))
     execute_run(load_config(small / "run.yaml"))
     (model, recipe, plan, names, secrets), control = calls
     assert control[0] == model
@@ -183,6 +191,7 @@ def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, mon
     assert control[1].table.to_dict() == recipe.table.to_dict()
     assert control[3:] == (names, secrets)
     assert names
+    assert counts[1] == plan.units == 100
     theirs, ours = control[2].to_json(), plan.to_json()
     differing = {key for key in ours if ours[key] != theirs[key]}
     assert differing == {"epsilon", "noise_multiplier", "max_grad_norm", "noise_source", "digest"}
@@ -242,3 +251,21 @@ def test_without_resume_a_workspace_in_use_is_refused(finished):
     folder, _ = finished
     with pytest.raises(UserError, match="--no-resume"):
         execute_run(load_config(folder / "run.yaml"), resume=False)
+
+
+def test_the_audit_can_be_repeated_from_the_sealed_folders(finished):
+    folder, result = finished
+    again = attack(
+        result.workspace / "training",
+        canaries=result.workspace / "canaries",
+        plan=result.bundle / "plan.json",
+        out=folder / "again.json",
+        control=result.workspace / "control",
+        untrained=result.workspace / "audit" / "untrained",
+        reference=None,
+        identity=folder / "keys/trainer.key",
+        beta=0.05,
+    )
+    for part in ("claim", "declared", "subjects", "power"):
+        assert again.evidence[part] == result.evidence[part]
+    assert again.evidence["power"]["status"] == "shown"

@@ -74,6 +74,7 @@ TARGET = "audit.subjects.target"
         ("audit.power.status", "not shown", "audit.power", "inconclusive"),
         ("audit.power.untrained_rejected_by", ["gating"], "audit.untrained", "inconclusive"),
         (f"{TARGET}.gating.rejected", None, "audit.gating", "inconclusive"),
+        (f"{TARGET}.canary_extraction.n", 99, "audit.canaries", "inconclusive"),
         (f"{TARGET}.canary_extraction.extracted", 1, "audit.extraction", "fail"),
         (f"{TARGET}.lower_bound.one_run", 8.5, "audit.lower_bound", "fail"),
         (f"{TARGET}.lower_bound.one_run", math.inf, "audit.lower_bound", "fail"),

@@ -39,7 +39,8 @@ def test_shipped_policies_are_the_agreed_ones():
         assert rules["audit.untrained"].on_fail == "inconclusive"
         assert rules["audit.lower_bound"].max_ref == "audit.claim.canary_epsilon"
         softened = {rule.id for rule in rules.values() if rule.on_fail == "inconclusive"}
-        assert softened == {"audit.power", "audit.untrained"}
+        assert softened == {"audit.power", "audit.canaries", "audit.untrained"}
+        assert rules["audit.canaries"].min == 100
 
 
 def test_shipped_policies_differ_in_one_threshold():
