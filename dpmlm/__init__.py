@@ -5,8 +5,9 @@ What most people call stands here and is imported when first used: `make_plan`, 
 """
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dpmlm.lazy import lazy_names
 
 # Read once, when torch loads OpenMP. Threads that spin while they wait make a training step on two
 # cores five times slower, and two processes side by side worse than that.
@@ -20,17 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PrivacyPlan", "RunResult", "Trainer", "load_released", "make_plan", "run"]
 
-_HOMES = {
-    "PrivacyPlan": "dpmlm.privacy",
-    "RunResult": "dpmlm.pipeline.run",
-    "Trainer": "dpmlm.pipeline.trainer",
-    "load_released": "dpmlm.release",
-    "make_plan": "dpmlm.privacy",
-    "run": "dpmlm.pipeline.run",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpmlm' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "pipeline.run": ("RunResult", "run"),
+        "pipeline.trainer": ("Trainer",),
+        "privacy": ("PrivacyPlan", "make_plan"),
+        "release": ("load_released",),
+    },
+)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-BASE = {"errors", "canonical"}
+BASE = {"errors", "canonical", "lazy"}
 """Modules of dpmlm that every package may import."""
 
 ALLOWED = {

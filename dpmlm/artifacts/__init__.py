@@ -7,7 +7,7 @@ Reading order: `chunks` (the encryption format), `identities` and `recipients` (
 Importing this package does not import torch; `save_model`, `load_model` and `model_digest` do.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpmlm.artifacts.atomic import atomic_write
 from dpmlm.artifacts.chunks import SealedReader, SealedWriter, decrypt_bytes, encrypt_bytes
@@ -33,20 +33,12 @@ from dpmlm.artifacts.sealed import open_sealed, seal
 from dpmlm.artifacts.signing import SigningKey, VerifyKey, new_signing_key
 from dpmlm.canonical import canonical_json, digest
 from dpmlm.errors import IntegrityError, UserError
+from dpmlm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dpmlm.artifacts.dsse import open_envelope, sign_envelope
     from dpmlm.artifacts.models import load_model, model_digest, save_model
     from dpmlm.artifacts.tensors import SealedTensors
-
-_LAZY = {
-    "SealedTensors": "tensors",
-    "load_model": "models",
-    "model_digest": "models",
-    "open_envelope": "dsse",
-    "save_model": "models",
-    "sign_envelope": "dsse",
-}
 
 __all__ = [
     "CLASSICAL",
@@ -92,10 +84,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs torch, transformers or securesystemslib when it is first asked for."""
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# These need torch, transformers or securesystemslib.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "dsse": ("open_envelope", "sign_envelope"),
+        "models": ("load_model", "model_digest", "save_model"),
+        "tensors": ("SealedTensors",),
+    },
+)

@@ -61,11 +61,6 @@ class _Schedule:
         return (self.base_nonce ^ chunk).to_bytes(_NONCE_BYTES)
 
 
-def sealed_size(size: int) -> int:
-    """Encrypted length in bytes of a message of `size` bytes."""
-    return HEADER_BYTES + size + TAG_BYTES * (size // CHUNK_BYTES + 1)
-
-
 def encrypt_bytes(input_key: bytes, data: bytes, *, context: bytes) -> bytes:
     """Encrypt `data` as one bare message under a 32-byte key; `context` must be given to decrypt.
 

@@ -1,8 +1,9 @@
 """Units, sampling, accounting, noise, and the ledger: what the privacy claim rests on.
 
 Reading order: `plan` (what a run promises), `accountants` and `calibration` (the numbers behind
-it), `stream`, `sampling` and `noise` (the coins and the noise), `filter`, `journal` and `ledger`
-(what a corpus may spend; `balance` and `headroom` do its sums), `statement` (the claim in words).
+it), `stream`, `sampling` and `noise` (the coins and the noise), `ledger` (what a corpus may spend:
+`filter` is its cap, `journal` its file, `balance` its sums, `admission` its judgement with
+`headroom`, `summary` what comes of it), `statement` (the claim in words).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
 """
 
@@ -13,10 +14,11 @@ from dpmlm.privacy.accountants import (
     describe,
     epsilon_of,
 )
+from dpmlm.privacy.balance import Budget
 from dpmlm.privacy.calibration import calibrate
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Signer, Verifier
-from dpmlm.privacy.ledger import Budget, Ledger
+from dpmlm.privacy.ledger import Ledger
 from dpmlm.privacy.noise import gaussian_noise
 from dpmlm.privacy.plan import AccountantTable, PrivacyPlan, make_plan
 from dpmlm.privacy.sampling import PoissonSampler

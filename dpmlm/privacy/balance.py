@@ -1,4 +1,4 @@
-"""`Balance`: what the entries of a ledger add up to."""
+"""`Balance`: what the entries of a ledger add up to, and what is left of its cap."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,9 +8,22 @@ from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.filter import RenyiFilter
+from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
 
 _KINDS = ("register", "reserve", "attempt", "charge", "commit", "spend", "repair")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An amount of privacy budget; book-keeping, see `Ledger.summary` for the claim."""
+
+    epsilon: float
+    """At `delta`; `inf` where nothing is promised."""
+    delta: float
+    """Of `spent`: the delta of `epsilon`. Of `left`: what selection by a threshold may spend."""
+    rdp: float
+    """Renyi divergence at the ledger's order."""
 
 
 @dataclass
@@ -75,19 +88,49 @@ class Balance:
                 "restore the file from a copy",
             ) from error
 
-    def divergence(self, runs: Iterable[Run]) -> float:
-        """All runs and mechanisms together, at the cap's order."""
+    def divergence(self, runs: Iterable[Run] | None = None) -> float:
+        """All mechanisms and `runs` (those of the ledger by default), at the cap's order."""
+        runs = self.runs.values() if runs is None else runs
         return self.other_divergence + sum(run.divergence * run.billed for run in runs)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was charged yet."""
+        return not self.runs and not self.others
+
+    @property
+    def alone(self) -> Run | None:
+        """The one run, if nothing else was charged to the corpus."""
+        return next(iter(self.runs.values())) if len(self.runs) == 1 and not self.others else None
+
+    def spent(self) -> Budget:
+        """What all entries cost; `Ledger.spent` says how it is counted."""
+        total = self.divergence()
+        if any(not run.plan.private for run in self.runs.values()):
+            return Budget(math.inf, self.cap.delta, math.inf)
+        if self.untouched:
+            return Budget(0.0, 0.0, 0.0)
+        if run := self.alone:
+            return Budget(epsilon_after(run.plan, run.billed), run.plan.delta, total)
+        delta = self.cap.delta - self.cap.column + self.other_delta
+        return Budget(total + self.cap.overhead, delta, total)
+
+    def left(self) -> Budget:
+        """What the cap still holds; see `Ledger.left`."""
+        capped = math.isfinite(self.cap.epsilon)
+        rdp = max(0.0, self.cap.rdp - self.divergence()) if capped else math.inf
+        epsilon = self.cap.epsilon if self.untouched else rdp
+        return Budget(epsilon, self.cap.column - self.other_delta, rdp)
+
     def _register(self, entry: Mapping[str, Any]) -> None:
-        self.cap = RenyiFilter(_number(entry["epsilon"]), entry["delta"], entry["order"])
+        self.cap = RenyiFilter(read_number(entry["epsilon"]), entry["delta"], entry["order"])
         self.corpus, self.key_id = entry["corpus"], entry.get("key_id")
 
     def _reserve(self, entry: Mapping[str, Any]) -> None:
         if entry["run_id"] in self.runs:
             raise ValueError("a run is reserved once")
         self.runs[entry["run_id"]] = Run(
-            PrivacyPlan.from_json(entry["plan"]), _number(entry["divergence"])
+            PrivacyPlan.from_json(entry["plan"]), read_number(entry["divergence"])
         )
 
     def _attempt(self, entry: Mapping[str, Any]) -> None:
@@ -114,5 +157,11 @@ class Balance:
         """A mended last line changes no amount."""
 
 
-def _number(value: float | str) -> float:
+def read_number(value: float | str) -> float:
+    """Inverse of `write_number`."""
     return math.inf if value == "inf" else float(value)
+
+
+def write_number(value: float) -> float | str:
+    """A number as an entry and a summary hold it: JSON knows no infinity."""
+    return "inf" if math.isinf(value) else value

@@ -1,6 +1,7 @@
-"""How much of a plan fits an amount of budget."""
+"""What steps of a plan cost, and how many of them, or how much of it, fits a budget."""
 
 import math
+from functools import lru_cache
 
 from dpmlm.privacy.accountants import SampledGaussian, epsilon_of, renyi_divergence
 from dpmlm.privacy.plan import PrivacyPlan
@@ -13,8 +14,17 @@ def pld_epsilon(plan: PrivacyPlan, steps: int) -> float:
     return epsilon_of("pld", plan.mechanism(steps), plan.delta)
 
 
+def epsilon_after(plan: PrivacyPlan, steps: int) -> float:
+    """The larger epsilon after `steps` of the plan's own accountant and PLD."""
+    return max(plan.epsilon_spent(steps), pld_epsilon(plan, steps))
+
+
+@lru_cache(maxsize=64)
 def steps_within(plan: PrivacyPlan, epsilon: float) -> int:
-    """Largest number of the plan's steps at which PLD stays at or below `epsilon`."""
+    """Largest number of steps, from the plan's own on, at which PLD stays within `epsilon`.
+
+    About a dozen runs of PLD; answers are remembered. The plan's own steps must fit.
+    """
     low, high = plan.steps, 2 * plan.steps
     while pld_epsilon(plan, high) <= epsilon:
         low, high = high, 2 * high

@@ -1,49 +1,29 @@
 """`Ledger`: what was spent on one corpus, and what may still be.
 
 One ledger belongs to one source corpus and all that is derived from it. Its cap is fixed when the
-corpus is registered (`filter.py`); the file is a `Journal`. The order of a run:
+corpus is registered (`filter.py`); the file is a `Journal`; `admission.py` says what the cap admits
+and `summary.py` what may be claimed. The order of a run:
 
     reserve -> begin_attempt -> (charge a step -> draw its sample -> add its noise)* -> commit
 
 `reserve` charges the whole plan, so a crash leaves it charged. `charge` is on the disk before it
 returns. A step that is drawn again after a crash is charged again; once the charges exceed the
 plan they are charged on top of it, and refused over the cap.
-
-What is admitted: everything whose divergences fit the filter, or else **one** plan alone whose own
-epsilon, at all its charged steps, fits the cap (PLD is tighter than RDP; with a single plan fixed
-beforehand nothing is adaptive). The second door closes for good with the second entry.
 """
 
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy.accountants import (
-    AccountantFailure,
-    describe,
-    renyi_divergence,
-)
-from dpmlm.privacy.balance import Balance, Run
+from dpmlm.privacy.admission import admit_mechanism, admit_plan, check_repeat, step_divergence
+from dpmlm.privacy.balance import Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
-from dpmlm.privacy.headroom import fitting_epsilon, pld_epsilon, steps_within
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
-
-
-@dataclass(frozen=True)
-class Budget:
-    """An amount of privacy budget; book-keeping, see `Ledger.summary` for the claim."""
-
-    epsilon: float
-    """At `delta`; `inf` where nothing is promised."""
-    delta: float
-    """Of `spent`: the delta of `epsilon`. Of `left`: what selection by a threshold may spend."""
-    rdp: float
-    """Renyi divergence at the ledger's order."""
+from dpmlm.privacy.summary import summarise
 
 
 class Ledger:
@@ -62,7 +42,6 @@ class Ledger:
     def __init__(self, path: Path, signer: Signer | None = None) -> None:
         self._state = Balance(path)
         self._journal = Journal(path, self._state.apply, signer)
-        self._lone_limits: dict[str, int] = {}
 
     @classmethod
     def register(
@@ -93,7 +72,7 @@ class Ledger:
                 "raise epsilon",
             )
         fields = {
-            "corpus": corpus, "epsilon": _text(epsilon), "delta": delta, "order": cap.order,
+            "corpus": corpus, "epsilon": write_number(epsilon), "delta": delta, "order": cap.order,
             "time": _now(),
         }  # fmt: skip
         create(Path(path), "register", fields, signer)
@@ -124,8 +103,7 @@ class Ledger:
         cap, a delta above the ledger's, and a budget larger than what is left.
         """
         with self._journal.exclusive():
-            state = self._state
-            known = state.runs.get(run_id)
+            known = self._state.runs.get(run_id)
             if known is not None:
                 if known.plan.digest == plan.digest:
                     return
@@ -134,16 +112,13 @@ class Ledger:
                     f"the plan is fixed: this run was reserved with {known.plan.digest[:19]}",
                     "restore the run's settings, or start a new run under another name",
                 )
-            run = self._affordable(plan)
-            self._write(
-                "reserve",
-                run_id=run_id, plan=plan.to_json(), divergence=_text(run.divergence),
-            )  # fmt: skip
+            divergence = write_number(admit_plan(self._state, plan).divergence)
+            self._write("reserve", run_id=run_id, plan=plan.to_json(), divergence=divergence)
 
     def refuse_unaffordable(self, plan: PrivacyPlan) -> None:
         """Raise the UserError that `reserve` of a new run would raise now; charges nothing."""
         self._journal.refresh()
-        self._affordable(plan)
+        admit_plan(self._state, plan)
 
     def begin_attempt(self, run_id: str) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more."""
@@ -169,7 +144,7 @@ class Ledger:
                     "start another run for more training",
                 )
             if run.charged >= run.plan.steps:
-                self._check_repeat(run_id, run)
+                check_repeat(self._state, run_id)
             self._write("charge", run_id=run_id, attempt=attempt, step=step)
 
     def commit(self, run_id: str, steps: int, attempt: int) -> None:
@@ -195,24 +170,8 @@ class Ledger:
         Its divergence is min(epsilon, order * epsilon^2 / 2); its delta goes to the ledger's
         column. Raises UserError over what is left.
         """
-        if not 0 < epsilon < math.inf or not 0 <= delta < 1:
-            raise UserError(
-                f"mechanism {label!r} of epsilon {epsilon}, delta {delta}",
-                "epsilon must be finite and above 0, delta in [0, 1)",
-                "charge what the mechanism proves",
-            )
         with self._journal.exclusive():
-            state = self._state
-            divergence = state.cap.divergence_of(epsilon)
-            total = state.divergence(state.runs.values()) + divergence
-            if total > state.cap.rdp or state.other_delta + delta > state.cap.column:
-                left = self._left()
-                raise UserError(
-                    f"mechanism {label!r} costs {divergence:.4g} of the ledger's divergence and "
-                    f"{delta:g} of its delta",
-                    f"{left.rdp:.4g} and {left.delta:.4g} are left",
-                    "spend less, or ask whoever registered the corpus",
-                )
+            divergence = admit_mechanism(self._state, label, epsilon, delta)
             self._write("spend", label=label, epsilon=epsilon, delta=delta, divergence=divergence)
 
     @property
@@ -250,24 +209,11 @@ class Ledger:
     def spent(self) -> Budget:
         """What the entries add up to.
 
-        One private plan alone: its epsilon at all charged steps, never below PLD's. Otherwise the
-        sum of divergences converted at the ledger's order.
+        One private plan alone: its epsilon at all charged steps, the larger of its accountant's and
+        PLD's. Otherwise the sum of divergences converted at the ledger's order.
         """
         self._journal.refresh()
-        state = self._state
-        runs = list(state.runs.values())
-        total = state.divergence(runs)
-        if any(not run.plan.private for run in runs):
-            return Budget(math.inf, state.cap.delta, math.inf)
-        if not runs and not state.others:
-            return Budget(0.0, 0.0, 0.0)
-        if self._alone(runs):
-            plan, billed = runs[0].plan, runs[0].billed
-            return Budget(
-                max(plan.epsilon_spent(billed), pld_epsilon(plan, billed)), plan.delta, total
-            )
-        converted = total + state.cap.overhead
-        return Budget(converted, state.cap.delta - state.cap.column + state.other_delta, total)
+        return self._state.spent()
 
     def left(self) -> Budget:
         """What may still be spent: the whole cap before the first entry, then divergence.
@@ -276,7 +222,7 @@ class Ledger:
         by a constant in the sum.
         """
         self._journal.refresh()
-        return self._left()
+        return self._state.left()
 
     def charged_steps(self, run_id: str) -> int:
         """Steps charged in all attempts, repeated ones counted each time."""
@@ -320,46 +266,15 @@ class Ledger:
         """What a statement and a gate need to know of the run, after `verify`.
 
         `epsilon` at `delta` is the claim. While the lineage holds this one plan alone it is the
-        plan's figure at its committed steps (at the whole plan before a commit). Otherwise it is
-        the cap: a filter proves its budget, not the sum spent so far.
+        epsilon of its committed steps (of the whole plan before a commit), the larger of its
+        accountant's and PLD's. Otherwise it is the cap: a filter proves its budget, not the sum
+        spent so far.
         """
         self.verify()
         self._journal.refresh()
-        state, run = self._state, self._run(run_id)
-        runs, cap = list(state.runs.values()), state.cap
-        alone = self._alone(runs)
-        lineage = self.spent()
-        if alone or math.isinf(lineage.epsilon):
-            claim = (run.plan.epsilon_spent(run.committed or run.billed), run.plan.delta)
-            claim = claim if alone else (math.inf, run.plan.delta)
-            accountant = describe(run.plan.accountant)
-        else:
-            claim = (cap.epsilon, cap.delta)
-            accountant = f"Renyi filter of order {cap.order:g}, {describe('rdp')}"
-        return {
-            "run_id": run_id,
-            "corpus": state.corpus,
-            "plan_digest": run.plan.digest,
-            "unit": run.plan.unit,
-            "epsilon": _text(claim[0]),
-            "delta": claim[1],
-            "basis": "plan" if alone else "filter",
-            "accountant": accountant,
-            "reserved_steps": run.plan.steps,
-            "charged_steps": run.charged,
-            "committed_steps": run.committed,
-            "attempts": run.attempts,
-            "cap": {"epsilon": _text(cap.epsilon), "delta": cap.delta, "order": cap.order},
-            "lineage": {
-                "runs": len(runs),
-                "mechanisms": state.others,
-                "epsilon": _text(lineage.epsilon),
-                "delta": lineage.delta,
-            },
-            "head": {"number": self._journal.length, "hash": self._journal.head},
-            "key_id": state.key_id,
-            "intact": True,
-        }
+        self._run(run_id)
+        head = {"number": self._journal.length, "hash": self._journal.head}
+        return {**summarise(self._state, run_id), "head": head, "intact": True}
 
     def _write(self, kind: str, **fields: Any) -> None:
         signer = self._journal.signer
@@ -391,106 +306,15 @@ class Ledger:
             )
         return run
 
-    def _affordable(self, plan: PrivacyPlan) -> Run:
-        self._check_plan(plan)
-        run = Run(plan, self._step_divergence(plan))
-        if not self._admits([*self._state.runs.values(), run]):
-            raise self._over_cap(run)
-        return run
-
-    def _check_plan(self, plan: PrivacyPlan) -> None:
-        cap = self._state.cap
-        if not plan.private and math.isfinite(cap.epsilon):
-            raise UserError(
-                f"a run with epsilon inf on ledger {self._journal.path}",
-                f"its cap is epsilon {cap.epsilon:g}, which no claim survives after such a run",
-                "use another corpus, or register this one with epsilon inf",
-            )
-        if plan.private and plan.delta > cap.delta:
-            raise UserError(
-                f"plan with delta {plan.delta:g}",
-                f"the ledger's cap has delta {cap.delta:g}",
-                "lower privacy.delta",
-            )
-
-    def _step_divergence(self, plan: PrivacyPlan) -> float:
-        if not plan.private:
-            return math.inf
-        try:
-            return renyi_divergence(plan.mechanism(1), self._state.cap.order)
-        except AccountantFailure:
-            return math.inf  # only the door for one plan alone stays open
-
-    def _alone(self, runs: list[Run]) -> bool:
-        return len(runs) == 1 and not self._state.others
-
-    def _admits(self, runs: list[Run]) -> bool:
-        state = self._state
-        if math.isinf(state.cap.epsilon) or state.divergence(runs) <= state.cap.rdp:
-            return True
-        if not self._alone(runs):
-            return False
-        run = runs[0]
-        if run.billed == run.plan.steps:
-            return pld_epsilon(run.plan, run.billed) <= state.cap.epsilon
-        if run.plan.digest not in self._lone_limits:
-            self._lone_limits[run.plan.digest] = steps_within(run.plan, state.cap.epsilon)
-        return run.billed <= self._lone_limits[run.plan.digest]
-
-    def _check_repeat(self, run_id: str, run: Run) -> None:
-        if math.isinf(self._state.cap.epsilon):
-            return
-        others = [other for name, other in self._state.runs.items() if name != run_id]
-        if not self._admits([*others, replace(run, charged=run.charged + 1)]):
-            raise UserError(
-                f"step {run.charged + 1} charged to run {run_id!r} of {run.plan.steps} planned",
-                "steps drawn again after a crash are charged again, and no budget is left "
-                f"under the cap of epsilon {self._state.cap.epsilon:g}",
-                "commit the steps of the last checkpoint, or ask whoever registered the corpus",
-            )
-
-    def _left(self) -> Budget:
-        state = self._state
-        spent = state.divergence(state.runs.values())
-        rdp = max(0.0, state.cap.rdp - spent) if math.isfinite(state.cap.epsilon) else math.inf
-        untouched = not state.runs and not state.others
-        return Budget(
-            state.cap.epsilon if untouched else rdp, state.cap.column - state.other_delta, rdp
-        )
-
-    def _over_cap(self, run: Run) -> UserError:
-        left = self._left()
-        if not self._state.runs and not self._state.others:
-            advice = f"set privacy.epsilon to {self._state.cap.epsilon:g} or less"
-        else:
-            fits = fitting_epsilon(run.plan, left.rdp, self._state.cap.order)
-            advice = (
-                f"lower privacy.epsilon to {fits:.2g} at these steps and batch"
-                if fits
-                else "nothing fits any more: ask whoever registered the corpus"
-            )
-        return UserError(
-            f"a plan of epsilon {run.plan.epsilon:g} "
-            f"({run.divergence * run.billed:.4g} of the ledger's divergence at order "
-            f"{self._state.cap.order:g})",
-            f"epsilon {left.epsilon:.4g} (divergence {left.rdp:.4g}) is left of the cap "
-            f"{self._state.cap.epsilon:g} on {self._journal.path}",
-            advice,
-        )
-
     def _check_divergence(self, entry: Mapping[str, Any], state: Balance) -> None:
         run = state.runs[entry["run_id"]]
-        expected = self._step_divergence(run.plan)
+        expected = step_divergence(run.plan, state.cap.order)
         if not math.isclose(run.divergence, expected, rel_tol=1e-6):
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {entry['number']}",
                 "the recorded divergence is not that of the plan",
                 "restore the file from a copy",
             )
-
-
-def _text(value: float) -> float | str:
-    return "inf" if math.isinf(value) else value
 
 
 def _now() -> str:

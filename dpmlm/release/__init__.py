@@ -5,7 +5,9 @@ Reading order: `policy` (what must hold), `facts` (what is looked at), `gate` (t
 it), `report` and `card` (what people read).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dpmlm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dpmlm.release.bundle import load_released, write_bundle
@@ -16,25 +18,6 @@ if TYPE_CHECKING:
     from dpmlm.release.policy import ReleasePolicy, load_policy, policy_names
     from dpmlm.release.report import PrivateFigures, ReportData, render_report
     from dpmlm.release.verification import Verification, verify_bundle
-
-_LAZY = {
-    "Decision": "gate",
-    "Finding": "inventory",
-    "PrivateFigures": "report",
-    "ReleasePolicy": "policy",
-    "ReportData": "report",
-    "RuleResult": "gate",
-    "Verification": "verification",
-    "decide": "gate",
-    "load_policy": "policy",
-    "load_released": "bundle",
-    "model_card": "card",
-    "policy_names": "policy",
-    "public_evidence": "facts",
-    "render_report": "report",
-    "verify_bundle": "verification",
-    "write_bundle": "bundle",
-}
 
 __all__ = [
     "Decision",
@@ -56,10 +39,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name's module when it is first asked for."""
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "bundle": ("load_released", "write_bundle"),
+        "card": ("model_card",),
+        "facts": ("public_evidence",),
+        "gate": ("Decision", "RuleResult", "decide"),
+        "inventory": ("Finding",),
+        "policy": ("ReleasePolicy", "load_policy", "policy_names"),
+        "report": ("PrivateFigures", "ReportData", "render_report"),
+        "verification": ("Verification", "verify_bundle"),
+    },
+)

@@ -4,24 +4,14 @@ Read in this order: `policy` (what is asked for), `scrubber` (what is done), `en
 `recognizers` (what finds), `recall` (how well). `train` makes the shipped model.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dpmlm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dpmlm.scrub.policy import ScrubPolicy, load_policy, shipped_policies
     from dpmlm.scrub.recall import RecallReport, measure_recall
     from dpmlm.scrub.scrubber import Decision, Scrubbed, Scrubber
-
-_HOME = {
-    "ScrubPolicy": "policy",
-    "load_policy": "policy",
-    "shipped_policies": "policy",
-    "Decision": "scrubber",
-    "Scrubbed": "scrubber",
-    "Scrubber": "scrubber",
-    "RecallReport": "recall",
-    "measure_recall": "recall",
-}
 
 __all__ = [
     "Decision",
@@ -35,8 +25,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Presidio brings torch along, which no `--help` may wait for.
-    if name in _HOME:
-        return getattr(import_module(f"dpmlm.scrub.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Presidio brings torch along, which no `--help` may wait for.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "policy": ("ScrubPolicy", "load_policy", "shipped_policies"),
+        "recall": ("RecallReport", "measure_recall"),
+        "scrubber": ("Decision", "Scrubbed", "Scrubber"),
+    },
+)

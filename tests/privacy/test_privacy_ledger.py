@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dpmlm.errors import UserError
-from dpmlm.privacy import Ledger, PrivacyPlan, RenyiFilter, epsilon_of, journal, make_plan
+from dpmlm.privacy import Ledger, PrivacyPlan, RenyiFilter, epsilon_of, headroom, journal, make_plan
 from dpmlm.privacy import filter as filter_module
 from dpmlm.privacy.accountants import renyi_divergence
 
@@ -115,10 +115,36 @@ def test_steps_drawn_again_are_charged_again(ledger: Ledger) -> None:
     assert ledger.committed_steps("run") == 20
     assert ledger.spent().rdp == pytest.approx(reserved.rdp * 24 / 20)
     summary = ledger.summary("run")
-    assert summary["epsilon"] == PLAN.epsilon_spent(20)
+    assert summary["epsilon"] == max(
+        PLAN.epsilon_spent(20), epsilon_of("pld", PLAN.mechanism(20), 1e-6)
+    )
     assert summary["lineage"]["epsilon"] == pytest.approx(
         max(PLAN.epsilon_spent(24), epsilon_of("pld", PLAN.mechanism(24), 1e-6))
     )
+
+
+@pytest.mark.parametrize("pld", [0.001, 1.7])
+def test_no_accountant_says_more_than_is_claimed(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, pld: float
+) -> None:
+    ledger.reserve("run", PLAN)
+    attempt = ledger.begin_attempt("run")
+    for step in range(10):
+        ledger.charge("run", attempt, step)
+    ledger.commit("run", 10, attempt)
+    own = PLAN.epsilon_spent(10)
+    assert 0.001 < own < 1.7
+    counts = []
+
+    def instead(plan: PrivacyPlan, steps: int) -> float:
+        counts.append(steps)
+        return pld
+
+    monkeypatch.setattr(headroom, "pld_epsilon", instead)
+    summary = ledger.summary("run")
+    assert summary["epsilon"] == max(own, pld)
+    assert summary["lineage"]["epsilon"] == ledger.spent().epsilon == PLAN.epsilon_spent(20)
+    assert set(counts) == {10, 20}
 
 
 def test_two_commits_count_every_charged_step(ledger: Ledger) -> None:

@@ -311,3 +311,24 @@ def report_data(plan, ledger_summary, claim, facts):
         return ReportData(**{**given, **changed})
 
     return build
+
+
+@pytest.fixture
+def bundle(tmp_path, write, facts):
+    """A bundle that passed."""
+    return write(tmp_path / "bundle", facts)
+
+
+@pytest.fixture
+def check(keys, now):
+    """A function that verifies a bundle's folder at a time."""
+    from dpmlm.release import verify_bundle
+
+    return lambda folder, at=now: verify_bundle(folder, keys.trusted, now=at)
+
+
+@pytest.fixture
+def failed(tmp_path, write, facts):
+    """A bundle whose model gave canaries away."""
+    facts["audit"]["subjects"]["target"]["canary_extraction"]["extracted"] = 3
+    return write(tmp_path / "failed", facts)

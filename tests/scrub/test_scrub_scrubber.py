@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import multiprocessing
 from collections.abc import Iterator
 
 import pytest
@@ -59,10 +60,12 @@ def test_any_number_of_processes_gives_the_same(scrubber: Scrubber) -> None:
     texts = [NOTE.replace("Jane", name) for name in ("Ann", "Bo", "Cy", "Di")] * 10
     texts += ["", "nothing here"]
     expected = list(scrubber.scrub_many(texts))
+    before = len(multiprocessing.active_children())
     with Scrubber(scrubber.policy) as other:
         assert list(other.scrub_many(iter(texts), processes=2)) == expected
         assert list(other.scrub_many(texts[:3], processes=2)) == expected[:3]
-    assert other._pool is None
+        assert len(multiprocessing.active_children()) == before + 2
+    assert len(multiprocessing.active_children()) == before
 
 
 def test_texts_are_read_as_they_are_needed(scrubber: Scrubber) -> None:

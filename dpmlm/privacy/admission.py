@@ -1,0 +1,114 @@
+"""What the cap of a corpus admits: a plan, a step drawn again, another mechanism.
+
+Admitted is everything whose divergences fit the filter, or else **one** plan alone whose own
+epsilon, at all its charged steps, fits the cap (PLD is tighter than RDP; with a single plan fixed
+beforehand nothing is adaptive). The second door closes for good with the second entry.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dpmlm.errors import UserError
+from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence
+from dpmlm.privacy.balance import Balance, Run
+from dpmlm.privacy.headroom import fitting_epsilon, pld_epsilon, steps_within
+from dpmlm.privacy.plan import PrivacyPlan
+
+
+def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
+    """The run that a reservation of `plan` adds; the whole plan is billed at once.
+
+    Raises UserError for a run without privacy under a finite cap, a delta above the cap's, and a
+    budget larger than what is left.
+    """
+    cap = balance.cap
+    if not plan.private and math.isfinite(cap.epsilon):
+        raise UserError(
+            f"a run with epsilon inf on ledger {balance.path}",
+            f"its cap is epsilon {cap.epsilon:g}, which no claim survives after such a run",
+            "use another corpus, or register this one with epsilon inf",
+        )
+    if plan.private and plan.delta > cap.delta:
+        raise UserError(
+            f"plan with delta {plan.delta:g}",
+            f"the ledger's cap has delta {cap.delta:g}",
+            "lower privacy.delta",
+        )
+    run = Run(plan, step_divergence(plan, cap.order))
+    if not _fits(balance, [*balance.runs.values(), run]):
+        raise _over_cap(balance, run)
+    return run
+
+
+def check_repeat(balance: Balance, run_id: str) -> None:
+    """Raises UserError when one more charge to the run, beyond its plan, passes the cap."""
+    run = balance.runs[run_id]
+    more = replace(run, charged=run.charged + 1)
+    if not _fits(balance, list({**balance.runs, run_id: more}.values())):
+        raise UserError(
+            f"step {more.charged} charged to run {run_id!r} of {run.plan.steps} planned",
+            "steps drawn again after a crash are charged again, and no budget is left "
+            f"under the cap of epsilon {balance.cap.epsilon:g}",
+            "commit the steps of the last checkpoint, or ask whoever registered the corpus",
+        )
+
+
+def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) -> float:
+    """Divergence of an (epsilon, delta)-DP mechanism. Raises UserError over what is left."""
+    if not 0 < epsilon < math.inf or not 0 <= delta < 1:
+        raise UserError(
+            f"mechanism {label!r} of epsilon {epsilon}, delta {delta}",
+            "epsilon must be finite and above 0, delta in [0, 1)",
+            "charge what the mechanism proves",
+        )
+    cap = balance.cap
+    divergence = cap.divergence_of(epsilon)
+    total = balance.divergence() + divergence
+    if total > cap.rdp or balance.other_delta + delta > cap.column:
+        left = balance.left()
+        raise UserError(
+            f"mechanism {label!r} costs {divergence:.4g} of the ledger's divergence and "
+            f"{delta:g} of its delta",
+            f"{left.rdp:.4g} and {left.delta:.4g} are left",
+            "spend less, or ask whoever registered the corpus",
+        )
+    return divergence
+
+
+def step_divergence(plan: PrivacyPlan, order: float) -> float:
+    """Renyi divergence of one step; `inf` where only the door for one plan alone stays open."""
+    try:
+        return renyi_divergence(plan.mechanism(1), order) if plan.private else math.inf
+    except AccountantFailure:
+        return math.inf
+
+
+def _fits(balance: Balance, runs: Sequence[Run]) -> bool:
+    """Whether `runs` are admitted together with the mechanisms charged so far."""
+    cap = balance.cap
+    if math.isinf(cap.epsilon) or balance.divergence(runs) <= cap.rdp:
+        return True
+    if len(runs) > 1 or balance.others:
+        return False
+    plan, billed = runs[0].plan, runs[0].billed
+    if billed == plan.steps:
+        return pld_epsilon(plan, billed) <= cap.epsilon
+    return billed <= steps_within(plan, cap.epsilon)
+
+
+def _over_cap(balance: Balance, run: Run) -> UserError:
+    cap, left = balance.cap, balance.left()
+    if balance.untouched:
+        advice = f"set privacy.epsilon to {cap.epsilon:g} or less"
+    elif fits := fitting_epsilon(run.plan, left.rdp, cap.order):
+        advice = f"lower privacy.epsilon to {fits:.2g} at these steps and batch"
+    else:
+        advice = "nothing fits any more: ask whoever registered the corpus"
+    return UserError(
+        f"a plan of epsilon {run.plan.epsilon:g} "
+        f"({run.divergence * run.billed:.4g} of the ledger's divergence at order {cap.order:g})",
+        f"epsilon {left.epsilon:.4g} (divergence {left.rdp:.4g}) is left of the cap "
+        f"{cap.epsilon:g} on {balance.path}",
+        advice,
+    )

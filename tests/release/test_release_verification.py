@@ -1,0 +1,339 @@
+"""A bundle that was touched, signed by a stranger or contradicts itself is refused, by name."""
+
+import base64
+import json
+import random
+import shutil
+from datetime import timedelta
+
+import pytest
+
+from dpmlm.artifacts import (
+    SealedFolder,
+    canonical_json,
+    load_identity,
+    new_identity,
+    new_signing_key,
+    sign_envelope,
+)
+from dpmlm.artifacts.chunks import HEADER_BYTES, SEALED_CHUNK_BYTES
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.release import decide, load_policy, load_released, verify_bundle
+from dpmlm.release.inventory import MANIFEST, files_of, take_inventory
+from dpmlm.release.verification import PAYLOAD_TYPE
+
+FILES = [
+    "MODEL_CARD.md",
+    "decision.json",
+    "evidence.json",
+    "ledger.json",
+    "manifest.dsse.json",
+    "model/config.sealed",
+    "model/manifest.sealed",
+    "model/recipients.json",
+    "model/tokenizer.sealed",
+    "model/weights.sealed",
+    "plan.json",
+    "policy.yaml",
+    "report.html",
+    "statement.json",
+    "training.json",
+]
+
+
+def _flip(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1 << (offset % 7)
+    path.write_bytes(data)
+
+
+def _sign_again(folder, key, edit=lambda predicate: None):
+    """What a signer does who means it: list the files as they are now and sign."""
+    envelope = json.loads((folder / MANIFEST).read_bytes())
+    payload = json.loads(base64.b64decode(envelope["payload"]))
+    files = take_inventory(folder)
+    payload["predicate"]["files"] = files
+    payload["subject"] = [
+        {"name": name, "digest": {"sha256": record["digest"].removeprefix("sha256:")}}
+        for name, record in sorted(files.items())
+    ]
+    edit(payload["predicate"])
+    (folder / MANIFEST).write_bytes(canonical_json(sign_envelope(payload, PAYLOAD_TYPE, [key])))
+
+
+def _edit_json(path, edit):
+    value = json.loads(path.read_text())
+    edit(value)
+    path.write_text(json.dumps(value))
+
+
+def test_the_files_of_a_bundle(bundle):
+    assert files_of(bundle) == sorted(FILES)
+
+
+def test_verifying_needs_no_decryption_key(bundle, check, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a private key was asked for")
+
+    monkeypatch.setattr("dpmlm.artifacts.keys.load_identity", refuse)
+    monkeypatch.setattr("dpmlm.artifacts.identities.Identity.unwrap", refuse)
+    assert check(bundle).ok
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_changed_byte_in_any_file_is_found_and_named(name, bundle, check):
+    path = bundle / name
+    whole = path.read_bytes()
+    generator = random.Random(name)
+    for offset in {0, len(whole) // 2, len(whole) - 1, generator.randrange(len(whole))}:
+        _flip(path, offset)
+        findings = check(bundle).findings
+        assert [finding.file for finding in findings] == [name]
+        _assert_place(findings[0].where, name, offset)
+        path.write_bytes(whole)
+    assert check(bundle).ok
+
+
+def _assert_place(where, name, offset):
+    """The range that a finding names holds the byte that was changed."""
+    if name == MANIFEST:
+        return
+    first, last = where.split("bytes ")[1].split(" (")[0].split(" to ")
+    assert int(first) <= offset <= int(last)
+    if name.endswith(".sealed"):
+        chunk = (offset - HEADER_BYTES) // SEALED_CHUNK_BYTES
+        assert where.startswith("header" if offset < HEADER_BYTES else f"chunk {chunk},")
+
+
+def test_every_header_byte_of_every_sealed_file(bundle, check):
+    for path in sorted((bundle / "model").glob("*.sealed")):
+        whole = path.read_bytes()
+        for offset in range(HEADER_BYTES):
+            _flip(path, offset)
+            findings = check(bundle).findings
+            assert [finding.file for finding in findings] == [f"model/{path.name}"]
+            assert findings[0].where == f"header, bytes 0 to {HEADER_BYTES - 1}"
+            path.write_bytes(whole)
+
+
+def test_every_byte_of_the_manifest(bundle, check):
+    path = bundle / MANIFEST
+    whole = path.read_bytes()
+    offsets = [*range(40), *range(len(whole) - 200, len(whole))]
+    offsets += random.Random(1).sample(range(len(whole)), 60)
+    for offset in offsets:
+        for bit in (1, 0x20):  # 0x20 turns a blank into NUL and letters into their other case
+            changed = bytearray(whole)
+            changed[offset] ^= bit
+            path.write_bytes(changed)
+            assert [finding.file for finding in check(bundle).findings] == [MANIFEST], offset
+    for more in (b" ", b"\n", b"{}"):
+        path.write_bytes(whole + more)
+        assert not check(bundle).ok
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.full)])
+def test_random_offsets(bundle, check, count):
+    seed = 20261120
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    sizes = {name: (bundle / name).stat().st_size for name in FILES}
+    for _ in range(count):
+        name = generator.choices(FILES, weights=[sizes[name] for name in FILES])[0]
+        whole = (bundle / name).read_bytes()
+        offset = generator.randrange(len(whole))
+        _flip(bundle / name, offset)
+        findings = check(bundle).findings
+        assert [finding.file for finding in findings] == [name], (name, offset)
+        _assert_place(findings[0].where, name, offset)
+        (bundle / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_removed_truncated_and_renamed_files(name, bundle, check):
+    path = bundle / name
+    whole = path.read_bytes()
+    path.unlink()
+    assert name in [finding.file for finding in check(bundle).findings]
+    path.write_bytes(whole[: len(whole) // 2])
+    assert name in [finding.file for finding in check(bundle).findings]
+    path.write_bytes(whole + b"x")
+    assert name in [finding.file for finding in check(bundle).findings]
+    path.write_bytes(whole)
+    path.rename(path.with_name("other.json"))
+    named = [finding.file for finding in check(bundle).findings]
+    assert name in named
+    if name != MANIFEST:
+        assert str(path.with_name("other.json").relative_to(bundle)) in named
+
+
+def test_added_files_folders_and_links(bundle, check, tmp_path):
+    (bundle / "extra.txt").write_text("hello")
+    assert [finding.file for finding in check(bundle).findings] == ["extra.txt"]
+    (bundle / "extra.txt").unlink()
+    (bundle / "model" / "empty").mkdir()
+    assert [finding.file for finding in check(bundle).findings] == ["model/empty"]
+    (bundle / "model" / "empty").rmdir()
+    outside = tmp_path / "plan.json"
+    shutil.move(bundle / "plan.json", outside)
+    (bundle / "plan.json").symlink_to(outside)
+    assert [finding.file for finding in check(bundle).findings] == ["plan.json"]
+    (bundle / "plan.json").unlink()
+    shutil.move(outside, bundle / "plan.json")
+    assert check(bundle).ok
+    (bundle / "link").symlink_to(tmp_path)
+    assert [finding.file for finding in check(bundle).findings] == ["link"]
+
+
+def test_swapped_files(bundle, check):
+    one, other = bundle / "model/config.sealed", bundle / "model/tokenizer.sealed"
+    config, tokenizer = one.read_bytes(), other.read_bytes()
+    one.write_bytes(tokenizer)
+    other.write_bytes(config)
+    assert {finding.file for finding in check(bundle).findings} == {
+        "model/config.sealed",
+        "model/tokenizer.sealed",
+    }
+
+
+def test_a_bundle_signed_again_by_a_stranger_is_refused(bundle, check, keys):
+    stranger = new_signing_key()
+    _sign_again(bundle, stranger)
+    findings = check(bundle).findings
+    assert [finding.file for finding in findings] == [MANIFEST]
+    assert stranger.key_id in findings[0].where
+    with pytest.raises(IntegrityError):
+        load_released(bundle, identity=keys.consumer, trusted_keys=keys.trusted)
+
+
+def test_a_stranger_under_the_signers_key_id_is_refused(bundle, check, keys):
+    _sign_again(bundle, new_signing_key())
+    path = bundle / MANIFEST
+    envelope = json.loads(path.read_bytes())
+    envelope["signatures"][0]["keyid"] = keys.signing.key_id
+    path.write_bytes(canonical_json(envelope))
+    assert [finding.file for finding in check(bundle).findings] == [MANIFEST]
+
+
+def test_an_envelope_without_signatures_is_refused(bundle, check):
+    path = bundle / MANIFEST
+    envelope = json.loads(path.read_bytes())
+    envelope["signatures"] = []
+    path.write_bytes(canonical_json(envelope))
+    assert not check(bundle).ok
+
+
+def test_a_decision_edited_to_pass_is_found_even_when_the_signer_signs_it(failed, check, keys):
+    def lie(decision):
+        decision["verdict"] = "PASS"
+        for rule in decision["rules"]:
+            if rule["id"] == "audit.extraction":
+                rule |= {"status": "pass", "observed": 0}
+
+    _edit_json(failed / "decision.json", lie)
+    assert [finding.file for finding in check(failed).findings] == ["decision.json"]
+    _sign_again(failed, keys.signing, lambda predicate: predicate.update(verdict="PASS"))
+    findings = check(failed).findings
+    assert {finding.file for finding in findings} == {"decision.json"}
+    assert any(finding.where == "verdict" for finding in findings)
+    assert any("audit.extraction" in finding.where for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "found_in"),
+    [
+        ("plan.json", lambda plan: plan.update(epsilon=2.0), "plan.json"),
+        ("ledger.json", lambda ledger: ledger.update(epsilon=2.0), "statement.json"),
+        ("ledger.json", lambda ledger: ledger.update(charged_steps=5), "decision.json"),
+        ("ledger.json", lambda ledger: ledger.update(plan_digest="x"), "ledger.json"),
+        ("statement.json", lambda claim: claim.update(epsilon=1.0), "statement.json"),
+        ("statement.json", lambda claim: claim.update(unit="document"), "statement.json"),
+        ("statement.json", lambda claim: claim.update(sentence="All is well."), "statement.json"),
+        ("evidence.json", lambda audit: audit["power"].update(status="no"), "decision.json"),
+        ("evidence.json", lambda audit: audit["claim"].update(plan_digest="x"), "evidence.json"),
+        (
+            "evidence.json",
+            lambda audit: audit["subjects"]["target"].update(model_digest="x"),
+            "evidence.json",
+        ),
+        ("evidence.json", lambda audit: audit.clear(), "decision.json"),
+        ("decision.json", lambda decision: decision["rules"].pop(), "decision.json"),
+        ("decision.json", lambda decision: decision.update(policy="kind/v1"), "decision.json"),
+        (
+            "decision.json",
+            lambda decision: decision["rules"][1]["threshold"].update(max=80.0),
+            "decision.json",
+        ),
+        (
+            "decision.json",
+            lambda decision: decision["rules"][0].update(private=True),
+            "decision.json",
+        ),
+        ("decision.json", lambda decision: decision.update(more=1), "decision.json"),
+    ],
+)
+def test_contradictions_that_the_signer_signed(bundle, check, keys, file, edit, found_in):
+    _edit_json(bundle / file, edit)
+    _sign_again(bundle, keys.signing)
+    assert found_in in {finding.file for finding in check(bundle).findings}
+
+
+def test_another_policy_under_the_same_decision_is_found(bundle, check, keys):
+    path = bundle / "policy.yaml"
+    path.write_text(path.read_text().replace("max: 8.0", "max: 80.0"))
+    _sign_again(bundle, keys.signing)
+    assert not check(bundle).ok
+
+
+def test_an_added_recipient_is_found(bundle, check, keys):
+    auditor = keys.folder / "auditor.key"
+    stranger = new_identity()
+    sealed = SealedFolder.open(bundle / "model", [load_identity(auditor)])
+    sealed.rewrap([*keys.keep, keys.consumer_pub, stranger.recipient])
+    assert [finding.file for finding in check(bundle).findings] == ["model/recipients.json"]
+    _sign_again(bundle, keys.signing)
+    findings = check(bundle).findings
+    assert [finding.file for finding in findings] == ["model/recipients.json"]
+    assert stranger.key_id in findings[0].what
+
+
+def test_consumers_listed_without_a_pass_are_found(failed, check, keys):
+    sealed = SealedFolder.open(failed / "model", [load_identity(keys.folder / "auditor.key")])
+    sealed.rewrap([*keys.keep, keys.consumer_pub])
+    edit = {"consumers": [keys.consumer_pub.key_id]}
+    _sign_again(failed, keys.signing, lambda predicate: predicate["recipients"].update(edit))
+    assert "FAIL" in check(failed).findings[0].what
+
+
+def test_a_bundle_from_the_future_is_found(bundle, check, now):
+    assert check(bundle).ok
+    findings = check(bundle, now - timedelta(days=36500)).findings
+    assert [finding.where for finding in findings] == ["created"]
+
+
+def test_rules_on_private_figures_are_noted_as_the_signers(tmp_path, write, facts, check, now):
+    from dpmlm.release.policy import parse_policy
+
+    text = load_policy("internal").text + (
+        "  # private\n  - id: audit.verbatim\n    title: t\n    why: w\n"
+        "    metric: audit.verbatim.hits.train\n    max: 20\n"
+    )
+    policy = parse_policy(text.encode(), name="mine")
+    folder = write(
+        tmp_path / "private", facts, policy=policy, decision=decide(policy, facts, now=now)
+    )
+    found = check(folder)
+    assert found.ok
+    assert len(found.notes) == 1
+    assert "audit.verbatim" in found.notes[0]
+    decision = json.loads((folder / "decision.json").read_text())
+    assert decision["rules"][-1]["observed"] is None
+
+
+def test_no_folder_and_no_keys(tmp_path, keys, now):
+    with pytest.raises(UserError, match="no such folder"):
+        verify_bundle(tmp_path / "nothing", keys.trusted, now=now)
+    with pytest.raises(UserError):
+        verify_bundle(tmp_path, tmp_path / "nothing", now=now)
+    findings = verify_bundle(tmp_path, keys.trusted, now=now).findings
+    assert [finding.file for finding in findings] == [MANIFEST]
