@@ -16,7 +16,8 @@ from audits.extraction import VerbatimCase
 from audits.extraction import verbatim as extract_verbatim
 from audits.gating import check_plan, trade_off_curve
 from audits.models import LoadedModel, load
-from audits.subject import TESTS, Rules, Scores, judge, score
+from audits.recheck import power_shown
+from audits.subject import TESTS, Rules, Scores, judge, score, unscored
 from dpmlm.artifacts import IntegrityError, UserError, digest
 
 SCHEMA = "dpmlm.evidence/1"
@@ -69,7 +70,7 @@ def audit(
     rules, claim = _rules(terms, canaries, beta, guesses_per_side, threshold_bits)
     count = _Count(_rows(models, given, rival, canaries, verbatim), progress)
     judged = _judge_all(models, calibrator, canaries, rules, count)
-    return {
+    evidence = {
         "schema": SCHEMA,
         "claim": claim,
         "declared": _declared(canaries, rules, calibrator, given is not None),
@@ -84,6 +85,8 @@ def audit(
         "versions": _versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
+    spelled: dict[str, Any] = _spelled(evidence)
+    return spelled
 
 
 Rival = tuple[LoadedModel, str]
@@ -127,6 +130,16 @@ def _terms(plan: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     check_plan(plan)
     numbers = {name: float(plan[name]) for name in ("epsilon", "delta", "noise_multiplier")}
     return {**plan, **numbers}
+
+
+def _digest(plan: Mapping[str, Any]) -> str:
+    """Identity of a plan that was written by hand."""
+    try:
+        return digest(_spelled(plan))
+    except (ValueError, RecursionError):  # half a character in a text, or nested too deep
+        raise UserError(
+            "a plan", "no digest can be made of it", "pass the plan.json of the run"
+        ) from None
 
 
 def _check_commitment(plan: Mapping[str, Any], canaries: CanarySet) -> None:
@@ -184,7 +197,7 @@ def _rules(
     claim = {
         "epsilon": _number(plan["epsilon"]),
         "delta": delta,
-        "plan_digest": plan.get("digest") or digest(_jsonable(plan)),
+        "plan_digest": plan.get("digest") or _digest(plan),
         "recomputed_epsilon": _number(recomputed),
         "canary_epsilon": _number(epsilon),
     }
@@ -209,7 +222,7 @@ def _judge_all(
 ) -> dict[str, Any]:
     if not canaries.canaries:
         return {
-            name: None if model is None else _without_canaries(model)
+            name: None if model is None else unscored(model, "the run had no canaries")
             for name, model in models.items()
         }
     scored: dict[int, Scores] = {}
@@ -231,22 +244,12 @@ def _judge_all(
     return result
 
 
-def _without_canaries(model: LoadedModel) -> dict[str, Any]:
-    part = {"applicable": False, "reason": "the run had no canaries"}
-    names = (*TESTS, "lower_bound")
-    return {"model_digest": model.digest, **dict.fromkeys(names, part), "rejected_by": []}
-
-
 def _power(judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Power is shown when some test rejects the control, and none the untrained model."""
     control, untrained = judged["control"], judged["untrained"]
-    by_control = control["rejected_by"] if control else None
-    by_untrained = untrained["rejected_by"] if untrained else None
-    shown = bool(by_control) and by_untrained == []
     return {
-        "control_rejected_by": by_control,
-        "untrained_rejected_by": by_untrained,
-        "status": "shown" if shown else "not shown",
+        "control_rejected_by": control["rejected_by"] if control else None,
+        "untrained_rejected_by": untrained["rejected_by"] if untrained else None,
+        "status": "shown" if power_shown(control, untrained) else "not shown",
     }
 
 
@@ -311,10 +314,15 @@ def _versions() -> dict[str, str]:
 
 def _number(value: float) -> float | str:
     """JSON has no infinity: it is written "inf"."""
-    return value if math.isfinite(value) else "inf"
+    return value if math.isfinite(value) else str(value)
 
 
-def _jsonable(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: _number(value) if isinstance(value, float) else value for name, value in plan.items()
-    }
+def _spelled(value: Any) -> Any:
+    """`value` as plain JSON, numbers that it cannot spell as text."""
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {name: _spelled(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return value

@@ -15,7 +15,7 @@ from scipy import stats
 
 from audits.canaries import Canary
 from audits.models import LoadedModel
-from audits.scoring import Progress, greedy
+from audits.scoring import NOT_FINITE, Progress, greedy
 from audits.statistics import clopper_pearson, upper_limit
 from dpmlm.artifacts import UserError
 
@@ -84,13 +84,17 @@ def verbatim(
     most 0.1) are apart. `mcnemar_p_value`: more spans right by the target alone than by the
     reference alone (exact, one-sided). `fisher_p_value`: training spans hit more often than
     twins. `discordant_upper`: one-sided Clopper-Pearson limit at `beta` on the rate of spans that
-    the target has and the reference has not. Raises UserError on an empty case or two spans of
+    the target has and the reference has not. Not applicable where a model's scores are not
+    finite. Raises UserError on an empty case or two spans of
     one unit.
     """
     _check_case(case)
     on_train = _attempt(target, case.train, progress)
     on_twins = _attempt(target, case.twins, progress)
     by_reference = _attempt(reference, case.train, progress)
+    if not (on_train.finite and on_twins.finite and by_reference.finite):
+        reason = f"{'the model' if by_reference.finite else 'the reference'}: {NOT_FINITE}"
+        return {"label": "private", "applicable": False, "reason": reason}
     gained = int((on_train.hit & ~by_reference.hit).sum())
     lost = int((~on_train.hit & by_reference.hit).sum())
     lengths = np.array([len(span.secret) for span in case.train])
@@ -161,6 +165,7 @@ def edit_distance(first: str, second: str) -> float:
 class _Attempt:
     hit: np.ndarray
     near: np.ndarray
+    finite: bool = True
 
 
 def _attempt(subject: LoadedModel, spans: Sequence[Span], progress: Progress | None) -> _Attempt:
@@ -176,6 +181,8 @@ def _attempt(subject: LoadedModel, spans: Sequence[Span], progress: Progress | N
             [(len(span.left), len(span.left) + len(span.secret)) for span in chosen],
             progress=progress,
         )
+        if (decoded < 0).any():
+            return _Attempt(hit, near, finite=False)
         for index, span, tokens in zip(indices, chosen, decoded):
             said, truth = _text(subject, tokens.tolist()), _text(subject, span.secret)
             hit[index] = tuple(tokens.tolist()) == span.secret and said == truth

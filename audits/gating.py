@@ -18,6 +18,8 @@ from dpmlm.artifacts import UserError
 _LINES = 1000
 _SMALLEST_BETA = 1e-12
 _PLAN_FIELDS = ("noise_multiplier", "sample_rate", "steps", "delta")
+_LEAST_NOISE, _MOST_STEPS = 0.05, 10**6
+"""Beyond these the accountant takes gigabytes, and the claim is empty."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,9 @@ def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
     Reads `noise_multiplier`, `sample_rate` and `steps`. `copies` r > 1 is the curve for r units
     that hold one secret: sensitivities 0..r with weights Bin(r, q), which is far more than r
     times epsilon at a larger delta. Discretisation errs toward a weaker claim, so that it cannot
-    raise a false alarm. Raises UserError when the plan lacks a field or promises nothing.
+    raise a false alarm. Raises UserError when the plan lacks a field, promises nothing, or is
+    beyond what the accountant can compute.
     """
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
     check_plan(plan)
     sigma, rate = float(plan["noise_multiplier"]), float(plan["sample_rate"])
     if sigma <= 0:
@@ -71,7 +72,19 @@ def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
             "a plan without noise has no trade-off curve",
             "judge such a model by extraction alone",
         )
-    steps = int(plan["steps"])
+    try:
+        return _curve(sigma, rate, plan["steps"], copies)
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"a plan of noise_multiplier {sigma:g}, sample_rate {rate:g}, steps {plan['steps']}",
+            f"dp-accounting cannot compute its trade-off curve ({type(error).__name__})",
+            "check these numbers: such a plan promises next to nothing, or next to everything",
+        ) from None
+
+
+def _curve(sigma: float, rate: float, steps: int, copies: int) -> TradeOffCurve:
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
     interval = 1e-3 if copies > 1 or steps <= 2000 else 1e-4
     if copies == 1:
         step = pld.from_gaussian_mechanism(
@@ -95,7 +108,7 @@ def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
 
 
 def check_plan(plan: Mapping[str, Any]) -> None:
-    """Raise UserError unless `plan` names the fields that this package reads."""
+    """Raise UserError unless `plan` has the fields that this package reads, each in its range."""
     missing = [name for name in ("epsilon", *_PLAN_FIELDS) if plan.get(name) is None]
     if missing:
         raise UserError(
@@ -103,6 +116,47 @@ def check_plan(plan: Mapping[str, Any]) -> None:
             f"the audit recomputes the claim from epsilon, {', '.join(_PLAN_FIELDS)}",
             "pass the plan.json of the run",
         )
+    noise, steps = plan["noise_multiplier"], plan["steps"]
+    rules = {
+        "epsilon": (
+            plan["epsilon"] == "inf" or (_is_number(plan["epsilon"]) and plan["epsilon"] > 0),
+            'a number above 0, or "inf"',
+        ),
+        "delta": (
+            _is_number(plan["delta"]) and 0 < plan["delta"] < 1,
+            "a number between 0 and 1, both excluded",
+        ),
+        "noise_multiplier": (
+            _is_number(noise) and (noise == 0 or _LEAST_NOISE <= noise < math.inf),
+            f"0, or a number of {_LEAST_NOISE:g} and more",
+        ),
+        "sample_rate": (
+            _is_number(plan["sample_rate"]) and 0 < plan["sample_rate"] <= 1,
+            "a number above 0, at most 1",
+        ),
+        "steps": (
+            type(steps) is int and 1 <= steps <= _MOST_STEPS,
+            f"a whole number from 1 to {_MOST_STEPS}",
+        ),
+        "bindings": (
+            isinstance(plan.get("bindings"), Mapping | None),
+            "an object, where it is given",
+        ),
+        "digest": (
+            "digest" not in plan or (isinstance(plan["digest"], str) and plan["digest"].isascii()),
+            "a digest, where it is given",
+        ),
+    }
+    for name, (sound, rule) in rules.items():
+        if not sound:
+            raise UserError(f"a plan's {name}", f"it is {rule}", "pass the plan.json of the run")
+
+
+def _is_number(value: Any) -> bool:
+    """A number that fits a float and is not NaN; yes and no are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (isinstance(value, float) and not math.isnan(value)) or abs(value) < 1e300
 
 
 @dataclass(frozen=True)

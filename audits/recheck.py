@@ -29,6 +29,16 @@ def contradictions(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list
         return [("evidence", "it does not have the form of evidence")]
 
 
+def power_shown(control: Mapping[str, Any] | None, untrained: Mapping[str, Any] | None) -> bool:
+    """Whether some test rejects the control, and none the untrained model.
+
+    Silence about an untrained model that those tests could not score shows nothing.
+    """
+    if not control or not untrained or untrained["rejected_by"] or not control["rejected_by"]:
+        return False
+    return all(untrained[test].get("p_value") is not None for test in control["rejected_by"])
+
+
 def _other_terms(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     claim, declared = evidence["claim"], evidence["declared"]
     found = []
@@ -57,14 +67,13 @@ def _misjudged(path: str, subject: Mapping[str, Any], beta: float) -> list[tuple
 
 
 def _power(subjects: Mapping[str, Any], power: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Power needs a control that was rejected and an untrained model that was not."""
+    """What is said of power must follow from what was rejected."""
     control, untrained = subjects.get("control"), subjects.get("untrained")
     expected = {
         "control_rejected_by": control["rejected_by"] if control else None,
         "untrained_rejected_by": untrained["rejected_by"] if untrained else None,
+        "status": "shown" if power_shown(control, untrained) else "not shown",
     }
-    shown = bool(expected["control_rejected_by"]) and expected["untrained_rejected_by"] == []
-    expected["status"] = "shown" if shown else "not shown"
     return [
         (
             f"power.{key}",

@@ -20,6 +20,9 @@ from dpmlm.artifacts import UserError
 Progress = Callable[[int], None]
 """Called with the number of rows that were just scored."""
 
+NOT_FINITE = "its scores are not finite numbers, as after a training that ran away"
+"""Why a model cannot be judged by its scores."""
+
 # Logits held at once: 2^25 float32 are 128 MiB.
 _LOGITS = 1 << 25
 
@@ -68,7 +71,10 @@ def greedy_in_alphabets(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Decode each span left to right, each token the best of its alphabet; int64 [N, L] ids."""
+    """Decode each span left to right, each token the best of its alphabet; int64 [N, L] ids.
+
+    Rows for which the model gave a logit that is not finite are -1 throughout.
+    """
     check_fits(subject, [canary.tokens for canary in canaries], [_largest(c) for c in canaries])
     alphabets = np.array([canary.alphabets for canary in canaries], dtype=np.int64)
     rows = [masked_row(subject, canary.tokens, canary.secret_span) for canary in canaries]
@@ -87,7 +93,8 @@ def greedy(
     """Decode a span of each row left to right over the whole vocabulary; int64 [N, L] ids.
 
     `rows` hold tokens without special ones, `spans` start and end in them, all of one length.
-    What stands in a span is masked before the first step. Special tokens are never chosen.
+    What stands in a span is masked before the first step. Special tokens are never chosen. Rows
+    for which the model gave a logit that is not finite are -1 throughout.
     """
     lengths = {end - start for start, end in spans}
     if len(lengths) != 1:
@@ -141,8 +148,10 @@ def _decode(
     banned = torch.tensor(sorted(set(subject.tokenizer.all_special_ids)), dtype=torch.int64)
     for part in _batches(subject, rows, batch_size, progress):
         current, at = [list(row) for row in rows[part]], starts[part]
+        sound = np.ones(len(current), dtype=bool)
         for step in range(length):
             logits_NV = _span_logits(subject, current, [s + step for s in at], 1)[:, 0]
+            sound &= torch.isfinite(logits_NV).all(dim=-1).cpu().numpy()
             if alphabets is None:
                 logits_NV[:, banned.to(logits_NV.device)] = -torch.inf
                 best = logits_NV.argmax(dim=-1).cpu().numpy()
@@ -153,6 +162,7 @@ def _decode(
             result[part, step] = best
             for row, start, token in zip(current, at, best.tolist()):
                 row[start + step] = token
+        result[part][~sound] = -1
     return result
 
 

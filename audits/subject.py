@@ -29,7 +29,13 @@ from audits.gating import (
     smallest_multiple,
 )
 from audits.models import LoadedModel
-from audits.scoring import Progress, greedy_in_alphabets, joint_logprobs, secret_positions
+from audits.scoring import (
+    NOT_FINITE,
+    Progress,
+    greedy_in_alphabets,
+    joint_logprobs,
+    secret_positions,
+)
 from audits.statistics import (
     clopper_pearson,
     fdp_one_run_epsilon,
@@ -39,6 +45,10 @@ from audits.statistics import (
 
 TESTS = ("gating", "exposure", "canary_extraction")
 """The tests that share the error budget, by their names in the evidence."""
+_CALIBRATION: dict[str, Any] = {
+    "applicable": False,
+    "reason": f"the reference that calibrates it: {NOT_FINITE}",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,12 @@ class Scores:
     logprobs: np.ndarray
     """Joint scores, float64 [N, L, A]."""
     decoded: np.ndarray
-    """Left-to-right decode inside the alphabets, token ids int64 [N, L]."""
+    """Left-to-right decode inside the alphabets, token ids int64 [N, L]; -1 where there is none."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the model can be judged by them."""
+        return bool(np.isfinite(self.logprobs).all() and (self.decoded >= 0).all())
 
 
 def score(subject: LoadedModel, canaries: CanarySet, progress: Progress | None = None) -> Scores:
@@ -104,17 +119,22 @@ def judge(
     reference: Scores | None,
     rules: Rules,
 ) -> dict[str, Any]:
-    """One subject of the evidence: figures of every test, and what Holm rejects."""
+    """One subject of the evidence: figures of every test, and what Holm rejects.
+
+    Scores that are not finite, of the model or of its reference, make the tests that rest on them
+    not applicable: such a model is neither accused nor cleared.
+    """
+    if not scores.finite:
+        return unscored(subject, NOT_FINITE, canaries=len(canaries.canaries))
     rows = canaries.canaries
     coins = np.array([canary.included for canary in rows])
-    membership = membership_scores(
-        rows, scores.logprobs, None if reference is None else reference.logprobs
-    )
-    guesses = membership_guesses(membership, coins, rules.per_side)
+    guesses = _guesses(canaries, scores, reference, rules)
     ranked = exposures(scores.logprobs, secret_positions(rows))
     hits = extracted(rows, scores.logprobs, scores.decoded)
     parts = {
-        "gating": _gating(guesses, rules),
+        "gating": _CALIBRATION | {"canaries": len(rows), "p_value": None}
+        if guesses is None
+        else _gating(guesses, rules),
         "exposure": _exposure(ranked, coins, canaries.space_bits, rules),
         "canary_extraction": _extraction(rows, hits, coins, rules),
     }
@@ -126,9 +146,36 @@ def judge(
     return {
         "model_digest": subject.digest,
         **parts,
-        "lower_bound": _lower_bound(guesses, rules),
+        "lower_bound": _CALIBRATION if guesses is None else _lower_bound(guesses, rules),
         "rejected_by": sorted(rejected),
     }
+
+
+def unscored(subject: LoadedModel, reason: str, *, canaries: int | None = None) -> dict[str, Any]:
+    """A subject whose tests say nothing, and why; `canaries` where some were planted."""
+    part = {"applicable": False, "reason": reason}
+    planted = {} if canaries is None else {"canaries": canaries}
+    tests = dict.fromkeys((*TESTS, "lower_bound"), part)
+    return {
+        "model_digest": subject.digest,
+        **tests,
+        "gating": part | planted,
+        "rejected_by": [],
+    }
+
+
+def _guesses(
+    canaries: CanarySet, scores: Scores, reference: Scores | None, rules: Rules
+) -> Guesses | None:
+    """Membership guesses; None where the reference that calibrates them has no finite scores."""
+    if reference is not None and not reference.finite:
+        return None
+    rows = canaries.canaries
+    membership = membership_scores(
+        rows, scores.logprobs, None if reference is None else reference.logprobs
+    )
+    coins = np.array([canary.included for canary in rows])
+    return membership_guesses(membership, coins, rules.per_side)
 
 
 def _gating(guesses: Guesses, rules: Rules) -> dict[str, Any]:

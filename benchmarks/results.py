@@ -12,6 +12,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+_HELD_OUT = (
+    ("held-out loss, before and after", "loss", 3),
+    ("held-out perplexity", "perplexity", 0),
+    ("held-out top-1", "top1", 4),
+    ("held-out top-5", "top5", 4),
+)
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
 
@@ -32,10 +38,10 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
          f"{plan['unit']}, {plan['scope']}"),
         ("noise", f"noise_multiplier {plan['noise_multiplier']:.4f}, max_grad_norm "
          f"{plan['max_grad_norm']}, sample_rate {plan['sample_rate']:.5f}, {plan['steps']} steps"),
-        ("held-out loss, before and after", f"{before['loss']:.3f}, {after['loss']:.3f}"),
-        ("held-out perplexity", f"{before['perplexity']:.0f}, {after['perplexity']:.0f}"),
-        ("held-out top-1", f"{before['top1']:.4f}, {after['top1']:.4f}"),
-        ("held-out top-5", f"{before['top5']:.4f}, {after['top5']:.4f}"),
+        *(
+            (label, f"{_digits(before[name], places)}, {_digits(after[name], places)}")
+            for label, name, places in _HELD_OUT
+        ),
         ("audit power", audit["power"]),
     ]  # fmt: skip
     for name in ("target", "control", "untrained"):
@@ -46,7 +52,8 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((
             "verbatim spans read out",
             f"{hits['train']} of {spans['train']} training spans, {hits['twins']} of "
-            f"{spans['twins']} held-out twins, {hits['reference']} by the reference",
+            f"{spans['twins']} held-out twins, {hits['reference']} by "
+            f"{_rival(private['verbatim'])}",
         ))  # fmt: skip
     seconds = private["seconds"]
     rows += [(f"seconds: {name}", f"{value:.0f}") for name, value in seconds.items()]
@@ -70,8 +77,19 @@ def _attacks(subject: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _rival(verbatim: dict[str, Any]) -> str:
+    """Whom verbatim extraction was held against."""
+    names = {"given": "the reference model", "control": "the control"}
+    return names.get(verbatim["reference"]["is"], "the untrained model")
+
+
 def _short(value: float | str | None) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _digits(value: float | str, places: int) -> str:
+    """A figure; beyond any number it is spelled already."""
+    return value if isinstance(value, str) else f"{value:.{places}f}"
 
 
 def _counts(counts: dict[str, int]) -> str:

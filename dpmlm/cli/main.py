@@ -5,11 +5,13 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 import sys
 import traceback
 import warnings
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -32,6 +34,7 @@ from dpmlm.cli import (
     train,
     verify,
 )
+from dpmlm.cli.options import print_json
 from dpmlm.errors import UserError, VerdictNo
 
 NAME = "dpmlm"
@@ -70,26 +73,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def status_of(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status; nothing but a bug prints a traceback."""
+    """Run one command and return its exit status; nothing but a bug prints a traceback.
+
+    A command that asked for JSON and did not come to its result prints `dpmlm.error/1` instead.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = _run(sys.argv[1:] if arguments is None else arguments)
+        status = _run(words)
         sys.stdout.flush()
         return status
-    except VerdictNo as no:
-        return _tell(str(no), 1)
-    except UserError as error:
-        return _tell(f"error: {error}", 2)
-    except SystemExit as left:  # a training that stopped after a checkpoint, and said so
-        return left.code if isinstance(left.code, int) else 0
-    except KeyboardInterrupt as stopped:
-        told = str(stopped) or "interrupted; run the same command to resume"
-        return _tell(told, 128 + getattr(stopped, "signum", signal.SIGINT))
-    except OSError as error:
-        return _system_said_no(error) if error.errno else _bug()
-    except Exception as error:
-        if hasattr(error, "format_message"):
-            return _misused(error)
-        return _bug()
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        ending = _ending_of(error)
+    if ending.message:
+        # A name may hold bytes that are no text: they are shown escaped.
+        print(ending.message.encode(errors="backslashreplace").decode(), file=sys.stderr)
+    if ending.given and "--json" in itertools.takewhile(lambda word: word != "--", words):
+        with contextlib.suppress(OSError):
+            print_json("dpmlm.error/1", ending.to_json())
+            sys.stdout.flush()
+    return ending.status
 
 
 def _run(arguments: list[str]) -> int:
@@ -113,43 +115,83 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise Terminated()
 
 
-def _misused(error: Any) -> int:
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended that did not come to its result."""
+
+    status: int
+    """Exit status."""
+    message: str = ""
+    """For standard error; empty where it was told already."""
+    given: str = ""
+    """What was given; empty where there is nobody left to tell."""
+    rule: str = ""
+    """The rule it breaks."""
+    next_step: str = ""
+    """What to do next."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "given": self.given,
+            "rule": self.rule,
+            "next_step": self.next_step,
+            "status": self.status,
+        }
+
+
+def _ending_of(error: BaseException) -> Ending:
+    if isinstance(error, VerdictNo):
+        return Ending(1, str(error), str(error), "the verdict is no", "read what was judged")
+    if isinstance(error, UserError):
+        return Ending(2, f"error: {error}", error.given, error.rule, error.next_step)
+    if isinstance(error, SystemExit):  # a training that stopped after a checkpoint, and said so
+        status = error.code if isinstance(error.code, int) else 0
+        return _interrupted(status, "") if status else Ending(0)
+    if isinstance(error, KeyboardInterrupt):
+        status = 128 + getattr(error, "signum", signal.SIGINT)
+        return _interrupted(status, str(error) or "interrupted; run the same command to resume")
+    if isinstance(error, OSError) and error.errno:
+        return _system_said_no(error)
+    if hasattr(error, "format_message"):
+        return _misused(error)
+    traceback.print_exception(error)
+    bug = "this is a bug in dpmlm, not in what you gave it"
+    # The class alone: the text of an exception may hold private text.
+    return Ending(70, bug, type(error).__name__, bug, "report it with the traceback")
+
+
+def _interrupted(status: int, message: str) -> Ending:
+    told = "the command was interrupted", "run the same command to resume"
+    return Ending(status, message, f"signal {status - 128}", *told)
+
+
+def _misused(error: Any) -> Ending:
     """An unknown verb or option, a missing argument, a value of the wrong kind.
 
     Known by its shape: Typer raises classes of Click or of a copy of its own, by version.
     """
     message = error.format_message().rstrip(".")
     if not message:
-        return 2  # no verb was named, and the help was printed
+        return Ending(2)  # no verb was named, and the help was printed
     context = getattr(error, "ctx", None)
     path = context.command_path if context else NAME
-    return _tell(f"error: {message}; see `{path} --help`", 2)
+    see = f"see `{path} --help`"
+    return Ending(2, f"error: {message}; {see}", path, message, see)
 
 
-def _system_said_no(error: OSError) -> int:
+def _system_said_no(error: OSError) -> Ending:
     """A file that cannot be read or written, a full disk, a reader that went away."""
     if error.errno == errno.EPIPE:
         # Python writes what is left in its buffer at exit, into a pipe that nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
-    return _tell(
-        f"error: {error.filename or 'a file'}: the system refuses it "
-        f"({os.strerror(error.errno or 0)}); check the path, its permissions and the free space, "
-        "then run the same command: finished work is kept",
-        2,
+        return Ending(2)
+    given = str(error.filename or "a file")
+    rule = f"the system refuses it ({os.strerror(error.errno or 0)})"
+    next_step = (
+        "check the path, its permissions and the free space, then run the same command: "
+        "finished work is kept"
     )
-
-
-def _tell(message: str, status: int) -> int:
-    if message:
-        # A name may hold bytes that are no text: they are shown escaped.
-        print(message.encode(errors="backslashreplace").decode(), file=sys.stderr)
-    return status
-
-
-def _bug() -> int:
-    traceback.print_exc()
-    return _tell("this is a bug in dpmlm, not in what you gave it", 70)
+    return Ending(2, f"error: {given}: {rule}; {next_step}", given, rule, next_step)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,21 @@ the digest that ties a workspace to its run.
 """
 
 import math
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 SPEED = "speed"
+_NUMBER_AS_TEXT = re.compile(r"inf|[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def speed(default: Any, **limits: Any) -> Any:
@@ -22,8 +31,30 @@ class Section(BaseModel):
     """Base of every section: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """A number is written as one: no yes or no, no quoted text.
+
+        YAML 1.1 reads `1e-3` and `inf` as text, so these two spellings are numbers here.
+        """
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if not {int, float} & {kind, *get_args(kind)}:
+            return value
+        if isinstance(value, bool):
+            raise ValueError("it is a number, not true or false")
+        if isinstance(value, str):
+            if not _NUMBER_AS_TEXT.fullmatch(value):
+                raise ValueError("it is a valid number, written without quotes")
+            return float(value)
+        return value
 
 
 class KeysConfig(Section):
@@ -40,7 +71,7 @@ class KeysConfig(Section):
 class CapConfig(Section):
     """The most that all runs on one corpus may spend together."""
 
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, allow_inf_nan=True)
     """Cap on epsilon; inf registers a corpus on which nothing is promised."""
     delta: float = Field(gt=0, lt=1)
     """Cap on delta."""
@@ -174,14 +205,14 @@ class PrivacyConfig(Section):
 
     unit: Literal["document", "person"] = "document"
     """What is added or removed between neighbouring corpora."""
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(gt=0, allow_inf_nan=True)
     """inf trains without privacy and says so."""
     delta: float = Field(gt=0, lt=1)
     """Below 1/units."""
     units: int = Field(ge=1, le=10**12)
     """Declared upper bound on units, canaries included; sets the sampling rate."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """Clipping bound C of a unit's gradient."""
+    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=True)
+    """Clipping bound C of a unit's gradient; inf clips nothing, with epsilon inf alone."""
     accountant: Literal["prv", "pld", "rdp"] = "prv"
     """Which accountant calibrates the noise; the others are printed beside it."""
 
@@ -193,11 +224,11 @@ class TrainingConfig(Section):
     """Noisy steps."""
     expected_batch_size: int = Field(ge=1, le=10**9)
     """Expected units a step; the realised number varies by Poisson sampling."""
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the rate rises linearly; then it falls linearly to zero."""
-    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.01, ge=0)
     """Of AdamW; biases and norms are exempt."""
     precision: Literal["float32"] = "float32"
     """Type of the forward and backward pass."""

@@ -16,7 +16,9 @@ def read_corpus(
     """Read a .jsonl, .csv, .parquet or .txt file, or a folder of those, as a stream.
 
     A folder is read with its sub-folders in the order of relative paths; names that start with a
-    dot are passed over, any other file must be of a known format. A .txt file is one document.
+    dot are passed over, any other entry must be a file of a known format or a sub-folder. A .txt
+    file is one document.
+
     Without an id field a document's id is a hash of its person, its text and its number among
     equal records: adding or removing one row changes no other's id, masks, unit or split.
 
@@ -69,11 +71,7 @@ def _read_files(
                 texts += isinstance(found, Document)
                 yield found
         except OSError as error:
-            raise UserError(
-                f"{file}: {error.strerror or type(error).__name__}",
-                "corpus files can be read",
-                "check the file and its permissions",
-            ) from None
+            raise _unreadable(file, error) from None
     if not texts:
         raise _no_text(str(path))
 
@@ -83,9 +81,8 @@ def _corpus_files(path: Path) -> list[tuple[Path, str]]:
     if path.is_file():
         files = [(path, path.name)]
     elif path.is_dir():
-        below = [(file, file.relative_to(path)) for file in path.rglob("*") if file.is_file()]
-        shown = [(f, name) for f, name in below if not any(p.startswith(".") for p in name.parts)]
-        files = sorted(((f, name.as_posix()) for f, name in shown), key=lambda item: item[1])
+        below = ((file, file.relative_to(path).as_posix()) for file in _below(path))
+        files = sorted(below, key=lambda item: item[1])
     else:
         raise UserError(f"{path}: no such file or folder", "the corpus exists", "check corpus.path")
     for file, _ in files:
@@ -98,6 +95,35 @@ def _corpus_files(path: Path) -> list[tuple[Path, str]]:
     if not files:
         raise _no_text(str(path))
     return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files in a folder and its sub-folders, hidden ones left out; whatever else is refused."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _below(entry)
+        elif entry.is_file():
+            yield entry
+        else:
+            raise UserError(
+                f"{entry}: neither a file nor a folder of its own",
+                "links to folders, links to nothing and devices are not read, nor passed over",
+                "put the file there, or remove the entry from the corpus folder",
+            )
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: {error.strerror or type(error).__name__}",
+        "corpus files can be read",
+        "check the file and its permissions",
+    )
 
 
 def _no_text(given: str) -> UserError:

@@ -64,9 +64,10 @@ def write_shards(
 ) -> int:
     """Cut a stream into sealed shards; returns how many documents it held.
 
-    A shard that is there already is kept as it is: the caller repeats the same stream after a
-    crash. `first` is the number of the first shard, for a caller that leaves out of the stream
-    what `count_shards` says is written. Shards beyond the end of the stream are removed.
+    A shard that is there already is kept as it is, whatever it holds: the caller repeats the same
+    stream after a crash, and empties the folder before another one. `first` is the number of the
+    first shard, for a caller that leaves out of the stream what `count_shards` says is written.
+    Shards beyond the end of the stream are removed.
     """
     stream, total, number = iter(documents), 0, first
     while part := list(islice(stream, per_shard)):

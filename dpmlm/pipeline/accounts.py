@@ -26,7 +26,9 @@ class Account:
     left: dict[str, Any]
     """As `Budget`."""
     runs: list[dict[str, Any]]
-    """Each with run_id, epsilon, delta and its reserved, charged and committed steps."""
+    """Each with run_id; plan, the epsilon and delta it was reserved with; epsilon and delta that
+    may be claimed for it, and whether by its own plan or by the filter over all runs (basis);
+    its reserved, charged and committed steps."""
 
     @classmethod
     def of(cls, path: Path) -> "Account":
@@ -35,7 +37,7 @@ class Account:
         ledger.verify()
         epsilon, delta = ledger.cap
         cap = {"epsilon": epsilon, "delta": delta}
-        names = dict.fromkeys(e["run_id"] for e in ledger.entries if e["kind"] == "reserve")
+        plans = {e["run_id"]: e["plan"] for e in ledger.entries if e["kind"] == "reserve"}
         return cls(
             ledger=str(path),
             corpus=ledger.corpus,
@@ -43,7 +45,7 @@ class Account:
             cap=cap,
             spent=asdict(ledger.spent()),
             left=asdict(ledger.left()),
-            runs=[_shown(ledger.summary(name)) for name in names],
+            runs=[_shown(ledger.summary(name), plan) for name, plan in plans.items()],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -53,10 +55,12 @@ class Account:
         rows = [f"{self.ledger}: corpus {self.corpus}, {self.entries} entries, chain intact"]
         rows.append(f"cap    {budget_text(self.cap)}")
         rows.append(f"spent  {budget_text(self.spent)}")
-        rows.append(f"left   {budget_text(self.left)}")
+        rows.append(f"left   {left_text(self.left)}")
         for run in self.runs:
+            whose = ", of all runs together" if run["basis"] == "filter" else ""
             rows.append(
-                f"run    {run['run_id']}: {budget_text(run)}; steps {run['reserved_steps']} "
+                f"run    {run['run_id']}: plan {budget_text(run['plan'])}; "
+                f"claim {budget_text(run)}{whose}; steps {run['reserved_steps']} "
                 f"reserved, {run['charged_steps']} charged, {run['committed_steps']} in the model"
             )
         return "\n".join(rows)
@@ -97,11 +101,24 @@ def check_ledger(path: Path) -> LedgerCheck:
 def budget_text(amount: Mapping[str, Any]) -> str:
     """Epsilon, delta and, where it is known, the divergence that the ledger adds up."""
     epsilon = amount["epsilon"]
-    shown = epsilon if isinstance(epsilon, str) else f"{epsilon:.4g}"
-    text = f"epsilon {shown}, delta {amount['delta']:.3g}"
+    text = f"epsilon {epsilon if isinstance(epsilon, str) else format(epsilon, '.4g')}"
+    if "delta" in amount:
+        text += f", delta {amount['delta']:.3g}"
     return f"{text} (Renyi divergence {amount['rdp']:.4g})" if "rdp" in amount else text
 
 
-def _shown(summary: dict[str, Any]) -> dict[str, Any]:
-    fields = ("run_id", "epsilon", "delta", "reserved_steps", "charged_steps", "committed_steps")
-    return {field: summary[field] for field in fields}
+def left_text(amount: Mapping[str, Any]) -> str:
+    """What is left of a cap; no run spends its delta column, whatever the run's own delta."""
+    text = budget_text({"epsilon": amount["epsilon"], "rdp": amount["rdp"]})
+    return f"{text}; delta {amount['delta']:.3g} for selection by a threshold"
+
+
+def _shown(summary: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("run_id", "epsilon", "delta", "basis")
+    steps = ("reserved_steps", "charged_steps", "committed_steps")
+    own = {"epsilon": plan["epsilon"], "delta": plan["delta"]}
+    return {
+        **{field: summary[field] for field in fields},
+        "plan": own,
+        **{field: summary[field] for field in steps},
+    }

@@ -1,7 +1,6 @@
 """`dpmlm audit`: attack a model from outside the pipeline that made it."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from transformers.utils import logging
 
 import audits
 from audits.canaries import CanarySet
+from audits.gating import check_plan
+from audits.subject import TESTS
 from dpmlm.artifacts import Identity, SealedFolder, atomic_write, canonical_json, load_identity
 from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
@@ -29,9 +30,15 @@ class Attack:
         return list(self.evidence["subjects"]["target"]["rejected_by"])
 
     def text(self) -> str:
-        caught = ", ".join(self.rejected)
-        claim = "CONTRADICTED by " + caught if caught else "not contradicted by any test"
-        return f"claim  {claim}\npower  {self._power()}\nwrote {self.out}"
+        return f"claim  {self._claim()}\npower  {self._power()}\nwrote {self.out}"
+
+    def _claim(self) -> str:
+        if self.rejected:
+            return f"CONTRADICTED by {', '.join(self.rejected)}"
+        parts = [self.evidence["subjects"]["target"][test] for test in TESTS]
+        if any(part.get("p_value") is not None for part in parts):
+            return "not contradicted by any test"
+        return f"not tested: {parts[0]['reason']}"
 
     def _power(self) -> str:
         """Whether silence of the tests means anything, and if not, why."""
@@ -43,6 +50,8 @@ class Attack:
             why = "no --control was given" if control is None else "no test catches the control"
         elif untrained is None:
             why = "no --untrained model was given, so a test that is broken is not excluded"
+        elif not untrained:
+            why = "the untrained model could not be scored"
         else:
             why = f"{', '.join(untrained)} reject the untrained model too"
         return f"not shown: {why}"
@@ -120,23 +129,14 @@ def _read_plan(path: Path) -> dict[str, Any]:
         raise UserError(f"--plan {path}", "a plan is a JSON object", "pass the bundle's plan.json")
     try:
         if "schema" in value:
-            return PrivacyPlan.from_json(value).to_json()
-        sound = (
-            float(value["epsilon"]) > 0
-            and 0 < float(value["delta"]) < 1
-            and 0 <= float(value["noise_multiplier"]) < math.inf
-            and 0 < float(value["sample_rate"]) <= 1
-            and isinstance(value["steps"], int)
-            and value["steps"] >= 1
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        sound = False
-    if not sound:
+            value = PrivacyPlan.from_json(value).to_json()
+        check_plan(value)
+    except UserError as error:
+        raise UserError(f"--plan {path}: {error.given}", error.rule, error.next_step) from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(
-            f"--plan {path}",
-            "it has a number for each of epsilon, delta, noise_multiplier, sample_rate and steps",
-            "pass the bundle's plan.json",
-        )
+            f"--plan {path}", "it is not a plan.json as a run writes it", "pass the bundle's"
+        ) from None
     return value
 
 

@@ -25,6 +25,10 @@ CANDIDATES = 4000
 """Secrets are drawn from at most this many tokens, the rarest in public text."""
 PREFIXES = 1000
 """Prefixes are drawn from at most this many tokens, the commonest in public text."""
+SHARE = 3
+"""Of the vocabulary, at most one in so many for secrets, and as many for prefixes."""
+FEWEST = 2
+"""Canaries, where there are any."""
 LENGTH, ALPHABET = 6, 64
 """Six tokens of 64 choices each: 2^36 possible secrets."""
 
@@ -65,15 +69,37 @@ def _public_counts(run: Run, tokenizer: Any, table: TokenTable) -> np.ndarray:
     return counts
 
 
-def _canaries(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    audit = run.config.audit
-    slots = masking_spec(run.config).masked_slots(run.config.tokens.window)
-    if audit.canaries and slots < LENGTH:
+def refuse_unfit(config: RunConfig, entries: int) -> None:
+    """Raise UserError where canaries cannot be drawn, hidden or judged under this run file.
+
+    `entries` is the size of the vocabulary, or the most that it can be.
+    """
+    count, window = config.audit.canaries, config.tokens.window
+    if not count:
+        return
+    if count < FEWEST:
         raise UserError(
-            f"tokens.window {run.config.tokens.window} at masking.ratio {run.config.masking.ratio}",
+            f"audit.canaries {count}",
+            "the gating test guesses at least one canary in and one out",
+            f"set it to {FEWEST} or more (a thousand show something), or to 0",
+        )
+    slots = masking_spec(config).masked_slots(window)
+    if slots < LENGTH:
+        raise UserError(
+            f"tokens.window {window} at masking.ratio {config.masking.ratio}",
             f"a row has {slots} masked slots and a canary's secret needs {LENGTH}",
             "make the window or the ratio larger, or set audit.canaries to 0",
         )
+    if entries // SHARE < ALPHABET:
+        raise UserError(
+            f"a vocabulary of {entries} tokens",
+            f"a canary's secret takes each token from {ALPHABET}, drawn from the rarest third",
+            "use a larger vocabulary (tokens.train.unused adds to it), or set audit.canaries to 0",
+        )
+
+
+def _canaries(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    audit = run.config.audit
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     table = TokenTable.of(tokenizer)
     counts = _public_counts(run, tokenizer, table)
@@ -81,8 +107,8 @@ def _canaries(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     order = [int(t) for t in np.argsort(counts, kind="stable") if not table.special[t]]
     planned = plan_canaries(
         count=audit.canaries,
-        token_ids=order[: min(CANDIDATES, len(order) // 3)],
-        prefix_ids=order[-min(PREFIXES, len(order) // 3) :],
+        token_ids=order[: min(CANDIDATES, len(order) // SHARE)],
+        prefix_ids=order[-min(PREFIXES, len(order) // SHARE) :],
         length=LENGTH,
         alphabet=ALPHABET,
         copies=audit.copies,

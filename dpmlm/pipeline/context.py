@@ -1,6 +1,6 @@
 """What every stage of a run shares: the run file, the keys, the workspace, the progress."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dpmlm.artifacts import (
     Identity,
@@ -29,6 +29,8 @@ class Run:
     signing: SigningKey
     secrets: RunSecrets
     progress: Progress
+    memo: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    """Digests that take long to compute, once a run."""
 
     @classmethod
     def load(cls, config: RunConfig, progress: Progress) -> "Run":
@@ -63,12 +65,19 @@ class Run:
 
     def folder(self, stage: str) -> SealedFolder:
         """The finished artifact of an earlier stage."""
-        path = self.workspace.stage(stage)
-        folder = SealedFolder.open(path, [self.identity]) if path.is_dir() else None
-        if folder is None or folder.manifest is None:
+        folder = self.finished(stage)
+        if folder is None:
             raise UserError(
                 f"stage {stage} in {self.workspace.path}",
                 "it has not finished",
                 "`dpmlm run` takes it up where it stopped",
             )
         return folder
+
+    def finished(self, stage: str) -> SealedFolder | None:
+        """The artifact of a stage; None if the stage has not finished."""
+        path = self.workspace.stage(stage)
+        if not (path / "recipients.json").exists():
+            return None
+        folder = SealedFolder.open(path, [self.identity])
+        return folder if folder.manifest else None

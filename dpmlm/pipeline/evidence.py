@@ -12,10 +12,12 @@ from audits.models import LoadedModel
 from dpmlm.artifacts import SealedFolder, load_model, model_digest, save_model
 from dpmlm.config import claim_fields
 from dpmlm.masking import Example, TokenTable, counter_rng
+from dpmlm.pipeline.base import initial_model, load_reference
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.models import initial_model, planned, recipe_of
+from dpmlm.pipeline.models import planned, recipe_of
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
+from dpmlm.release.facts import spelled
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import evaluate
 
@@ -39,7 +41,7 @@ def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     figures: dict[str, Any] = {"label": "private", "documents": len(held_out)}
     for name, model in (("before", initial_model(run, tokenizer)), ("after", trained)):
         result = evaluate(model, held_out, recipe, report)
-        figures[name] = asdict(result) if result else None
+        figures[name] = spelled(asdict(result)) if result else None
     folder.write_json("evaluation", figures)
     return {}
 
@@ -49,7 +51,6 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     plan, _ = planned(run)
     control = run.folder("control")
     trained = control.manifest is not None and control.manifest["counts"]["trained"]
-    reference = run.config.audit.reference
     untrained = initial_model(run, tokenizer)
     _keep_untrained(run, folder, untrained, tokenizer)
     evidence = audits.audit(
@@ -58,7 +59,7 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         canaries=CanarySet.read(run.folder("canaries")),
         control=LoadedModel.of(*load_model(control)) if trained else None,
         untrained=LoadedModel.of(untrained, tokenizer),
-        reference=audits.load(reference) if reference else None,
+        reference=load_reference(run, tokenizer),
         verbatim=_verbatim(run),
         beta=run.config.audit.beta,
         progress=report,
@@ -93,7 +94,10 @@ def _verbatim(run: Run) -> VerbatimCase | None:
 
 
 def _spans(run: Run, store: TokenStore, split: str, wanted: int) -> list[Span]:
-    """At most one span a unit, from units and places that the run's seed picks."""
+    """At most one span a unit, from units and places that the run's seed picks.
+
+    A span stands in a window with as many tokens or more on either side.
+    """
     rng = counter_rng(run.secrets.mask_seed, "verbatim", split)
     units = store.units(split)
     spans: list[Span] = []
@@ -101,7 +105,7 @@ def _spans(run: Run, store: TokenStore, split: str, wanted: int) -> list[Span]:
     for index in rng.permutation(len(units)):
         document = store.documents_of(units[int(index)])[0]
         tokens = store.tokens(document)
-        if len(tokens) < 3 * SPAN:
+        if min(len(tokens), content) < 3 * SPAN:
             continue
         begin = int(rng.integers(max(1, len(tokens) - content + 1)))
         window = np.asarray(tokens[begin : begin + content])

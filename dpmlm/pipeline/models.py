@@ -4,12 +4,12 @@ import json
 import math
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from audits.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
@@ -18,6 +18,7 @@ from dpmlm.config import LedgerConfig, RunConfig, claim_fields
 from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
+from dpmlm.pipeline.base import initial_model, model_bindings
 from dpmlm.pipeline.canaries import canary_units, masking_spec
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
@@ -33,8 +34,6 @@ from dpmlm.training import (
     PublicText,
     Recipe,
     Units,
-    load_base_model,
-    new_model,
     refuse_inexact,
     train,
 )
@@ -46,10 +45,15 @@ CHECKPOINTS = "checkpoints"
 """Folder of a training in its stage's folder."""
 
 
-def plan_of(config: RunConfig, commitment: str | None = None) -> PrivacyPlan:
+def plan_of(
+    config: RunConfig,
+    commitment: str | None = None,
+    models: Mapping[str, str | None] | None = None,
+) -> PrivacyPlan:
     """The plan that the run file asks for; calibrates the noise, which takes seconds.
 
-    `commitment` binds the canaries to the plan once they are drawn.
+    `commitment` binds the canaries to the plan once they are drawn, and `models` the models that
+    the run starts from and is compared with (`model_bindings`) once the tokenizer is there.
     """
     privacy, training = config.privacy, config.training
     bindings: dict[str, str | int | float | None] = {
@@ -65,6 +69,7 @@ def plan_of(config: RunConfig, commitment: str | None = None) -> PrivacyPlan:
         "precision": training.precision,
         "dropout": "off",
         "canary_commitment": commitment,
+        **(models or {}),
     }
     near = config.dedup.near
     return make_plan(
@@ -130,7 +135,8 @@ def open_ledger(config: LedgerConfig) -> Ledger:
 
 
 def _plan(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    plan = plan_of(run.config, CanarySet.read(run.folder("canaries")).commitment)
+    commitment = CanarySet.read(run.folder("canaries")).commitment
+    plan = plan_of(run.config, commitment, _model_bindings(run))
     open_ledger(run.config.ledger).refuse_unaffordable(plan)
     # Random, so that the same run file in two workspaces is two runs in the ledger.
     folder.write_json("run", {"id": f"{run.config.name}-{secrets.token_hex(6)}"})
@@ -144,12 +150,8 @@ def planned(run: Run) -> tuple[PrivacyPlan, str]:
     return PrivacyPlan.from_json(folder.read_json("plan")), folder.read_json("run")["id"]
 
 
-def initial_model(run: Run, tokenizer: Any) -> PreTrainedModel:
-    """The model before the first step: the same for the run, the control and the baseline."""
-    config = run.config
-    if config.model.size is not None:
-        return new_model(config.model.size, tokenizer, config.tokens.window, config.seed)
-    return load_base_model(str(config.model.from_), tokenizer, config.tokens.window)
+def _model_bindings(run: Run) -> dict[str, str | None]:
+    return model_bindings(run, load_sealed_tokenizer(run.folder("tokens")))
 
 
 def best_device() -> str:
@@ -234,6 +236,18 @@ def _clear_checkpoints(folder: SealedFolder) -> None:
     shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
 
 
+def _refuse_charged(run: Run) -> None:
+    """Checkpoints of a charged step belong to the plan that was reserved for them."""
+    _, run_id = planned(run)
+    ledger = open_ledger(run.config.ledger)
+    if run_id in ledger.run_ids and ledger.charged_steps(run_id):
+        raise UserError(
+            f"stage training in {run.workspace.path}",
+            "its steps are charged, and it was begun from other text or settings than these",
+            "put back what was changed, or use another workspace (--set workspace=...)",
+        )
+
+
 def _settings(run: Run) -> dict[str, Any]:
     return claim_fields(run.config.training) | {
         "model": claim_fields(run.config.model),
@@ -248,11 +262,18 @@ def _control_settings(run: Run) -> dict[str, Any]:
     return _settings(run) | {"control": public_digest(control.corpus) if control else None}
 
 
-PLAN = Stage(
-    "plan", ("canaries",), lambda run: claim_fields(run.config.privacy) | _settings(run), _plan
-)
+def _plan_settings(run: Run) -> dict[str, Any]:
+    return claim_fields(run.config.privacy) | _settings(run) | _model_bindings(run)
+
+
+PLAN = Stage("plan", ("canaries",), _plan_settings, _plan)
 TRAINING = Stage(
-    "training", ("plan", "tokens", "canaries"), _settings, _training, clear=_clear_checkpoints
+    "training",
+    ("plan", "tokens", "canaries"),
+    _settings,
+    _training,
+    clear=_clear_checkpoints,
+    guard=_refuse_charged,
 )
 CONTROL = Stage(
     "control", ("plan", "tokens", "canaries"), _control_settings, _control, clear=_clear_checkpoints

@@ -1,24 +1,32 @@
 """The last stage: the gate, the bundle, and the two reports."""
 
+import base64
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import SealedFolder, load_model
+from dpmlm.artifacts.atomic import sync_folder
 from dpmlm.config import RunConfig
+from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import EVENTS, open_ledger, planned
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.workspace import deciding_settings
-from dpmlm.privacy import PrivacyPlan, statement
+from dpmlm.privacy import PrivacyPlan, Statement, statement
+from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import (
     Decision,
     PrivateFigures,
+    ReleasePolicy,
     ReportData,
+    RuleResult,
     decide,
     load_policy,
     model_card,
@@ -26,12 +34,19 @@ from dpmlm.release import (
     render_report,
     write_bundle,
 )
+from dpmlm.release.facts import is_private
+from dpmlm.release.inventory import MANIFEST, compare
+from dpmlm.release.policy import Rule
 
 BUNDLE = "bundle"
 REPORT = "report"
 """Name of the auditor's page inside the release folder."""
-CURVE_POINTS = 12
-"""Steps at which the report shows the epsilon spent; each costs the accountant a moment."""
+AUDITOR = "auditor"
+"""Folder of it."""
+RELEASED = "the model's weights, the tokenizer and the public figures of this bundle"
+"""What the statement of a bundle is about."""
+CURVE_POINTS = 5
+"""Steps at which the report shows the epsilon spent; each costs two accountants half a second."""
 
 
 def gather(run: Run) -> dict[str, Any]:
@@ -77,31 +92,21 @@ def judge(config: RunConfig, policy: str | None = None) -> Decision:
 
 
 def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    plan, _ = planned(run)
-    facts = gather(run)
     policy = load_policy(run.config.release.policy)
-    decision = decide(policy, facts, now=datetime.now(UTC))
-    claim = statement(
-        plan,
-        what="the model's weights, the tokenizer and the public figures of this bundle",
-        summary=facts["ledger"],
-        not_covered=_not_covered(decision),
-    )
+    facts, decision = _decided(run, folder, policy)
+    plan, _ = planned(run)
+    claim = _claim(plan, facts, decision)
     data = report_data(run, facts, decision, claim.to_json(), plan)
-    sealed = SealedFolder.open_or_create(
-        folder.path / "auditor", [run.identity], run.keepers, role="auditor-report"
-    )
+    shutil.rmtree(folder.path / AUDITOR, ignore_errors=True)
+    sealed = SealedFolder.create(folder.path / AUDITOR, run.keepers, role="auditor-report")
     sealed.write_bytes(REPORT, render_report(data, private=True).encode())
     sealed.write_json("evidence", facts["audit"])
     sealed.finish({"verdict": decision.verdict})
     model, tokenizer = load_model(run.folder("training"))
     bundle = run.workspace.stage(BUNDLE)
-    # Left by an attempt that was killed after or while writing it: the decision is made again,
-    # from the same facts.
-    for left in (bundle, *bundle.parent.glob(f".{BUNDLE}.*.partial")):
-        shutil.rmtree(left, ignore_errors=True)
+    draft = _swept(bundle)
     write_bundle(
-        bundle,
+        draft,
         model=model,
         tokenizer=tokenizer,
         statement=claim,
@@ -117,13 +122,87 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         model_card=model_card(data, base=run.config.model.from_ or ""),
         training=facts["training"],
     )
-    folder.write_json("decision", decision.to_json())
-    return {"counts": {"verdict": decision.verdict}}
+    digest = _manifest_digest(draft)
+    _replace(bundle, draft)
+    return {"counts": {"verdict": decision.verdict}, "bundle": digest}
 
 
-def _not_covered(decision: Decision) -> list[str]:
-    """A verdict that looked at private figures is an output that the claim does not bound."""
-    if any(rule.private for rule in decision.rules):
+def _decided(
+    run: Run, folder: SealedFolder, policy: ReleasePolicy
+) -> tuple[dict[str, Any], Decision]:
+    """Facts and decision: taken once under one policy, however often the bundle is made."""
+    if not folder.has("decision"):
+        facts = gather(run)
+        decision = decide(policy, facts, now=datetime.now(UTC))
+        folder.write_json("facts", facts)
+        # Last: its presence says that the facts are there.
+        folder.write_json("decision", decision.to_json())
+    return folder.read_json("facts"), Decision.from_json(folder.read_json("decision"))
+
+
+def _swept(bundle: Path) -> Path:
+    """Where a new bundle is written, after what killed attempts left is removed."""
+    draft = bundle.with_name(f"{BUNDLE}.next")
+    for left in (draft, _former(bundle), *bundle.parent.glob(f".{BUNDLE}.*.partial")):
+        shutil.rmtree(left, ignore_errors=True)
+    return draft
+
+
+def _replace(bundle: Path, draft: Path) -> None:
+    """Put a whole new bundle where the former one is: readers find one of them, or none."""
+    former = _former(bundle)
+    if os.path.lexists(bundle):
+        bundle.rename(former)
+    draft.rename(bundle)
+    sync_folder(bundle.parent)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _former(bundle: Path) -> Path:
+    return bundle.with_name(f"{BUNDLE}.former")
+
+
+def _intact(run: Run, folder: SealedFolder) -> bool:
+    """Whether the bundle and the auditor's page are, byte for byte, what the stage left."""
+    bundle = run.workspace.stage(BUNDLE)
+    try:
+        SealedFolder.open(folder.path / AUDITOR, [run.identity]).verify()
+        if (folder.manifest or {}).get("bundle") != _manifest_digest(bundle):
+            return False
+    except (UserError, OSError):
+        return False
+    envelope = json.loads((bundle / MANIFEST).read_bytes())
+    signed = json.loads(base64.b64decode(envelope["payload"]))
+    return not compare(bundle, signed["predicate"]["files"])
+
+
+def _manifest_digest(bundle: Path) -> str:
+    return "sha256:" + hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+
+
+def _claim(plan: PrivacyPlan, facts: Mapping[str, Any], decision: Decision) -> Statement:
+    beyond = not_covered(decision.rules)
+    return statement(plan, what=RELEASED, summary=facts["ledger"], not_covered=beyond)
+
+
+def current_claim(run: Run) -> Statement | None:
+    """The signed claim of a finished run, else the ledger's of a run that was reserved."""
+    if run.finished("plan") is None:
+        return None
+    plan, run_id = planned(run)
+    released = run.finished("release")
+    if released is not None:
+        decision = Decision.from_json(released.read_json("decision"))
+        return _claim(plan, released.read_json("facts"), decision)
+    ledger = open_ledger(run.config.ledger)
+    if run_id not in ledger.run_ids:
+        return None
+    return statement(plan, what="the trained weights", summary=ledger.summary(run_id))
+
+
+def not_covered(rules: Iterable[Rule | RuleResult]) -> list[str]:
+    """A verdict that looks at private figures is an output that the claim does not bound."""
+    if any(is_private(rule.metric) for rule in rules):
         return ["the verdict, as rules of its policy look at figures of the private text"]
     return []
 
@@ -151,7 +230,7 @@ def report_data(
         decision=decision,
         evidence=facts["audit"],
         ledger=facts["ledger"],
-        epsilon_curve=_epsilon_curve(plan),
+        epsilon_curve=epsilon_curve(plan),
         training=facts["training"],
         digests=digests,
         versions=versions,
@@ -159,11 +238,12 @@ def report_data(
     )
 
 
-def _epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
+def epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
+    """Steps and the epsilon spent by then, counted as the ledger counts; none if not private."""
     if not plan.private:
         return []
     steps = sorted({max(1, round(plan.steps * i / CURVE_POINTS)) for i in range(CURVE_POINTS + 1)})
-    return [(step, plan.epsilon_spent(step)) for step in steps]
+    return [(step, epsilon_after(plan, step)) for step in steps]
 
 
 def _private_figures(run: Run) -> PrivateFigures:
@@ -206,6 +286,8 @@ RELEASE = Stage(
     ("plan", "corpus", "scrub", "dedup", "tokens", "canaries", "training", "evaluation", "audit"),
     _settings,
     _release,
+    renewable=True,
+    intact=_intact,
 )
 
 

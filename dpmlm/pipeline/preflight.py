@@ -1,10 +1,15 @@
 """What can be refused before anything is written, is."""
 
 from pathlib import Path
+from typing import Any
 
+from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
+from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_models
+from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.models import initial_model, open_ledger, plan_of
+from dpmlm.pipeline.data import read_public
+from dpmlm.pipeline.models import open_ledger, plan_of
 from dpmlm.release import load_policy as load_release_policy
 from dpmlm.scrub import load_policy as load_scrub_policy
 from dpmlm.tokens import load_tokenizer
@@ -12,22 +17,46 @@ from dpmlm.training import refuse_inexact
 
 
 def preflight(run: Run) -> None:
-    """Check files, policies, ledger and model of a run file; raises UserError."""
+    """Check texts, policies, ledger, vocabulary, canaries and models of a run file.
+
+    Of each text the first document is read. Raises UserError.
+    """
     config = run.config
-    _present(config.corpus.path, "corpus.path")
-    if config.audit.control is not None:
-        _present(config.audit.control.corpus, "audit.control.corpus")
-    if config.tokens.train is not None:
-        _present(config.tokens.train.corpus, "tokens.train.corpus")
+    _check_texts(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
     ledger = open_ledger(config.ledger)
+    train, vocabulary = config.tokens.train, config.tokens.vocabulary
+    tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
+    refuse_unfit(config, len(tokenizer) if tokenizer else train.size if train else 0)
+    _check_models(run, tokenizer)
     if not run.workspace.stage("plan").exists():
-        ledger.refuse_unaffordable(plan_of(config))
-    if config.model.from_ is not None and config.tokens.vocabulary is not None:
-        tokenizer = load_tokenizer(config.tokens.vocabulary)
-        model = initial_model(run, tokenizer)
-        refuse_inexact(model, len(tokenizer), given=f"model.from {config.model.from_}")
+        run.progress.say("calibrating the noise")
+        with run.progress.bar("noise"):
+            ledger.refuse_unaffordable(plan_of(config))
+
+
+def _check_texts(run: Run) -> None:
+    config = run.config
+    corpus = config.corpus
+    _present(corpus.path, "corpus.path")
+    next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person))
+    public = {"audit.control": config.audit.control, "tokens.train": config.tokens.train}
+    for name, section in public.items():
+        if section is None:
+            continue
+        _present(section.corpus, f"{name}.corpus")
+        next(read_public(section.corpus, section.text))
+
+
+def _check_models(run: Run, tokenizer: Any | None) -> None:
+    if run.finished("plan") is not None:
+        refuse_other_models(run)
+        return
+    if tokenizer is not None and run.config.model.from_ is not None:
+        given = f"model.from {run.config.model.from_}"
+        refuse_inexact(initial_model(run, tokenizer), len(tokenizer), given=given)
+    load_reference(run, tokenizer)
 
 
 def _present(path: Path, field: str) -> None:

@@ -1,25 +1,33 @@
 """What a run would promise, before it spends anything: `dpmlm plan`."""
 
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
-from dpmlm.pipeline.accounts import budget_text
-from dpmlm.pipeline.models import open_ledger, plan_of
-from dpmlm.privacy import AccountantTable, Ledger, PrivacyPlan
+from dpmlm.pipeline.accounts import left_text
+from dpmlm.pipeline.progress import Progress
+from dpmlm.privacy import Ledger, statement
+
+if TYPE_CHECKING:
+    from dpmlm.privacy import AccountantTable, PrivacyPlan
 
 
 @dataclass(frozen=True)
 class Preview:
     """A plan beside what three accountants say of it and what the ledger has left."""
 
-    plan: PrivacyPlan
-    table: AccountantTable
+    plan: "PrivacyPlan"
+    table: "AccountantTable"
     ledger: dict[str, Any] | None
     """None where no corpus is registered yet."""
     refusal: str | None
     """Why the ledger would refuse the plan, if it would."""
+    sentence: str | None
+    """What the run's release would say; None where the ledger would refuse."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -27,6 +35,7 @@ class Preview:
             "accountants": asdict(self.table),
             "ledger": self.ledger,
             "refusal": self.refusal,
+            "sentence": self.sentence,
         }
 
     def text(self) -> str:
@@ -49,9 +58,11 @@ class Preview:
         if self.ledger is None:
             rows.append("ledger               no corpus is registered yet (dpmlm init)")
         else:
-            rows.append(f"left in the ledger   {budget_text(self.ledger)}")
+            rows.append(f"left in the ledger   {left_text(self.ledger)}")
             accepted = "the ledger would accept it as a new run"
             rows.append(f"refused: {self.refusal}" if self.refusal else accepted)
+        if self.sentence:
+            rows += ["", "what its release would say:", self.sentence]
         return "\n".join(rows)
 
     def _noise(self) -> float:
@@ -64,13 +75,45 @@ def _figure(value: float | None) -> str:
 
 def preview(config: RunConfig) -> Preview:
     """Calibrate the plan of a run file; nothing is written and nothing is reserved."""
-    plan = plan_of(config)
-    table = plan.check()
+    progress = Progress()
+    progress.say("loading")
+    # Seconds of imports: somebody should know by then that there is something to wait for.
+    from dpmlm.pipeline.models import open_ledger, plan_of
+
+    progress.say("calibrating the noise")
+    with progress.bar("noise"):
+        plan = plan_of(config)
+    progress.say("asking all accountants")
+    with progress.bar("accountants"):
+        table = plan.check()
     if not config.ledger.path.exists():
-        return Preview(plan, table, None, None)
+        return Preview(plan, table, None, None, _sentence(config, plan))
+    progress.say("asking the ledger")
     left = asdict(Ledger.open(config.ledger.path).left())
     try:
         open_ledger(config.ledger).refuse_unaffordable(plan)
     except UserError as error:
-        return Preview(plan, table, left, str(error))
-    return Preview(plan, table, left, None)
+        return Preview(plan, table, left, str(error), None)
+    return Preview(plan, table, left, None, _sentence(config, plan))
+
+
+def _sentence(config: RunConfig, plan: "PrivacyPlan") -> str | None:
+    """The statement of a finished run of this plan, from a reservation in a copy of the ledger."""
+    from dpmlm.pipeline.outcome import RELEASED, not_covered
+    from dpmlm.release import load_policy
+
+    beyond = not_covered(load_policy(config.release.policy).require)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.jsonl"
+        try:
+            if config.ledger.path.exists():
+                shutil.copyfile(config.ledger.path, path)
+            else:
+                cap = config.ledger.cap
+                Ledger.register(path, epsilon=cap.epsilon, delta=cap.delta, corpus="preview")
+            ledger = Ledger.open(path)
+            ledger.reserve("preview", plan)
+        except UserError:
+            return None
+        summary = ledger.summary("preview")
+    return statement(plan, what=RELEASED, summary=summary, not_covered=beyond).sentence

@@ -1,9 +1,18 @@
-"""One stage of a run: what it reads, what it depends on, how it is skipped and resumed."""
+"""One stage of a run: what it reads, what it depends on, how it is skipped and resumed.
 
+An unfinished stage holds the file `begun`: the key under which its other files were made. They
+are taken up under that key alone; under any other the folder is emptied first.
+"""
+
+import functools
+import hashlib
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import SealedFolder
@@ -14,6 +23,27 @@ from dpmlm.pipeline.progress import Report
 
 Build = Callable[[Run, SealedFolder, Report], dict[str, Any]]
 """Fills the folder, skipping what it holds already, and returns fields of its manifest."""
+BEGUN = "begun"
+"""Sealed file of a stage: key and code under which it was begun."""
+PACKAGES = ("dpmlm", "audits", "policies")
+"""What results are computed by, apart from libraries."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything that decides a stage's output."""
+
+    stage: str
+    """Name of the stage."""
+    settings: dict[str, Any]
+    """What beside its inputs decides it."""
+    inputs: dict[str, str]
+    """Stage to the digest of its artifact."""
+
+    @property
+    def key(self) -> str:
+        """Digest of it all; a finished stage with it is skipped."""
+        return digest({"stage": self.stage, "settings": self.settings, "inputs": self.inputs})
 
 
 @dataclass(frozen=True)
@@ -28,11 +58,17 @@ class Stage:
     build: Build
     clear: Callable[[SealedFolder], None] | None = None
     """Removes what only an unfinished stage needs; a kill may come before it or within it."""
+    guard: Callable[[Run], None] | None = None
+    """Raises UserError where an unfinished stage must not be begun anew from something else."""
+    renewable: bool = False
+    """Whether other settings make it again, where its inputs are the same, and are not refused."""
+    intact: Callable[[Run, SealedFolder], bool] | None = None
+    """Whether what it left outside its own files is as it was; if not, it is built again."""
 
-    def key(self, run: Run) -> str:
-        """Digest of everything that decides the output; a finished stage with it is skipped."""
+    def origin(self, run: Run) -> Origin:
+        """What it is, or is to be, made from."""
         inputs = {name: run.folder(name).digest for name in self.inputs}
-        return digest({"stage": self.name, "settings": self.settings(run), "inputs": inputs})
+        return Origin(self.name, self.settings(run), inputs)
 
 
 def execute(run: Run, stages: Sequence[Stage]) -> None:
@@ -41,37 +77,110 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
         UserError: a finished stage was made from other inputs or settings.
     """
+    told = False
     for stage in stages:
-        key = stage.key(run)
+        origin = stage.origin(run)
         path = run.workspace.stage(stage.name)
         folder = SealedFolder.open_or_create(path, [run.identity], run.own, role=stage.name)
-        if folder.manifest is not None:
-            if folder.manifest["key"] != key:
-                raise UserError(
-                    f"stage {stage.name} in {run.workspace.path}",
-                    "it was made from other text or settings, and results are never mixed",
-                    "use another workspace (--set workspace=...)",
-                )
+        stands = _stands(stage, run, folder, origin)
+        if not stands:
+            _begin(stage, run, folder, origin)
+        if not told and _recorded(folder).get("code") != code_digest():
+            run.progress.say(f"note: other code than this began {stage.name}; this goes on with it")
+            told = True
+        if stands:
             run.progress.say(f"{stage.name}: done before")
-            _clear(stage, folder)
-            continue
-        run.progress.say(stage.name)
-        started = time.monotonic()
-        with run.progress.bar(stage.name) as report:
-            fields = stage.build(run, folder, report)
-        folder.finish(
-            {
-                **fields,
-                "stage": stage.name,
-                "key": key,
-                "seconds": round(time.monotonic() - started, 3),
-                "version": version("dpmlm-framework"),
-            }
-        )
-        _clear(stage, folder)
+        else:
+            _build(stage, run, folder, origin)
+        # Only now: without a manifest the stage is built again, and may need what is cleared.
+        if stage.clear is not None:
+            stage.clear(folder)
 
 
-def _clear(stage: Stage, folder: SealedFolder) -> None:
-    # Only now: without a manifest the stage is built again, and may need what is cleared.
-    if stage.clear is not None:
-        stage.clear(folder)
+def _stands(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> bool:
+    """Whether the stage is finished and to be left as it is."""
+    manifest = folder.manifest
+    if manifest is None:
+        return False
+    if manifest["key"] == origin.key:
+        if stage.intact is None or stage.intact(run, folder):
+            return True
+        run.progress.say(f"{stage.name}: what it left is gone or damaged, so it is made again")
+        return False
+    if stage.renewable and manifest.get("inputs") == origin.inputs:
+        run.progress.say(f"{stage.name}: its settings changed, so it is made again")
+        return False
+    raise UserError(
+        f"stage {stage.name} in {run.workspace.path}",
+        "it was made from other text or settings, and results are never mixed",
+        "use another workspace (--set workspace=...)",
+    )
+
+
+def _begin(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> None:
+    """Leave in the folder what was made under this key alone, and the key."""
+    if folder.has(BEGUN) and folder.read_json(BEGUN)["key"] == origin.key:
+        return
+    if stage.guard is not None and (folder.names() or _subfolders(folder)):
+        stage.guard(run)
+    _empty(folder)
+    folder.write_json(BEGUN, {"key": origin.key, "code": code_digest()})
+
+
+def _empty(folder: SealedFolder) -> None:
+    # First: a folder that is emptied in part belongs to no key any more.
+    folder.remove(BEGUN)
+    for name in folder.names():
+        folder.remove(name)
+    for path in _subfolders(folder):
+        shutil.rmtree(path)
+
+
+def _subfolders(folder: SealedFolder) -> list[Path]:
+    return [path for path in folder.path.iterdir() if path.is_dir()]
+
+
+def _recorded(folder: SealedFolder) -> dict[str, Any]:
+    recorded: dict[str, Any] = folder.manifest or folder.read_json(BEGUN)
+    return recorded
+
+
+def _build(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> None:
+    run.progress.say(stage.name)
+    started = time.monotonic()
+    with run.progress.bar(stage.name) as report:
+        fields = stage.build(run, folder, report)
+    folder.finish(
+        {
+            **fields,
+            "stage": stage.name,
+            "key": origin.key,
+            "config": digest(origin.settings),
+            "inputs": origin.inputs,
+            "seconds": round(time.monotonic() - started, 3),
+            "version": version("dpmlm-framework"),
+            "code": code_digest(),
+        }
+    )
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the source files, models and policies of this package as they are installed."""
+    specs = [find_spec(name) for name in PACKAGES]
+    return tree_digest(
+        Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()
+    )
+
+
+def tree_digest(roots: Iterable[Path]) -> str:
+    """Digest over names and bytes of all files below the folders, compiled ones apart."""
+    files = {
+        f"{root.name}/{path.relative_to(root).as_posix()}": path
+        for root in roots
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return digest(
+        {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    )

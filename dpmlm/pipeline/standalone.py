@@ -14,6 +14,7 @@ from dpmlm.dedup import deduplicate
 from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
+from dpmlm.scrub.recall import broken_rule
 
 TRAINER = Path("keys/trainer.pub")
 """Whom output is sealed to where nobody is named, relative to the current folder."""
@@ -89,26 +90,45 @@ def scrub_file(
     text: str,
     processes: int | None,
 ) -> Done:
-    """Scrub a corpus file or folder into `output`."""
+    """Scrub a corpus file or folder into `output`.
+
+    Rows without text, and texts of which scrubbing left nothing, are counted and sealed apart.
+    """
     output.check()
     key = load_secret_key(pseudonym_key) if pseudonym_key else None
     rules = load_policy(policy)
+    if rules.needs_key and key is None:
+        raise UserError(
+            f"scrub policy {rules.name} without --pseudonym-key",
+            "its pseudonyms need a secret key",
+            "make one with `dpmlm keys new FOLDER` and give --pseudonym-key FOLDER/pseudonym.key",
+        )
     counts: Counter[str] = Counter()
     decisions: list[dict[str, Any]] = []
     documents, dropped = _read(source, text)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     kept: list[dict[str, Any]] = []
+    emptied: list[dict[str, Any]] = []
     with Scrubber(rules, pseudonym_key=key) as scrubber, Progress().bar("scrub") as report:
         results = scrubber.scrub_many(
             [d.text for d in documents], processes=processes or os.cpu_count() or 1
         )
-        for document, scrubbed in zip(documents, results, strict=True):
-            kept.append({"id": _place(document), "text": scrubbed.text})
+        for done, (document, scrubbed) in enumerate(zip(documents, results, strict=True), start=1):
+            target = kept if scrubbed.text.strip() else emptied
+            target.append({"id": _place(document), "text": scrubbed.text})
             counts.update(decision.entity for decision in scrubbed.decisions)
             spans = [asdict(decision) for decision in scrubbed.decisions]
             decisions.append({"id": _place(document), "spans": spans})
-            report(len(kept), len(documents))
-    output.write("scrubbed", kept, decisions=decisions)
+            report(done, len(documents))
+    if emptied:
+        counts["emptied"] = len(emptied)
+    output.write(
+        "scrubbed",
+        kept,
+        decisions=decisions,
+        dropped=[item.as_dict() for item in dropped],
+        emptied=emptied,
+    )
     return Done(output.path, len(kept), dict(counts))
 
 
@@ -129,7 +149,8 @@ def dedup_file(source: Path, output: Output, *, threshold: float | None, text: s
     counts.update(f"dropped: {item.reason}" for item in dropped)
     removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
     kept = ({"id": f"{d['source']}:{d['row']}", "text": d["text"]} for d in result.kept)
-    output.write("deduplicated", kept, removed=removed)
+    left_out = [item.as_dict() for item in dropped]
+    output.write("deduplicated", kept, removed=removed, dropped=left_out)
     return Done(output.path, len(result.kept), dict(counts))
 
 
@@ -167,16 +188,11 @@ def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line.decode())
-                text, spans = row["text"], row["spans"]
-                sound = all(0 <= s["start"] < s["end"] <= len(text) and s["type"] for s in spans)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                sound = False
-            if not sound:
-                raise UserError(
-                    f"{path}, line {number}",
-                    "a gold row has text and spans with start, end and type inside the text",
-                    "mend the line",
-                )
+                rule = broken_rule(row)
+            except (ValueError, RecursionError):
+                rule = "a gold row is one JSON object on a line"
+            if rule is not None:
+                raise UserError(f"{path}, line {number}", rule, "mend the line")
             rows += 1
             yield row
     if not rows:

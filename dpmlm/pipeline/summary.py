@@ -3,29 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dpmlm.artifacts import SealedFolder
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import open_ledger, planned
-
-
-def finished(run: Run, stage: str) -> SealedFolder | None:
-    """The artifact of a stage if it is finished."""
-    path = run.workspace.stage(stage)
-    if not (path / "recipients.json").exists():
-        return None
-    folder = SealedFolder.open(path, [run.identity])
-    return folder if folder.manifest else None
+from dpmlm.pipeline.outcome import current_claim
 
 
 def public_figures(run: Run) -> dict[str, Any]:
     """What follows from the plan, the ledger, the canaries and the noised model."""
     figures: dict[str, Any] = {}
-    if finished(run, "plan") is not None:
+    if run.finished("plan") is not None:
         plan, run_id = planned(run)
-        ledger = open_ledger(run.config.ledger).summary(run_id)
+        ledger = open_ledger(run.config.ledger)
         figures["plan"] = plan.to_json()
-        figures["ledger"] = ledger
-    audit = finished(run, "audit")
+        if run_id in ledger.run_ids:
+            figures["ledger"] = ledger.summary(run_id)
+    claim = current_claim(run)
+    if claim is not None:
+        figures["statement"] = claim.to_json()
+    audit = run.finished("audit")
     if audit is not None:
         figures["audit"] = _attacks(audit.read_json("evidence"))
     return figures
@@ -56,7 +51,7 @@ def private_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
 
     Wall times are among it: how long a stage took tells how much text there was.
     """
-    folders = {name: finished(run, name) for name in stages}
+    folders = {name: run.finished(name) for name in stages}
     figures: dict[str, Any] = {
         "seconds": {
             name: folder.manifest["seconds"]
@@ -82,10 +77,11 @@ def table(result: dict[str, Any]) -> str:
     rows: list[tuple[str, str]] = []
     if result["verdict"]:
         rows.append(("verdict", result["verdict"]))
-    plan, ledger = public.get("plan"), public.get("ledger")
+    plan, ledger, claim = (public.get(name) for name in ("plan", "ledger", "statement"))
+    if claim:
+        rows.append(("claim", f"epsilon {claim['epsilon']}, delta {claim['delta']:g}, one "
+                     f"{claim['unit']}, {claim['scope']}"))  # fmt: skip
     if plan:
-        rows.append(("claim", f"epsilon {plan['epsilon']}, delta {plan['delta']:g}, one "
-                     f"{plan['unit']}, {plan['scope']}"))  # fmt: skip
         rows.append(("noise", f"{plan['noise_multiplier']:.4f} x max_grad_norm, {plan['steps']} "
                      f"steps, sample_rate {plan['sample_rate']:.4f}"))  # fmt: skip
     if ledger:
@@ -97,7 +93,10 @@ def table(result: dict[str, Any]) -> str:
     for name in ("workspace", "bundle", "report"):
         if result[name]:
             rows.append((name, result[name]))
-    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+    lines = [f"{name:<12} {value}" for name, value in rows]
+    if claim:
+        lines += ["", claim["sentence"], claim["note"]]
+    return "\n".join(lines)
 
 
 def _attack_rows(audit: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -154,6 +153,8 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
     for moment in ("before", "after"):
         if evaluation.get(moment):
             one = evaluation[moment]
-            rows.append((moment, f"loss {one['loss']:.3f}, perplexity {one['perplexity']:.1f}, "
+            # As text where training ran away: JSON has no infinity.
+            loss, perplexity = float(one["loss"]), float(one["perplexity"])
+            rows.append((moment, f"loss {loss:.3f}, perplexity {perplexity:.1f}, "
                          f"top-1 {one['top1']:.3f}, top-5 {one['top5']:.3f}"))  # fmt: skip
     return rows

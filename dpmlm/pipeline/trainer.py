@@ -10,7 +10,13 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from dpmlm.artifacts import SealedFolder, load_identity, load_secret_key, save_model
+from dpmlm.artifacts import (
+    SealedFolder,
+    load_identity,
+    load_secret_key,
+    model_digest,
+    save_model,
+)
 from dpmlm.canonical import canonical_json
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
@@ -36,7 +42,8 @@ class Trainer:
         documents: dicts with a `text` field, and a `person` field if the plan's unit is person;
             any iterable or a Hugging Face `Dataset`. Rows without text are kept apart, sealed.
         workspace: folder for tokens, checkpoints and the model; one training each. It is taken up
-            with the documents, the tokenizer and the settings that it was begun with.
+            with the documents, the tokenizer, the initial weights and the settings that it was
+            begun with.
         keys: folder that `dpmlm keys new` wrote.
         ledger: a registered ledger; None registers one in the workspace, with a cap of twice the
             plan's budget.
@@ -192,19 +199,21 @@ class Trainer:
         )
 
     def _join(self, folder: SealedFolder, found: Sequence[Document | Dropped], key: bytes) -> str:
-        """The run id of the workspace, after its documents and tokenizer proved to be these."""
+        """The run id of the workspace, after what it was begun with proved to be this."""
         given = {
             "documents": _keyed_digest(found, key),
             "tokenizer": tokenizer_digest(self.tokenizer),
+            "model": model_digest(self.model),
         }
         if not folder.has("training"):
             folder.write_json("training", {"run": f"trainer-{token_hex(6)}", **given})
         kept = folder.read_json("training")
         for name, value in given.items():
-            if kept[name] != value:
+            if kept.get(name) != value:
                 raise UserError(
                     f"workspace {self._workspace.path}: other {name}",
-                    "a training goes on with the documents and the tokenizer that it began with",
+                    "a training goes on with the documents, the tokenizer and the initial weights "
+                    "that it began with",
                     "give those again, or use another workspace",
                 )
         return cast(str, kept["run"])

@@ -70,17 +70,31 @@ class Workspace:
             raise UserError(
                 f"workspace {self.path}", "it is the root folder", "name one (--set workspace=...)"
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         try:
-            with lock.acquire(timeout=0):
-                yield
-        except Timeout:
-            raise UserError(
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except OSError as error:  # Timeout is one
+            raise self._not_locked(error, Path(lock.lock_file)) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _not_locked(self, error: OSError, file: Path) -> UserError:
+        # FileLock also times out where its file cannot be made at all, as in /proc.
+        if isinstance(error, Timeout) and file.exists():
+            return UserError(
                 f"workspace {self.path}",
                 "another process is working in it",
                 "wait for it, or stop it and run this again",
-            ) from None
+            )
+        reason = f" ({error.strerror})" if error.strerror else ""
+        return UserError(
+            f"workspace {self.path}",
+            f"the folder {self.path.parent} cannot be written{reason}",
+            "name another folder (--set workspace=...)",
+        )
 
     def _read(self, marker: Path) -> dict[str, Any]:
         try:

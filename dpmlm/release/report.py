@@ -113,6 +113,7 @@ def render_report(data: ReportData, *, private: bool) -> str:
         private=figures,
         charts=_private_charts(figures),
         verbatim=_measured(evidence.get("verbatim")),
+        rival=words.rival(evidence.get("verbatim") or {}),
     )
 
 

@@ -143,11 +143,27 @@ SUBJECTS = {
 """Name and gloss of each audited model."""
 
 
+_RIVALS = {
+    "given": "the reference model",
+    "control": "the leaky twin, which never read it",
+    "untrained": "the untrained model",
+}
+
+
+def rival(verbatim: Mapping[str, Any]) -> str:
+    """Whom verbatim extraction was held against; the evidence says which model that was."""
+    return _RIVALS.get((verbatim.get("reference") or {}).get("is", ""), "another model")
+
+
 _OUTCOMES = {
     "target": (("within the promise", "good"), ("beyond the promise", "bad")),
     "control": (("not caught", "open"), ("caught", "good")),
     "untrained": (("left alone", "good"), ("wrongly accused", "open")),
 }
+
+
+_FIGURES = {"correct", "mean_bits", "extracted"}
+"""What a test that was tried has counted, whatever it may conclude from it."""
 
 
 def outcome(part: Mapping[str, Any] | None, who: str) -> tuple[str, str]:
@@ -156,6 +172,8 @@ def outcome(part: Mapping[str, Any] | None, who: str) -> tuple[str, str]:
         return "not run", "none"
     if who == "target" and part.get("extracted"):
         return "secrets came out", "bad"
+    if part.get("applicable") is False and not _FIGURES & part.keys():
+        return "could not be tried", "open"
     if part.get("applicable") is False or part.get("rejected") is None:
         return "no promise to test", "none"
     return _OUTCOMES[who][bool(part["rejected"])]

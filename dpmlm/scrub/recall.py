@@ -5,7 +5,7 @@ A gold span counts as found when every one of its characters is replaced (Pilan 
 NO_MASK need not be found. Intervals are Clopper and Pearson's, 95 %.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def measure_recall(
 
     A row is {"id", "text", "spans": [{"start", "end", "type", "identifier"?}]}, offsets in
     characters. `progress` is called with documents done and documents in all. Raises UserError for
-    a row without text or spans, and for a span outside its text.
+    a row of another kind (`broken_rule`).
     """
     rows = list(_checked(gold))
     tally = _Tally()
@@ -154,19 +154,38 @@ class _Tally:
         )
 
 
+def broken_rule(row: Any) -> str | None:
+    """The rule that a gold row breaks, in words that hold nothing of it; None if it is sound."""
+    if not isinstance(row, Mapping):
+        return 'a gold row is {"id", "text", "spans": [{"start", "end", "type"}]}'
+    text, spans = row.get("text"), row.get("spans")
+    if not isinstance(text, str) or not _encodable(text):
+        return "the text of a gold row is a string without lone surrogates"
+    if not isinstance(spans, list | tuple) or not all(isinstance(s, Mapping) for s in spans):
+        return "the spans of a gold row are a list of objects"
+    for span in spans:
+        start, end, identifier = span.get("start"), span.get("end"), span.get("identifier")
+        if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+            return "a span of a gold row has start and end inside its text, and is not empty"
+        if not isinstance(span.get("type"), str) or not span["type"]:
+            return "a span of a gold row has a type, a string"
+        if not isinstance(identifier, str | None):
+            return "the identifier of a span of a gold row is a string, where it is given"
+    return None
+
+
+def _encodable(text: str) -> bool:
+    """JSON can spell half a surrogate pair, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked(gold: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    rule = 'a gold row is {"id", "text", "spans": [{"start", "end", "type"}]}'
     for number, row in enumerate(gold, 1):
-        given = f"gold row {number}"
-        spans = row.get("spans") if isinstance(row, Mapping) else None
-        if not isinstance(spans, Sequence) or not isinstance(row.get("text"), str):
-            raise UserError(given, rule, "give every row its text and its list of spans")
-        for span in spans:
-            start, end = span.get("start"), span.get("end")
-            if not isinstance(span.get("type"), str) or not isinstance(start, int):
-                raise UserError(given, rule, "give every span a start, an end and a type")
-            if not isinstance(end, int) or not 0 <= start < end <= len(row["text"]):
-                raise UserError(
-                    given, "a span lies inside its text and is not empty", "mend its offsets"
-                )
+        rule = broken_rule(row)
+        if rule is not None:
+            raise UserError(f"gold row {number}", rule, "mend the row")
         yield row

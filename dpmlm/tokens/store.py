@@ -63,8 +63,9 @@ class TokenStore:
         shards. `progress` is told (done, done) after each shard.
 
         Resumable: repeat the call with the same documents, and shards that are there already are
-        kept; those of other documents or another tokenizer are written again. Special tokens are
-        neither added nor read from the text.
+        kept; those of other ids, units, splits or another tokenizer are written again. Texts are
+        not compared: empty the folder before documents of the same ids that say something else.
+        Special tokens are neither added nor read from the text.
 
         Raises UserError when a unit stands in two splits, when there is no document, or when the
         tokenizer is not a fast one.

@@ -23,9 +23,9 @@ class Evaluation:
     tokens: int
     """Masked tokens that were guessed."""
     loss: float
-    """Mean cross-entropy in nats a masked token."""
+    """Mean cross-entropy in nats a masked token; nan or inf of a model that ran away."""
     perplexity: float
-    """exp(loss)."""
+    """exp(loss); inf from 700 nats on."""
     top1: float
     """Share of masked tokens guessed first."""
     top5: float
@@ -63,5 +63,5 @@ def evaluate(
     if weight == 0:
         return None
     mean = loss / weight
-    perplexity = math.exp(mean) if mean < 700 else math.inf
+    perplexity = math.inf if mean >= 700 else math.exp(mean)
     return Evaluation(int(weight), mean, perplexity, top1 / weight, top5 / weight)

@@ -123,3 +123,12 @@ def memoriser():
 @pytest.fixture(scope="session")
 def plan() -> dict:
     return dict(PLAN)
+
+
+@pytest.fixture(scope="session")
+def broken(untrained: LoadedModel) -> LoadedModel:
+    """What a training that ran away leaves behind: no score of it is a finite number."""
+    model = copy.deepcopy(untrained.model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(float("nan"))
+    return LoadedModel.of(model, untrained.tokenizer)

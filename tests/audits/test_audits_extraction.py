@@ -152,3 +152,15 @@ def test_edit_distance_against_recursion() -> None:
 
     for a, b in [("kitten", "sitten"), ("", "abc"), ("", ""), ("abcd", "badc"), ("same", "same")]:
         assert edit_distance(a, b) == slow(a, b) / max(len(a), len(b), 1)
+
+
+@pytest.mark.parametrize("role", ["target", "reference"])
+def test_a_model_without_finite_scores_is_not_held_against_text(
+    broken: LoadedModel, untrained: LoadedModel, case: VerbatimCase, role: str
+) -> None:
+    models = {"target": untrained, "reference": untrained} | {role: broken}
+    found = verbatim(models["target"], models["reference"], case)
+    assert found["label"] == "private"
+    assert found["applicable"] is False
+    assert "not finite" in found["reason"]
+    assert "hits" not in found

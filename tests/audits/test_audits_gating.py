@@ -10,6 +10,7 @@ from scipy import stats
 
 from audits.gating import (
     Guesses,
+    check_plan,
     gating_test,
     membership_guesses,
     needed_guesses,
@@ -179,3 +180,38 @@ def test_unusable_scores_and_plans_are_refused() -> None:
         trade_off_curve({name: value for name, value in EIGHT.items() if name != "steps"})
     with pytest.raises(UserError, match="without noise"):
         trade_off_curve(EIGHT | {"noise_multiplier": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epsilon", "8"), ("epsilon", -1), ("epsilon", math.nan), ("epsilon", True),
+        ("delta", 0), ("delta", 1.5), ("delta", [1e-6]), ("sample_rate", 0), ("sample_rate", 2),
+        ("noise_multiplier", 1e-9), ("noise_multiplier", math.inf), ("noise_multiplier", -1),
+        ("steps", 0), ("steps", True), ("steps", 1.5), ("steps", 10**9), ("steps", 10**400),
+        ("bindings", 5), ("bindings", [1]), ("digest", 5), ("digest", "\ud800"),
+    ],
+)  # fmt: skip
+def test_a_plan_of_the_wrong_kind_is_refused_by_field(field: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        check_plan(EIGHT | {field: value})
+    assert field in caught.value.given
+
+
+def test_a_plan_that_promises_nothing_is_a_plan() -> None:
+    check_plan(EIGHT | {"epsilon": "inf", "noise_multiplier": 0})
+    check_plan(EIGHT | {"epsilon": math.inf, "noise_multiplier": 0.0, "bindings": None})
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("size"), OverflowError("range")])
+def test_a_plan_beyond_the_accountant_is_the_callers_to_mend(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from dp_accounting.pld import privacy_loss_distribution
+
+    def beyond(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(privacy_loss_distribution, "from_gaussian_mechanism", beyond)
+    with pytest.raises(UserError, match=r"noise_multiplier 0\.7943"):
+        trade_off_curve(EIGHT)

@@ -1,5 +1,7 @@
 """One subject from made-up scores: what is counted, on which canaries, at which level."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from audits.canaries import CanarySet
 from audits.evidence import audit
 from audits.gating import trade_off_curve
 from audits.models import LoadedModel
+from audits.recheck import contradictions
 from audits.scoring import secret_positions
 from audits.subject import Rules, Scores, judge, membership_scores
 
@@ -96,3 +99,35 @@ def test_a_rejected_untrained_model_takes_the_power_away(
     )
     assert found["power"]["control_rejected_by"] == found["power"]["untrained_rejected_by"] != []
     assert found["power"]["status"] == "not shown"
+
+
+def test_scores_that_are_not_finite_give_no_test_and_no_figures(
+    untrained: LoadedModel, broken: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    found = audit(broken, plan=plan, canaries=canaries, control=leaky, untrained=untrained)
+    target = found["subjects"]["target"]
+    for name in ("gating", "exposure", "canary_extraction", "lower_bound"):
+        assert target[name]["applicable"] is False
+        assert "not finite" in target[name]["reason"]
+    assert target["rejected_by"] == []
+    assert found["subjects"]["control"]["rejected_by"]
+    assert contradictions(found, plan | {"digest": "x"}) == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_an_untrained_model_without_scores_shows_no_power(
+    broken: LoadedModel, leaky: LoadedModel, untrained: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    found = audit(leaky, plan=plan, canaries=canaries, control=leaky, untrained=broken)
+    assert found["power"]["control_rejected_by"]
+    assert found["power"]["untrained_rejected_by"] == []
+    assert found["power"]["status"] == "not shown"
+    assert contradictions(found, plan) == []
+    claimed = found | {"power": found["power"] | {"status": "shown"}}
+    assert [path for path, _ in contradictions(claimed, plan)] == ["power.status"]
+    # The untrained model calibrates the guesses, so these have no meaning; the rest does.
+    target = found["subjects"]["target"]
+    assert target["gating"]["applicable"] is False
+    assert "reference" in target["gating"]["reason"]
+    assert target["lower_bound"]["applicable"] is False
+    assert "exposure" in target["rejected_by"]

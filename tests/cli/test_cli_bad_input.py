@@ -239,6 +239,12 @@ def test_what_cannot_be_done_is_refused(copy, refused, words):
     assert snapshot(copy) == before
 
 
+def by_hand(plan, **changes):
+    """The five numbers of a claim as somebody types them."""
+    names = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")
+    return {**{name: plan[name] for name in names}, **changes}
+
+
 PLANS = {
     "edited": lambda plan: {**plan, "epsilon": 4.0},
     "too few fields": lambda plan: {"epsilon": 8},
@@ -247,6 +253,10 @@ PLANS = {
     ),
     "a list": lambda plan: [plan],
     "odd types": lambda plan: {**plan, "steps": [], "bindings": 3},
+    "bindings by hand": lambda plan: by_hand(plan, bindings=5),
+    "too many steps": lambda plan: by_hand(plan, steps=1_000_000_000),
+    "hardly any noise": lambda plan: by_hand(plan, noise_multiplier=1e-9),
+    "a number beyond any float": lambda plan: by_hand(plan, epsilon=10**400),
     "beta": None,
     "no folder": None,
 }

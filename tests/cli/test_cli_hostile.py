@@ -157,11 +157,22 @@ GOLD = [
     '{"text": "abc", "spans": 3}',
     '{"text": 3, "spans": []}',
     '{"text": "abc", "spans": [{"start": 0, "end": 1, "type": 7}]}',
+    '{"text": "abc", "spans": [{"start": false, "end": 1, "type": "X"}]}',
+    '{"text": "abc", "spans": [{"start": 0, "end": true, "type": "X"}]}',
+    '{"text": "abc", "spans": [{"start": 0, "end": 1, "type": ""}]}',
+    '{"text": "abc", "spans": [{"start": 0, "end": 1, "type": "X", "identifier": [1]}]}',
+    '{"text": "abc", "spans": [{"start": 0, "end": 1, "type": "X", "identifier": 1}]}',
+    '{"text": "a\\ud800", "spans": []}',
+    '{"text": "abc", "spans": "abc"}',
+    '{"text": "abc", "spans": {}}',
+    '["text", "spans"]',
 ]
 
 
 @pytest.mark.parametrize("row", GOLD)
 def test_gold_of_the_wrong_kind_is_refused(tmp_path, refused, row):
     gold = tmp_path / "gold.jsonl"
-    gold.write_text(row + "\n")
-    assert "row" in refused("scrub", "--gold", gold)
+    gold.write_text(' {"text": "fine", "spans": []}\n' + row + "\n")
+    message = refused("scrub", "--gold", gold)
+    assert f"{gold}, line 2" in message
+    assert "row" in message

@@ -1,6 +1,7 @@
 """Exit statuses: what the process leaves with, whatever happened."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,17 +14,19 @@ from dpmlm.cli import main
 from dpmlm.errors import IntegrityError, UserError, VerdictNo
 
 
-def ending(monkeypatch, outcome, capsys):
-    """Status and standard error of `dpmlm keys new x` when its work ends in `outcome`."""
+def ending(monkeypatch, outcome, capsys, *options):
+    """Status, standard error and output of `dpmlm keys new x` when its work ends in `outcome`."""
 
     def work(folder):
         raise outcome
 
     monkeypatch.setattr("dpmlm.artifacts.create_keys", work)
-    return main.status_of(["keys", "new", "x"]), capsys.readouterr().err
+    status = main.status_of(["keys", "new", "x", *options])
+    said = capsys.readouterr()
+    return status, said.err, said.out
 
 
-@pytest.mark.parametrize(
+OUTCOMES = pytest.mark.parametrize(
     ("outcome", "status", "said"),
     [
         (VerdictNo("no"), 1, "no\n"),
@@ -38,11 +41,61 @@ def ending(monkeypatch, outcome, capsys):
         (OSError("without a number"), 70, "Traceback"),
     ],
 )
+
+
+@OUTCOMES
 def test_every_outcome_has_its_status(monkeypatch, capsys, outcome, status, said):
-    found, err = ending(monkeypatch, outcome, capsys)
+    found, err, out = ending(monkeypatch, outcome, capsys)
     assert found == status
+    assert out == ""
     assert said in err
     assert ("Traceback" in err) is (status == 70)
+
+
+@OUTCOMES
+def test_with_json_every_outcome_is_one_object_on_standard_output(
+    monkeypatch, capsys, outcome, status, said
+):
+    found, err, out = ending(monkeypatch, outcome, capsys, "--json")
+    assert found == status
+    assert said in err
+    assert out.count("\n") == 1
+    shown = json.loads(out)
+    assert shown.pop("schema") == "dpmlm.error/1"
+    assert shown.pop("status") == status
+    assert set(shown) == {"given", "rule", "next_step"}
+    assert all(isinstance(text, str) and text for text in shown.values())
+    if status == 2 and said.startswith("error: a"):
+        assert shown == {"given": "a", "rule": "b", "next_step": "c"}
+    if status == 70:
+        assert shown["given"] == type(outcome).__name__
+        assert str(outcome) not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["verify", "none", "--trusted-keys", "none", "--json"], 2),
+        (["plan", "--json"], 2),
+        (["plan", "--json", "--bogus"], 2),
+        (["keys", "new", "--json", "a", "b"], 2),
+        (["plan", "none.yaml", "--json", "--set", "a"], 2),
+        (["ledger", "register", "x", "--epsilon", "many", "--delta", "1e-5", "--json"], 2),
+        (["plan", "\udcff\ud800.yaml", "--json"], 2),
+    ],
+)
+def test_bad_usage_with_json_is_an_object_too(capsys, tmp_path, monkeypatch, words, status):
+    monkeypatch.chdir(tmp_path)
+    assert main.status_of(words) == status
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == status
+    assert shown.err.startswith("error: ")
+
+
+def test_json_behind_two_dashes_is_a_name(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main.status_of(["plan", "--", "--json"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

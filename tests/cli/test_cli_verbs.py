@@ -60,7 +60,15 @@ def prepared(copy):
 
 
 def test_every_documented_schema_is_called_for():
-    assert {schema for schema, *_ in CALLS} == set(documented())
+    assert {schema for schema, *_ in CALLS} | {"dpmlm.error/1"} == set(documented())
+
+
+def test_an_error_is_of_its_documented_schema(call):
+    called = call("ledger", "show", "none", "--json")
+    assert called.status == 2
+    shown = json.loads(called.out)
+    assert shown.pop("schema") == "dpmlm.error/1"
+    assert set(shown) == documented()["dpmlm.error/1"]
 
 
 @pytest.mark.parametrize("typed", CALLS, ids=lambda typed: " ".join(typed[1:3]))
@@ -157,6 +165,60 @@ def test_sealed_output_opens_to_the_named_key_and_clear_output_to_its_owner(prep
     assert "(212)" not in " ".join(clear)
     assert Path("clear.jsonl").stat().st_mode & 0o077 == 0
     assert len(folder.read_json("decisions")) == len(sealed)
+
+
+def opened(folder: Path) -> SealedFolder:
+    return SealedFolder.open(folder, [load_identity(Path("keys/trainer.key"))])
+
+
+@pytest.mark.parametrize("verb", ["scrub", "dedup"])
+def test_rows_without_text_are_counted_and_kept_sealed(prepared, call, verb):
+    source = prepared / "few.jsonl"
+    source.write_text('{"text": " "}\n' + source.read_text() + '{"text": null}\n')
+    called = call(verb, "few.jsonl", "sealed", "--json")
+    assert called.status == 0, called.err
+    assert json.loads(called.out)["counts"]["dropped: empty"] == 2
+    dropped = opened(prepared / "sealed").read_json("dropped")
+    assert [(row["source"], row["row"], row["reason"]) for row in dropped] == [
+        ("few.jsonl", 1, "empty"), ("few.jsonl", 9, "empty"),
+    ]  # fmt: skip
+    called = call(verb, "few.jsonl", "clear.jsonl", "--plaintext")
+    assert "dropped: empty" in called.out
+    assert sorted(path.name for path in prepared.glob("clear*")) == ["clear.jsonl"]
+
+
+def test_texts_that_scrubbing_emptied_are_counted_and_kept_apart(prepared, call, monkeypatch):
+    from dpmlm.pipeline import standalone
+    from dpmlm.scrub import Scrubbed
+
+    def emptying(self, texts, *, processes):
+        yield from (Scrubbed("" if n == 1 else text, ()) for n, text in enumerate(texts))
+
+    monkeypatch.setattr(standalone.Scrubber, "scrub_many", emptying)
+    called = call("scrub", "few.jsonl", "sealed", "--json")
+    assert called.status == 0, called.err
+    shown = json.loads(called.out)
+    assert (shown["documents"], shown["counts"]) == (6, {"emptied": 1})
+    folder = opened(prepared / "sealed")
+    assert [row["id"] for row in read_shards(folder)] == [
+        f"few.jsonl:{row}" for row in (1, 3, 4, 5, 6, 7)
+    ]
+    assert folder.read_json("emptied") == [{"id": "few.jsonl:2", "text": ""}]
+    assert len(folder.read_json("decisions")) == 7
+    called = call("scrub", "few.jsonl", "clear.jsonl", "--plaintext")
+    assert "emptied" in called.out
+    assert len(Path("clear.jsonl").read_text().splitlines()) == 6
+
+
+def test_pseudonyms_of_a_single_stage_need_the_option_of_that_verb(tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("A text.")
+    (tmp_path / "policy.yaml").write_text(
+        "name: p\ndescription: d\nrules: []\nother: {operator: pseudonym, threshold: 0.5, why: w}\n"
+    )
+    message = refused("scrub", "in.txt", "out", "--plaintext", "--policy", "policy.yaml")
+    assert "--pseudonym-key" in message
+    assert "keys.scrub" not in message
 
 
 def test_exact_dedup_keeps_what_is_merely_alike(tmp_path, call):

@@ -1,10 +1,13 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from dpmlm.config import claim_fields, load_config, parse_overrides
+from dpmlm.config import RunConfig, claim_fields, load_config, parse_overrides
 from dpmlm.errors import UserError
 
 RUN = {
@@ -132,10 +135,6 @@ def test_speed_alone_does_not_enter_the_claim(tmp_path):
 
 
 def test_every_field_is_documented():
-    from pydantic import BaseModel
-
-    from dpmlm.config.run import RunConfig
-
     def fields(model: type[BaseModel]):
         for name, field in model.model_fields.items():
             kind = field.annotation
@@ -187,3 +186,66 @@ def test_huge_numbers_are_refused_with_their_limit(tmp_path):
     ):
         with pytest.raises(UserError):
             load_config(write(tmp_path, **change))
+
+
+def number_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Dotted name of every field that holds a number, and whether inf is one of its values."""
+    for name, field in model.model_fields.items():
+        kinds = {field.annotation, *get_args(field.annotation)}
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from number_fields(kind, f"{prefix}{name}__")
+        if kinds & {int, float}:
+            yield prefix + name, "inf" in (field.description or "").split()
+
+
+NUMBERS = dict(number_fields(RunConfig))
+
+
+def whole() -> dict:
+    """Changes that make every optional section present."""
+    return {
+        "audit__control": {"corpus": "p.jsonl"},
+        "tokens__train": {"corpus": "p.jsonl"},
+        "tokens__vocabulary": None,
+    }
+
+
+def refusal(folder: Path, **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(write(folder, **whole(), **changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_is_a_number(tmp_path, field):
+    dotted = field.replace("__", ".")
+    for value in (True, False, "1", "0.5", "yes", "", "1e", "١e1", math.nan, -math.inf):
+        message = refusal(tmp_path, **{field: value})
+        assert f"{dotted} = {value!r}" in message
+        if isinstance(value, bool):
+            assert "a number, not true or false" in message
+        if isinstance(value, str):
+            assert "without quotes" in message
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_infinity_is_a_value_only_where_the_field_says_so(tmp_path, field):
+    for value in (math.inf, "inf"):
+        changes = {**whole(), "privacy__epsilon": "inf", field: value}
+        if NUMBERS[field]:
+            load_config(write(tmp_path, **changes))
+        else:
+            assert field.replace("__", ".") in refusal(tmp_path, **{field: value})
+
+
+def test_infinity_is_documented_for_the_caps_alone():
+    known = {"ledger__cap__epsilon", "privacy__epsilon", "privacy__max_grad_norm"}
+    assert {field for field, infinite in NUMBERS.items() if infinite} == known
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+1e-3", "1.e-3", ".1e-2"])
+def test_an_exponent_without_a_point_is_text_to_yaml_and_a_number_here(tmp_path, text):
+    assert load_config(write(tmp_path, training__learning_rate=text)).training.learning_rate == 1e-3
+    given = parse_overrides([f"training.learning_rate={text}", "training.steps=2e2"])
+    assert load_config(write(tmp_path), given).training.steps == 200

@@ -3,6 +3,9 @@
 import csv
 import hashlib
 import json
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -266,3 +269,49 @@ def test_broken_rows_in_memory_are_refused(rows: list, message: str) -> None:
         list(read_documents(rows))
     assert message in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+def hang(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def listen(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(path))
+
+
+def link_to_a_folder(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "outside", target_is_directory=True)
+
+
+@pytest.mark.parametrize("make", [hang, listen, os.mkfifo, link_to_a_folder])
+@pytest.mark.parametrize("name", ["b.jsonl", "sub/b.CSV"])
+def test_what_is_neither_file_nor_folder_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    folder = tmp_path / "corpus"
+    (folder / "sub").mkdir(parents=True)
+    write_jsonl(folder / "a.jsonl", ROWS)
+    monkeypatch.chdir(folder)
+    make(folder / name)
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    assert str(folder / name) in caught.value.given
+
+
+def test_a_link_to_a_file_is_that_file_and_hidden_names_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    outside = write_jsonl(tmp_path / "a.jsonl", ROWS)
+    (folder / "b.jsonl").symlink_to(outside)
+    (folder / ".lock").symlink_to("somebody@nowhere")
+    assert [document.source for document in read(folder)] == ["b.jsonl"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "sub").mkdir(mode=0)
+    with pytest.raises(UserError, match="sub"):
+        read(tmp_path)

@@ -139,6 +139,7 @@ def check_finished(folder: Path, driver: Driver, sentence: list[int]) -> None:
 
 WORST = [
     {"write": "/work/.run.json."},
+    {"write": "/corpus/.begun.sealed."},
     {"write": "/corpus/.documents-00000.sealed."},
     {"write": "/scrub/.manifest.sealed."},
     {"noise": 2},
@@ -148,8 +149,9 @@ WORST = [
     {"write": "/training/.weights.sealed."},
     {"write": "/training/.manifest.sealed."},
     {"write": "/control/.manifest.sealed."},
-    {"write": "/work/.bundle."},
     {"write": "/release/.decision.sealed."},
+    {"write": "/work/.bundle."},
+    {"write": "/release/.manifest.sealed."},
 ]
 """In the order in which a run comes by them."""
 

@@ -45,7 +45,8 @@ def begin(tmp_path: Path, plan: PrivacyPlan):
             **changes,
         }
         tokenizer = given.pop("tokenizer", TOKENIZER)
-        return Trainer(copy.deepcopy(MODEL), tokenizer, plan, keys=tmp_path / "keys", **given)
+        model = given.pop("model", MODEL)
+        return Trainer(copy.deepcopy(model), tokenizer, plan, keys=tmp_path / "keys", **given)
 
     return trainer
 
@@ -98,6 +99,12 @@ def test_another_tokenizer_is_refused(begin) -> None:
     begin()
     with pytest.raises(UserError, match="other tokenizer"):
         begin(tokenizer=train_tokenizer([" ".join(WORDS[:12])], vocab_size=300))
+
+
+def test_other_initial_weights_are_refused(begin) -> None:
+    begin()
+    with pytest.raises(UserError, match="other model"):
+        begin(model=new_model("tiny", TOKENIZER, 32, seed=1))
 
 
 OTHER_SETTINGS = {

@@ -352,3 +352,48 @@ def test_headless_chromium_renders_it(report_data, tmp_path, private):
     picture = tmp_path / "report.png"
     run(f"--screenshot={picture}", "--window-size=1000,2400")
     assert picture.stat().st_size > 40_000  # a blank page is about 12 kB
+
+
+@pytest.mark.parametrize(
+    ("is_", "said"),
+    [
+        ("given", "the reference model"),
+        ("control", "the leaky twin, which never read it"),
+        ("untrained", "the untrained model"),
+    ],
+)
+def test_whom_verbatim_extraction_was_held_against_is_named(report_data, evidence, is_, said):
+    evidence["verbatim"]["reference"] = {"model_digest": "sha256:" + "4" * 64, "is": is_}
+    text = _Page(render_report(report_data(), private=True)).words
+    assert f"and with {said}." in text
+    assert f"from the training text, by {said}" in text
+    assert f"Recovered by this model and not by {said}: 3" in text
+    assert "public model" not in text
+
+
+@pytest.fixture
+def unscored(facts):
+    """A model whose training ran away, as the audit describes it."""
+    audit, part = facts["audit"], {"applicable": False, "reason": "a score is not finite"}
+    tests = dict.fromkeys(("exposure", "canary_extraction", "lower_bound"), part)
+    audit["subjects"]["target"] |= tests | {
+        "gating": part | {"canaries": 1000}, "rejected_by": [],
+    }  # fmt: skip
+    audit["verbatim"] = {"label": "private"} | part
+    return facts
+
+
+def test_a_model_that_could_not_be_scored_is_inconclusive_and_the_page_says_why(
+    report_data, unscored
+):
+    for private in (True, False):
+        page = _Page(render_report(report_data(), private=private)).words
+        assert page.count("could not be tried") >= 4
+        assert "a score is not finite" in page
+        assert "1,000 made-up secrets were drawn" in page
+        for wrong in ("none were planted", "no promise to go beyond", "no promise to test"):
+            assert wrong not in page
+    decision = report_data().decision
+    assert decision.verdict == "INCONCLUSIVE"
+    assert not decision.of("fail", "error")
+    assert "a score is not finite" in model_card(report_data())

@@ -1,0 +1,76 @@
+"""The models that a run starts from and is compared with are bound by what they hold."""
+
+import json
+
+import pytest
+from small_run import WORDS, write_run_file
+
+from dpmlm.artifacts import model_digest
+from dpmlm.config import load_config
+from dpmlm.errors import UserError
+from dpmlm.pipeline import base
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.models import planned
+from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.run import execute_run, execute_until
+from dpmlm.tokens import load_sealed_tokenizer, train_tokenizer
+from dpmlm.training import new_model
+
+
+def put_model(folder, tokenizer, seed):
+    new_model("tiny", tokenizer, 48, seed=seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def based(small):
+    """A run that continues from one folder and is compared with another, its plan made."""
+    public = [json.loads(line)["text"] for line in (small / "public.jsonl").open()]
+    tokenizer = train_tokenizer([*public, " ".join(WORDS)], vocab_size=600, unused=400)
+    put_model(small / "base", tokenizer, 1)
+    put_model(small / "reference", tokenizer, 2)
+    write_run_file(
+        small,
+        privacy__accountant="rdp",
+        tokens__train=None,
+        tokens__vocabulary="base",
+        model={"from": "base"},
+        audit={"canaries": 40, "control": None, "reference": "reference", "verbatim_spans": 0},
+    )
+    config = load_config(small / "run.yaml")
+    execute_until(config, "plan")
+    return small, config, tokenizer
+
+
+@pytest.mark.parametrize(
+    ("folder", "named"), [("base", "model.from"), ("reference", "audit.reference")]
+)
+def test_other_weights_in_the_same_folder_are_refused(based, folder, named):
+    home, config, tokenizer = based
+    put_model(home / folder, tokenizer, 9)
+    ledger = (home / "ledger.jsonl").read_bytes()
+    with pytest.raises(UserError, match=named) as caught:
+        execute_run(config)
+    assert "plan" in str(caught.value)
+    assert (home / "ledger.jsonl").read_bytes() == ledger
+    put_model(home / folder, tokenizer, {"base": 1, "reference": 2}[folder])
+    execute_until(config, "plan")
+
+
+def test_the_plan_binds_both_models(based):
+    _, config, _ = based
+    run = Run.load(config, Progress(quiet=True))
+    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
+    bindings = planned(run)[0].bindings
+    assert bindings["initial_model"] == model_digest(base.initial_model(run, tokenizer))
+    reference = new_model("tiny", tokenizer, 48, seed=2)
+    assert bindings["audit_reference"] == model_digest(reference)
+
+
+def test_weights_that_change_under_a_run_are_refused_where_they_are_read(based):
+    home, config, tokenizer = based
+    run = Run.load(config, Progress(quiet=True))
+    base.refuse_other_models(run)
+    put_model(home / "base", tokenizer, 9)
+    with pytest.raises(UserError, match=r"model\.from"):
+        base.initial_model(run, tokenizer)
