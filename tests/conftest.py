@@ -9,6 +9,12 @@ from dpmlm.config import load_config
 from dpmlm.pipeline.start import initialise
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-docs", action="store_true", help="write tables of docs/ from what tests measure"
+    )
+
+
 @pytest.fixture
 def small(tmp_path):
     """A folder with corpus, run file, keys and ledger, not run yet."""

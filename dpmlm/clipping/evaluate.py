@@ -15,6 +15,7 @@ from dpmlm.clipping.head import (
     masked_logits,
     used_slots,
 )
+from dpmlm.clipping.structure import unwrapped
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.masking import MaskedBatch
 
@@ -49,15 +50,17 @@ class EvalResult:
 @torch.no_grad()
 def masked_lm_loss(model: nn.Module, batch: MaskedBatch) -> MaskedLMLoss:
     """Forward pass only, in the model's present mode; UserError as `clip_and_sum`."""
-    family = family_of(model)
-    check_batch(model, family, batch)
+    model = unwrapped(model)
+    check_batch(model, batch)
     device = batch.input_ids.device
     layout = UnitLayout.of(len(batch), batch.unit_index, device)
     used = used_slots(batch)
     if used.numel() == 0:
         losses = torch.zeros(layout.count, device=device)
         return MaskedLMLoss(losses, used, used.clone(), used.float())
-    losses, log_p = losses_and_log_probabilities(masked_logits(model, family, batch), batch, layout)
+    losses, log_p = losses_and_log_probabilities(
+        masked_logits(model, family_of(model), batch), batch, layout
+    )
     labels = batch.masked_labels.masked_fill(~used, 0)[..., None]
     best = log_p.topk(min(5, log_p.shape[2])).indices == labels
     entropies = -log_p.gather(2, labels)[..., 0].masked_fill(~used, 0)
@@ -66,7 +69,7 @@ def masked_lm_loss(model: nn.Module, batch: MaskedBatch) -> MaskedLMLoss:
 
 def evaluate_batch(model: nn.Module, batch: MaskedBatch) -> EvalResult:
     """`masked_lm_loss` with dropout off, summed over the batch's slots."""
-    with _evaluating(model):
+    with evaluating(model):
         found = masked_lm_loss(model, batch)
     weights = batch.masked_weights.double()
     return EvalResult(
@@ -78,7 +81,8 @@ def evaluate_batch(model: nn.Module, batch: MaskedBatch) -> EvalResult:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own mode is put back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,107 +1,138 @@
-"""The model families whose masked-LM head is known: where it starts and what reaches it.
+"""What the engine knows of the masked-LM classes of transformers: `Family`, an entry a class.
 
-A family is registered for one exact class: the forward pass of a subclass may differ.
+A class that stands here is done in one pass: how it computes was read and measured, and
+`tests/clipping/test_clipping_models.py` measures it again. Every other class, a subclass of these
+among them, is done one row at a time, which is exact whatever the forward pass does.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from torch import Tensor, nn
-
-from dpmlm.errors import UserError
+from torch import nn
 
 GatherSite = tuple[nn.Module, Literal["input", "output"]]
 
 
+def _no_site(encoder: Any) -> GatherSite | None:
+    return None
+
+
+def _always(model: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Family:
-    """What the engine must know about one `*ForMaskedLM` class of transformers."""
+    """How one class of transformers is done in one pass."""
 
-    name: str
-    """Family name in messages."""
-    encoder: str
-    """Attribute that holds the model without its head."""
-    head: Callable[[nn.Module, Tensor], Tensor]
-    """(model, hidden states [B, K, H]) -> logits [B, K, V]."""
-    gather_site: Callable[[nn.Module], GatherSite | None]
-    """The point of the last layer after which positions no longer mix: only masked ones go on."""
-    inert: tuple[str, ...] = ()
-    """Raw parameters that the forward pass reads only through a module they are tied to."""
-    token_types: bool = True
-    """Whether the encoder takes token_type_ids."""
-    positions_after_padding: bool = False
-    """Whether position numbers start after the padding id, so that fewer tokens fit."""
-
-    def max_tokens(self, model: Any) -> int:
-        """The longest row the position table can hold."""
-        config = model.config
-        used = config.pad_token_id + 1 if self.positions_after_padding else 0
-        return cast(int, config.max_position_embeddings) - used
+    gather_site: Callable[[Any], GatherSite | None] = _no_site
+    """(encoder) -> the point of the last layer after which positions no longer mix: only masked
+    ones go on from there. Where there is none they are picked at the end of the encoder."""
+    replays: frozenset[str] = frozenset()
+    """Classes of modules without a layer rule whose gradient is formed by a second forward pass
+    of that module: their output at a row depends on that row alone."""
+    inert: frozenset[str] = frozenset()
+    """Raw parameters that the forward pass reads only through a module they may be tied to."""
+    holds: Callable[[Any], bool] = _always
+    """(model) -> whether it is set up as it was measured; if not it is done row by row."""
 
 
-def _bert_head(model: Any, hidden_BKH: Tensor) -> Tensor:
-    return cast(Tensor, model.cls(hidden_BKH))
+def _after_attention(encoder: Any) -> GatherSite | None:
+    """BERT's kind of layer: after the last attention each position is on its own."""
+    layers = encoder.encoder.layer
+    if not len(layers) or getattr(encoder.config, "chunk_size_feed_forward", None):
+        return None
+    return layers[-1].attention.output, "input"
 
 
-def _roberta_head(model: Any, hidden_BKH: Tensor) -> Tensor:
-    return cast(Tensor, model.lm_head(hidden_BKH))
-
-
-def _distilbert_head(model: Any, hidden_BKH: Tensor) -> Tensor:
-    x = model.activation(model.vocab_transform(hidden_BKH))
-    return cast(Tensor, model.vocab_projector(model.vocab_layer_norm(x)))
-
-
-def _bert_site(encoder: str) -> Callable[[nn.Module], GatherSite | None]:
-    def site(model: Any) -> GatherSite | None:
-        layers = getattr(model, encoder).encoder.layer
-        if not len(layers) or model.config.chunk_size_feed_forward:
-            return None
-        return layers[-1].attention.output, "input"
-
-    return site
-
-
-def _distilbert_site(model: Any) -> GatherSite | None:
-    layers = model.distilbert.transformer.layer
-    if not len(layers) or model.config.chunk_size_feed_forward:
+def _after_distilbert_attention(encoder: Any) -> GatherSite | None:
+    layers = encoder.transformer.layer
+    if not len(layers) or encoder.config.chunk_size_feed_forward:
         return None
     return layers[-1].sa_layer_norm, "output"
 
 
-_BERT = Family("BERT", "bert", _bert_head, _bert_site("bert"), inert=("cls.predictions.bias",))
-_ROBERTA = Family(
-    "RoBERTa",
-    "roberta",
-    _roberta_head,
-    _bert_site("roberta"),
-    inert=("lm_head.bias",),
-    positions_after_padding=True,
-)
-_DISTILBERT = Family(
-    "DistilBERT", "distilbert", _distilbert_head, _distilbert_site, token_types=False
-)
+def _without_relative_attention(model: Any) -> bool:
+    """Relative positions are one table for all rows: their gradient is not a row's own."""
+    return not getattr(model.config, "relative_attention", False)
+
+
+def _bert(
+    *replays: str,
+    inert: str = "cls.predictions.bias",
+    holds: Callable[[Any], bool] = _always,
+) -> Family:
+    return Family(_after_attention, frozenset(replays), frozenset({inert}), holds)
+
+
+def _roberta() -> Family:
+    return _bert(inert="lm_head.bias")
+
+
+def _plain(*replays: str, inert: str = "lm_head.bias") -> Family:
+    return Family(replays=frozenset(replays), inert=frozenset({inert}))
+
 
 FAMILIES: dict[str, Family] = {
-    "transformers.models.bert.modeling_bert.BertForMaskedLM": _BERT,
-    "transformers.models.roberta.modeling_roberta.RobertaForMaskedLM": _ROBERTA,
-    "transformers.models.xlm_roberta.modeling_xlm_roberta.XLMRobertaForMaskedLM": _ROBERTA,
-    "transformers.models.camembert.modeling_camembert.CamembertForMaskedLM": _ROBERTA,
-    "transformers.models.distilbert.modeling_distilbert.DistilBertForMaskedLM": _DISTILBERT,
+    "AlbertForMaskedLM": _plain(inert="predictions.bias"),
+    "BertForMaskedLM": _bert(),
+    "BigBirdForMaskedLM": _bert(
+        # block-sparse attention, which long rows switch on, is another computation
+        holds=lambda model: model.base_model.attention_type == "original_full"
+    ),
+    "CamembertForMaskedLM": _roberta(),
+    "ConvBertForMaskedLM": _bert("Conv1d", "SeparableConv1D"),
+    "Data2VecTextForMaskedLM": _roberta(),
+    "DebertaForMaskedLM": _bert(
+        "DebertaLayerNorm", "DisentangledSelfAttention", holds=_without_relative_attention
+    ),
+    "DebertaV2ForMaskedLM": _bert(holds=_without_relative_attention),
+    "DistilBertForMaskedLM": Family(_after_distilbert_attention),
+    "ElectraForMaskedLM": _bert(),
+    "ErnieForMaskedLM": _bert(),
+    "EsmForMaskedLM": Family(_after_attention, frozenset({"EsmLMHead"})),
+    "EsmcForMaskedLM": _plain("EsmcLayerNorm"),
+    "EuroBertForMaskedLM": _plain("EuroBertRMSNorm"),
+    "FNetForMaskedLM": _plain(inert="cls.predictions.bias"),
+    "FlaubertWithLMHeadModel": _plain(),
+    "GteForMaskedLM": _plain(),
+    "JinaEmbeddingsV3ForMaskedLM": _plain(),
+    "LayoutLMForMaskedLM": _bert(),
+    "LukeForMaskedLM": _bert("EntityPredictionHead", inert="lm_head.bias"),
+    "MegatronBertForMaskedLM": _bert(),
+    "ModernBertForMaskedLM": _plain(),
+    "NomicBertForMaskedLM": _plain(inert="cls.predictions.bias"),
+    "NystromformerForMaskedLM": _bert("Conv2d"),
+    "RemBertForMaskedLM": _bert(),
+    "RoFormerForMaskedLM": _bert(),
+    "RobertaForMaskedLM": _roberta(),
+    "RobertaPreLayerNormForMaskedLM": _roberta(),
+    "SqueezeBertForMaskedLM": _plain(
+        "Conv1d", "SqueezeBertLayerNorm", inert="cls.predictions.bias"
+    ),
+    "TapasForMaskedLM": _bert(),
+    "UltrabertForMaskedLM": _plain("UltrabertRMSNorm"),
+    "XLMRobertaForMaskedLM": _roberta(),
+    "XLMRobertaXLForMaskedLM": _roberta(),
+    "XLMWithLMHeadModel": _plain(),
+    "XmodForMaskedLM": _roberta(),
+    "YosoForMaskedLM": _bert(),
 }
-"""Full class name -> family; by name, so that no model code is imported before it is used."""
+"""Name of a class of `transformers.models` -> its entry; by name, as most are never imported."""
 
 
-def family_of(model: nn.Module) -> Family:
-    """The family of `model`'s exact class; UserError for any other."""
+REFUSED = {
+    "ReformerForMaskedLM": "its reversible layers have gradients in training mode alone, where "
+    "its hashing is random",
+}
+"""Class of `transformers.models` -> why it cannot be done at all."""
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """The entry of `model`'s exact class, if it has one and the model is set up as measured."""
     kind = type(model)
-    family = FAMILIES.get(f"{kind.__module__}.{kind.__qualname__}")
-    if family is None:
-        known = ", ".join(name.rsplit(".", 1)[1] for name in FAMILIES)
-        raise UserError(
-            f"model of type {kind.__name__}",
-            f"per-example gradients are exact for {known} only",
-            "load one of these with transformers.AutoModelForMaskedLM",
-        )
-    return family
+    if not kind.__module__.startswith("transformers.models."):
+        return None
+    family = FAMILIES.get(kind.__qualname__)
+    return family if family is not None and family.holds(model) else None

@@ -7,6 +7,7 @@ weight-gradient product (book-keeping: Bu et al. 2023, arXiv 2210.00038).
 """
 
 import math
+from functools import partial
 
 import torch
 from opacus.grad_sample.gsm_base import AbstractGradSampleModule
@@ -22,6 +23,7 @@ from dpmlm.clipping.layers import Term, merge_terms, squared_norms
 from dpmlm.clipping.precision import full_float32
 from dpmlm.clipping.recorder import Recorder
 from dpmlm.clipping.result import ClipResult
+from dpmlm.clipping.rowwise import clip_rows
 from dpmlm.clipping.structure import Structure
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.errors import UserError
@@ -67,12 +69,15 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
                 "give the clipping norm, or math.inf for none",
             )
         structure = Structure.of(self._module)
-        check_batch(self._module, structure.family, batch)
+        check_batch(structure.model, batch)
         device = structure.trainable[0].device if structure.trainable else batch.input_ids.device
         layout = UnitLayout.of(len(batch), batch.unit_index, device)
         if batch.masked_positions.numel() == 0:
             zeros = torch.zeros(layout.count, device=device)
             result = ClipResult(norms=zeros, losses=zeros.clone())
+        elif structure.family is None:
+            bound = partial(clipping_coefficients, max_grad_norm=max_grad_norm, tau=self.tau)
+            result = clip_rows(structure.model, structure.trainable, batch, layout, bound)
         else:
             losses, terms = self._factors(structure, batch, layout)
             result = self._clip(terms, losses, layout, max_grad_norm)
@@ -86,7 +91,7 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         self, structure: Structure, batch: MaskedBatch, layout: UnitLayout
     ) -> tuple[Tensor, dict[nn.Parameter, list[Term]]]:
         with torch.enable_grad(), Recorder(structure, len(batch)) as recorder:
-            logits = masked_logits(self._module, structure.family, batch)
+            logits = masked_logits(structure.model, structure.family, batch)
             with torch.no_grad():
                 losses, log_p = losses_and_log_probabilities(logits.detach(), batch, layout)
                 gradient = logit_gradient(log_p, batch, layout).to(logits.dtype)

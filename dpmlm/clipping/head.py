@@ -4,9 +4,11 @@ Only the masked positions go through what follows the last attention: the logits
 instead of [B, T, V], and the row dimension is kept, so gradients stay per row.
 """
 
+import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
 
-def check_batch(model: nn.Module, family: Family, batch: MaskedBatch) -> None:
+def check_batch(model: nn.Module, batch: MaskedBatch) -> None:
     """UserError for shapes that contradict each other or rows longer than the position table."""
     rows = len(batch)
     slots = batch.masked_positions.shape
@@ -33,7 +35,7 @@ def check_batch(model: nn.Module, family: Family, batch: MaskedBatch) -> None:
             "ids and attention mask are [B, T], positions, labels and weights [B, K]",
             "build it with dpmlm.masking.make_batch",
         )
-    if batch.input_ids.shape[1] > (limit := family.max_tokens(model)):
+    if batch.input_ids.shape[1] > (limit := max_tokens(model)):
         raise UserError(
             f"rows of {batch.input_ids.shape[1]} tokens",
             f"the model's position table holds at most {limit}",
@@ -41,53 +43,75 @@ def check_batch(model: nn.Module, family: Family, batch: MaskedBatch) -> None:
         )
 
 
+def max_tokens(model: Any) -> float:
+    """The longest row that fits the model's position table; infinite without one."""
+    table = getattr(model.config, "max_position_embeddings", None)
+    if table is None:
+        return math.inf
+    shift = 0
+    for module in model.modules():
+        positions = getattr(module, "position_embeddings", None)
+        if isinstance(positions, nn.Embedding) and positions.padding_idx is not None:
+            shift = positions.padding_idx + 1  # RoBERTa's kind numbers positions from there on
+    return float(table - shift)
+
+
 def used_slots(batch: MaskedBatch) -> Tensor:
     """bool [B, K]: slots with a weight; position and label of the others are ignored."""
     return batch.masked_weights > 0
 
 
-def masked_logits(model: nn.Module, family: Family, batch: MaskedBatch) -> Tensor:
-    """[B, K, V] logits at the masked positions (position 0 in unused slots)."""
+def masked_logits(model: nn.Module, family: Family | None, batch: MaskedBatch) -> Tensor:
+    """[B, K, V] logits at the masked positions (position 0 in unused slots).
+
+    Without a family the whole head runs, and logits are picked at its end.
+    """
     positions_BK = batch.masked_positions.masked_fill(~used_slots(batch), 0)
     rows_B1 = torch.arange(len(batch), device=positions_BK.device)[:, None]
     inputs: dict[str, Any] = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
     }
-    if family.token_types and batch.token_type_ids is not None:
+    if batch.token_type_ids is not None and _takes_token_types(model):
         inputs["token_type_ids"] = batch.token_type_ids
-    encoder = getattr(model, family.encoder)
-    with _gathered_early(model, family, rows_B1, positions_BK) as early:
-        hidden = encoder(**inputs).last_hidden_state
-    return family.head(model, hidden if early else hidden[rows_B1, positions_BK])
+    if family is None:
+        return cast(Tensor, model(**inputs).logits[rows_B1, positions_BK])
+    with _only_masked(model, family, rows_B1, positions_BK):
+        return cast(Tensor, model(**inputs).logits)
+
+
+def _takes_token_types(model: nn.Module) -> bool:
+    return "token_type_ids" in inspect.signature(model.forward).parameters
 
 
 @contextmanager
-def _gathered_early(
-    model: nn.Module, family: Family, rows_B1: Tensor, positions_BK: Tensor
-) -> Iterator[bool]:
-    """Drops unmasked positions inside the last layer: nothing after it mixes positions."""
-    site = family.gather_site(model)
-    if site is None:
-        yield False
-        return
-    module, end = site
+def _only_masked(
+    model: Any, family: Family, rows_B1: Tensor, positions_BK: Tensor
+) -> Iterator[None]:
+    """Drops unmasked positions where they stop mixing: in the last layer, or behind the encoder."""
 
     def gather(x: Any) -> Any:
         return x[rows_B1, positions_BK] if isinstance(x, Tensor) else x
 
-    if end == "input":
-        handle = module.register_forward_pre_hook(
-            lambda _, args, kwargs: (
-                tuple(map(gather, args)),
-                {name: gather(value) for name, value in kwargs.items()},
-            ),
-            with_kwargs=True,
-        )
+    def gather_inputs(_: Any, args: Any, kwargs: Any) -> Any:
+        return tuple(map(gather, args)), {name: gather(value) for name, value in kwargs.items()}
+
+    def gather_encoded(_: Any, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return gather(output[0]), *output[1:]
+        output["last_hidden_state"] = gather(output[0])
+        return output
+
+    encoder = model.base_model
+    site = family.gather_site(encoder)
+    if site is None:
+        handle = encoder.register_forward_hook(gather_encoded)
+    elif site[1] == "input":
+        handle = site[0].register_forward_pre_hook(gather_inputs, with_kwargs=True)
     else:
-        handle = module.register_forward_hook(lambda _, args, output: gather(output))
+        handle = site[0].register_forward_hook(lambda _, args, output: gather(output))
     try:
-        yield True
+        yield
     finally:
         handle.remove()
 

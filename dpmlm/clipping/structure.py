@@ -1,11 +1,14 @@
 """`Structure`: the trainable layers of a supported model, or the reason why it is refused."""
 
 from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from transformers import PreTrainedModel
 
-from dpmlm.clipping.families import Family, family_of
+from dpmlm.clipping.families import REFUSED, Family, family_of
 from dpmlm.clipping.layers import LAYER_CHECKS, LAYER_RULES
 from dpmlm.errors import UserError
 
@@ -14,12 +17,21 @@ from dpmlm.errors import UserError
 class Structure:
     """What to record on a model to get every trainable parameter's gradient exactly."""
 
-    family: Family
-    """Where the head starts."""
+    model: Any
+    """The masked LM, without what adapters wrap around it."""
+    family: Family | None
+    """How it is done in one pass; None: one row at a time."""
     layers: tuple[nn.Module, ...]
     """Modules with a layer rule and a trainable parameter of their own."""
+    replayed: tuple[nn.Module, ...]
+    """Modules with a trainable parameter that no layer rule covers."""
     trainable: tuple[nn.Parameter, ...]
     """Each trainable parameter once, tied ones too."""
+
+    @property
+    def path(self) -> Literal["one pass", "row by row"]:
+        """How the clipped sum is formed."""
+        return "row by row" if self.family is None else "one pass"
 
     @classmethod
     def of(cls, model: nn.Module) -> "Structure":
@@ -28,23 +40,62 @@ class Structure:
         Raises UserError, naming the module and the reason, for a model whose per-example
         gradients cannot be done exactly.
         """
-        family = family_of(model)
-        _check_settings(model)
-        layers = []
-        covered: set[int] = set()
-        for name, module in model.named_modules():
-            own = [p for p in module.parameters(recurse=False) if p.requires_grad]
-            if own and type(module) in LAYER_RULES:
-                _check_layer(name, module)
-                layers.append(module)
-                covered.update(map(id, own))
-        for name, param in model.named_parameters():
-            _check_parameter(model, name, param, id(param) in covered or name in family.inert)
-        trainable = tuple(p for p in model.parameters() if p.requires_grad)
-        return cls(family, tuple(layers), trainable)
+        core = unwrapped(model)
+        if not isinstance(core, PreTrainedModel):
+            raise UserError(
+                f"model of type {type(core).__name__}",
+                "it is not a model of transformers",
+                "load one with transformers.AutoModelForMaskedLM",
+            )
+        _check_settings(core)
+        trainable = tuple(p for p in core.parameters() if p.requires_grad)
+        for name, param in core.named_parameters():
+            _check_dtype(name, param)
+        for name, module in core.named_modules():
+            _check_layer(name, module)
+        family = family_of(core)
+        layers, others = _by_rule(core, family.inert if family is not None else frozenset())
+        if family is None or any(type(m).__name__ not in family.replays for m in others):
+            return cls(core, None, (), (), trainable)
+        return cls(core, family, layers, others, trainable)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The masked LM inside a PEFT model, whose adapters stand in its layers; else `model`."""
+    inner = getattr(model, "get_base_model", None)
+    return cast(nn.Module, inner()) if callable(inner) else model
+
+
+def _by_rule(
+    model: nn.Module, inert: frozenset[str]
+) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """(modules with a rule, modules with a trainable parameter that those do not cover)."""
+    own = {
+        name: {key: p for key, p in module.named_parameters(recurse=False) if p.requires_grad}
+        for name, module in model.named_modules()
+    }
+    modules = dict(model.named_modules())
+    ruled = [name for name, params in own.items() if params and type(modules[name]) in LAYER_RULES]
+    covered = {id(p) for name in ruled for p in own[name].values()}
+    others = [
+        name
+        for name, params in own.items()
+        if any(
+            id(p) not in covered and f"{name}.{key}".lstrip(".") not in inert
+            for key, p in params.items()
+        )
+    ]
+    return tuple(modules[n] for n in ruled), tuple(modules[n] for n in others)
 
 
 def _check_settings(model: nn.Module) -> None:
+    kind = type(model).__name__
+    if kind in REFUSED:
+        raise UserError(
+            f"model of type {kind}",
+            f"its per-example gradients cannot be exact: {REFUSED[kind]}",
+            "take another type; docs/models.md lists those that are exact",
+        )
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise UserError(
             "gradient checkpointing",
@@ -60,6 +111,14 @@ def _check_settings(model: nn.Module) -> None:
 
 
 def _check_layer(name: str, module: nn.Module) -> None:
+    if isinstance(module, _NormBase) and module.training and module.track_running_stats:
+        raise UserError(
+            f"module {name} ({type(module).__name__})",
+            "its running statistics take in the batch without clipping and without noise",
+            "call model.eval(), or replace it by a LayerNorm",
+        )
+    if not any(p.requires_grad for p in module.parameters(recurse=False)):
+        return
     check = LAYER_CHECKS.get(type(module))
     if check is not None and (reason := check(module)) is not None:
         raise UserError(
@@ -69,18 +128,8 @@ def _check_layer(name: str, module: nn.Module) -> None:
         )
 
 
-def _check_parameter(model: nn.Module, name: str, param: nn.Parameter, covered: bool) -> None:
-    if not param.requires_grad:
-        return
-    owner_name, _, _ = name.rpartition(".")
-    if not covered:
-        owner = model.get_submodule(owner_name)
-        raise UserError(
-            f"module {owner_name} ({type(owner).__name__})",
-            f"no layer rule gives the per-example gradient of its parameter {name}",
-            "freeze it with requires_grad_(False) or register a rule for its class",
-        )
-    if param.dtype != torch.float32:
+def _check_dtype(name: str, param: nn.Parameter) -> None:
+    if param.requires_grad and param.dtype != torch.float32:
         raise UserError(
             f"parameter {name} of type {param.dtype}",
             "gradients and noise are summed in float32, which p.grad takes from the parameter",

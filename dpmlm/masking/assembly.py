@@ -29,13 +29,15 @@ def make_batch(
     spec: MaskingSpec,
     window: int,
     stride: int = 1,
+    pad_to_window: bool = False,
 ) -> MaskedBatch:
     """One row an example: CLS, a window of it, SEP, masked by `spec`; B = len(examples), may be 0.
 
     `visits[b]` counts how often example b was drawn before: another visit, another window and
     another mask (the same visit for all: static masks). Rows are padded to the longest of the
-    batch; K = `spec.masked_slots(window)` always. Slots are filled from the left in order of
-    position; unused ones have position 0, the padding label and weight 0.
+    batch, or all to the window where a model's result depends on its padding. K =
+    `spec.masked_slots(window)` always. Slots are filled from the left in order of position; unused
+    ones have position 0, the padding label and weight 0.
 
     Formal guarantee: row b, its padding aside, is a function of (seed, examples[b], visits[b],
     table, spec, window, stride): no other row and no order of rows has a part in it.
@@ -56,6 +58,8 @@ def make_batch(
     slots = spec.masked_slots(window)
     uniforms = _uniforms(examples, visits, seed, 1 + window - SPECIALS_PER_ROW + 2 * slots)
     content, length, secret = _windows(examples, uniforms[:, 0], table, slots, window, stride)
+    if not pad_to_window:
+        content = content[:, : max(1, int(length.max(initial=0)))]
     width = content.shape[1]
     keys, action, pick = np.split(uniforms[:, 1:], [window - 2, window - 2 + slots], axis=1)
 
@@ -77,7 +81,8 @@ def make_batch(
     corrupted = _corrupt(label, action, pick, table, spec)
     rows, columns = np.nonzero(used)
     content[rows, position[rows, columns]] = corrupted[rows, columns]
-    return _rows(content, length, np.where(used, position + 1, 0), label, used, table)
+    filled = window - SPECIALS_PER_ROW if pad_to_window else int(length.max(initial=0))
+    return _rows(content, length, filled, np.where(used, position + 1, 0), label, used, table)
 
 
 def _uniforms(
@@ -97,10 +102,7 @@ def _windows(
     window: int,
     stride: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Content int64 [B, W] padded with pad_id, lengths [B], secret spans in it [B, 2] (0, 0: none).
-
-    W is the longest drawn window, at least 1 so that every array has a column.
-    """
+    """Content int64 [B, window - 2] padded with pad_id, lengths [B], secret spans [B, 2] in it."""
     room = window - SPECIALS_PER_ROW
     content = np.full((len(examples), room), table.pad_id, dtype=np.int64)
     length = np.zeros(len(examples), dtype=np.int64)
@@ -120,7 +122,7 @@ def _windows(
     bare = table.special[content] | (np.arange(room) >= length[:, None])
     for b in np.flatnonzero(bare.all(axis=1) & (secret[:, 1] == 0)).tolist():
         _show_maskable(examples[b], content[b], float(uniforms[b]), table, stride)
-    return content[:, : max(1, int(length.max(initial=0)))], length, secret
+    return content, length, secret
 
 
 def _show_maskable(
@@ -176,17 +178,18 @@ def _corrupt(
 def _rows(
     content: np.ndarray,
     length: np.ndarray,
+    filled: int,
     position: np.ndarray,
     label: np.ndarray,
     used: np.ndarray,
     table: TokenTable,
 ) -> MaskedBatch:
-    """Put CLS and SEP around each row and hand everything to torch."""
+    """Put CLS and SEP around each row, padded to `filled` content tokens, and hand it to torch."""
     count = len(content)
-    width = int(length.max(initial=0)) + SPECIALS_PER_ROW
+    width = filled + SPECIALS_PER_ROW
     ids = np.full((count, width), table.pad_id, dtype=np.int64)
     ids[:, 0] = table.cls_id
-    ids[:, 1:-1] = content[:, : width - SPECIALS_PER_ROW]
+    ids[:, 1:-1] = content[:, :filled]
     ids[np.arange(count), length + 1] = table.sep_id
     attention = np.arange(width) < (length + SPECIALS_PER_ROW)[:, None]
     return MaskedBatch(

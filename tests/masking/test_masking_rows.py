@@ -108,6 +108,22 @@ def test_a_row_is_independent_of_its_batch(
         assert unpack(together, i) == unpack(shuffled, b) == unpack(alone, 0)
 
 
+def test_rows_padded_to_the_window_differ_by_padding_alone(
+    examples: list[Example], table: TokenTable
+) -> None:
+    settings = {"seed": SEED, "table": table, "spec": MaskingSpec("token", 0.15), "window": WINDOW}
+    short = sorted(examples, key=lambda example: len(example.tokens))[:3]
+    tight = make_batch(short, [0] * 3, **settings)
+    wide = make_batch(short, [0] * 3, **settings, pad_to_window=True)
+    width = tight.input_ids.shape[1]
+    assert width < wide.input_ids.shape[1] == WINDOW
+    assert torch.equal(wide.input_ids[:, :width], tight.input_ids)
+    assert bool((wide.input_ids[:, width:] == table.pad_id).all())
+    assert int(wide.attention_mask[:, width:].sum()) == 0
+    assert torch.equal(wide.masked_positions, tight.masked_positions)
+    assert torch.equal(wide.masked_labels, tight.masked_labels)
+
+
 def test_seed_id_and_visit_each_change_the_mask(table: TokenTable) -> None:
     tokens = np.arange(5, 115)
 

@@ -2,6 +2,7 @@
 
 from dpmlm.clipping.layers import embedding, layer_norm, linear, tied
 from dpmlm.clipping.layers.registry import LAYER_CHECKS, LAYER_RULES, register_layer_rule
+from dpmlm.clipping.layers.replay import replay_terms, tensors_of
 from dpmlm.clipping.layers.term import DirectTerm, Term, merge_terms, squared_norms
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "linear",
     "merge_terms",
     "register_layer_rule",
+    "replay_terms",
     "squared_norms",
+    "tensors_of",
     "tied",
 ]

@@ -1,0 +1,135 @@
+"""Every masked-LM type of transformers: exact, or refused before training.
+
+    pytest tests/clipping/test_clipping_models.py --write-docs
+
+writes the table of docs/models.md from the same measurements.
+"""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from microbatch import assert_same, grads, micro_batch
+from small_models import KINDS, VOCABULARY, small_model
+
+from dpmlm.clipping import ModelReport, check_model, clip_and_sum
+from dpmlm.errors import UserError
+from dpmlm.masking import MaskedBatch
+
+PAGE = Path(__file__).parents[2] / "docs/models.md"
+REFUSED = {"reformer"}
+SHAPES = [(6, 14), (8, 8), (4, 32)]
+"""Rows and tokens; rows and tokens of one number must not be taken for each other."""
+
+
+def ragged(rows: int, width: int) -> MaskedBatch:
+    """Rows of many lengths, one of a single token and one without a mask; two rows one unit."""
+    generator = torch.Generator().manual_seed(rows)
+    lengths = torch.randint(2, width + 1, (rows,), generator=generator)
+    lengths[0], lengths[1] = width, 1
+    mask = torch.arange(width) < lengths[:, None]
+    ids = torch.randint(5, VOCABULARY - 1, (rows, width), generator=generator)
+    weights = torch.ones(rows, 3)
+    weights[1, 1:], weights[2] = 0, 0
+    return MaskedBatch(
+        input_ids=ids.masked_fill(~mask, 0),
+        attention_mask=mask.long(),
+        masked_positions=(torch.rand(rows, 3, generator=generator) * lengths[:, None]).long(),
+        masked_labels=torch.randint(5, VOCABULARY - 1, (rows, 3), generator=generator),
+        masked_weights=weights,
+        unit_index=torch.tensor([*range(rows - 1), 0]),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_is_exact_or_refused(kind):
+    model = small_model(kind)
+    report = check_model(model, VOCABULARY)
+    if kind in REFUSED:
+        assert not report.exact
+        assert report.reason
+        return
+    assert report.exact, report.reason
+    for rows, width in SHAPES:
+        batch = ragged(rows, width)
+        truth = micro_batch(model, batch)
+        bound = float(truth.norms[truth.norms > 0].median())
+        model.zero_grad()
+        result = clip_and_sum(model, batch, bound)
+        torch.testing.assert_close(result.losses, truth.losses, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(result.norms.double(), truth.norms, rtol=1e-5, atol=1e-7)
+        assert_same(grads(model), truth.clipped(bound, 1e-5))
+
+
+def test_at_least_45_types_are_exact():
+    assert len(KINDS) - len(REFUSED) >= 45
+
+
+@pytest.mark.parametrize("kind", ["deberta", "deberta-v2"])
+def test_relative_attention_is_done_row_by_row(kind):
+    model = small_model(kind, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    report = check_model(model, VOCABULARY)
+    assert (report.exact, report.path) == (True, "row by row")
+
+
+@pytest.mark.parametrize("kind", ["fnet", "nystromformer", "convbert", "mobilebert"])
+def test_padding_that_reaches_a_row_is_noticed(kind):
+    assert check_model(small_model(kind), VOCABULARY).padding_matters
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
+def test_padding_that_is_ignored_is_no_matter(kind):
+    assert not check_model(small_model(kind), VOCABULARY).padding_matters
+
+
+def test_a_refused_type_is_refused_by_training_too():
+    model = small_model("reformer")
+    with pytest.raises(UserError, match="ReformerForMaskedLM"):
+        clip_and_sum(model, ragged(4, 16), 1.0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def row(kind: str, report: ModelReport) -> str:
+    """One line of the table in docs/models.md; errors to a power of ten, as machines differ."""
+    model = small_model(kind)
+    name = type(model).__name__
+    if not report.exact:
+        reason = report.reason.split(": ")[1].split(";")[0]
+        return f"| `{kind}` | {name} | refused: {reason} | | | |"
+    error = 10.0 ** math.ceil(math.log10(report.max_relative_error or 1e-9))
+    bound = "1e-6" if error <= 1e-6 else f"{error:.0e}"
+    padded = "to the window" if report.padding_matters else ""
+    return (
+        f"| `{kind}` | {name} | {report.path} | below {bound} | {padded} | {len(report.unused)} |"
+    )
+
+
+def table() -> list[str]:
+    return [row(kind, check_model(small_model(kind), VOCABULARY)) for kind in KINDS]
+
+
+def test_the_page_says_what_was_measured(request):
+    if request.config.getoption("--write-docs"):
+        write_page()
+    page = PAGE.read_text()
+    version = page.split("transformers ")[1].split(" ")[0]
+    if transformers.__version__ != version:
+        pytest.skip(f"docs/models.md is of transformers {version}, here {transformers.__version__}")
+    for line in table():
+        assert line in page, f"run pytest {Path(__file__).name} --write-docs"
+
+
+def write_page() -> None:
+    """Replace the table of docs/models.md."""
+    before, _, rest = PAGE.read_text().partition("<!-- table -->")
+    after = rest.partition("<!-- /table -->")[2]
+    head = [
+        f"With transformers {transformers.__version__} and torch {torch.__version__}:",
+        "",
+        "| type | class | how | relative error | padded | unused parameters |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines = "\n".join([*head, *table()])
+    PAGE.write_text(f"{before}<!-- table -->\n{lines}\n<!-- /table -->{after}")
