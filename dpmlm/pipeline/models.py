@@ -34,7 +34,6 @@ from dpmlm.training import (
     PublicText,
     Recipe,
     Units,
-    refuse_inexact,
     train,
 )
 from dpmlm.training.charges import Charges
@@ -206,7 +205,6 @@ def _fit(
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     model = initial_model(run, tokenizer)
     nn.Module.to(model, best_device())
-    gradient_error = refuse_inexact(model, len(tokenizer))
     checkpoints = Checkpoints(
         folder.path / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest
     )
@@ -227,7 +225,6 @@ def _fit(
             "trained": True,
             "model": model_digest(model),
             "steps": progress.step,
-            "gradient_error": gradient_error,
         }
     }
 

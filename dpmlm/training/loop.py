@@ -8,7 +8,7 @@ step logged counts only once a checkpoint holds it.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
+from dpmlm.training.model import refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
 from dpmlm.training.units import Units
 
@@ -46,6 +47,9 @@ class Recipe:
     physical_batch_size: int = 64
     """Rows at once: changes speed and memory, not the result beyond float rounding."""
     checkpoint_minutes: float = 30.0
+    pad_to_window: bool = False
+    """Every row as long as the window; `train` sets it where a model's results depend on padding,
+    as a unit's gradient would else depend on the longest row beside it."""
 
 
 def train(
@@ -64,10 +68,13 @@ def train(
     independent of the others in its batch.
 
     Raises:
-        UserError: the ledger refuses, or the weights stop being finite.
+        UserError: the model's gradients are not exact, the ledger refuses, or the weights stop
+            being finite.
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
     """
     model.eval()
+    checked = refuse_inexact(model, recipe.table.vocab_size, window=recipe.window)
+    recipe = replace(recipe, pad_to_window=checked.padding_matters)
     optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
     progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
     if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
@@ -120,6 +127,7 @@ def _step(
             spec=recipe.masking,
             window=recipe.window,
             stride=recipe.stride,
+            pad_to_window=recipe.pad_to_window,
         )
         result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
         losses.append(result.losses)

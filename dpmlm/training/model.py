@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
@@ -12,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dpmlm.clipping import check_model
+from dpmlm.clipping import ModelReport, check_model
 from dpmlm.errors import UserError
 
 SIZES = {"tiny": (128, 2, 2), "mini": (256, 4, 4), "small": (512, 4, 8)}
@@ -67,20 +68,22 @@ def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) 
     return model
 
 
-def refuse_inexact(model: PreTrainedModel, vocab_size: int, *, given: str = "model") -> float:
-    """Largest relative error of the model's per-example gradients, measured on a random batch.
+def refuse_inexact(
+    model: nn.Module, vocab_size: int, *, window: int = 12, given: str = "model"
+) -> ModelReport:
+    """How the model's per-example gradients are had, measured on a synthetic batch.
 
     `given` is what the user called the model. Raises UserError for a model whose gradients cannot
     be had exactly, with module and reason.
     """
-    checked = check_model(model, vocab_size=vocab_size)
-    if not checked.exact or checked.max_relative_error is None:
+    checked = check_model(model, vocab_size, window=window)
+    if not checked.exact:
         raise UserError(
             f"{given} ({type(model).__name__})",
             f"its per-example gradients cannot be had exactly: {checked.reason}",
-            "use a BERT, RoBERTa or DistilBERT masked language model",
+            "take another model: `dpmlm doctor MODEL` tells which can be done",
         )
-    return checked.max_relative_error
+    return checked
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, FNetConfig, FNetForMaskedLM
 
 from dpmlm.artifacts import new_identity
 from dpmlm.clipping import clip_and_sum
@@ -159,6 +159,45 @@ def test_an_empty_batch_takes_a_noisy_step(fit, monkeypatch):
     assert units.asked == []
     assert all(np.all(moved != 0) for moved in moves)
     assert [event["private"]["units"] for event in progress.events] == [0, 0, 0]
+
+
+def widths(fit, monkeypatch, model) -> set[int]:
+    """Row lengths of all physical batches of a short training."""
+    seen = set()
+
+    def watched(model, batch, bound):
+        seen.add(batch.input_ids.shape[1])
+        return clip_and_sum(model, batch, bound)
+
+    monkeypatch.setattr(loop, "clip_and_sum", watched)
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    fit(model, Numbered(documents(6)), a_plan(steps=2), a_recipe(physical_batch_size=2))
+    return seen
+
+
+def test_rows_go_to_the_window_where_padding_reaches_a_gradient(fit, monkeypatch):
+    # Fourier mixing takes padding in: the longest row of a batch would decide over the others.
+    mixing = FNetForMaskedLM(
+        FNetConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=16,
+            num_hidden_layers=1,
+            intermediate_size=32,
+            max_position_embeddings=16,
+        )
+    )
+    assert widths(fit, monkeypatch, mixing) == {16}
+
+
+def test_rows_are_padded_little_where_padding_is_ignored(fit, monkeypatch):
+    assert max(widths(fit, monkeypatch, a_model())) < 16
+
+
+def test_a_model_that_cannot_be_exact_is_refused_before_a_charge(fit):
+    charges, model = Charges(), a_model(is_decoder=True)
+    with pytest.raises(UserError, match="is_decoder"):
+        fit(model, Numbered(documents()), a_plan(), charges=charges)
+    assert charges.seen == []
 
 
 def included(fit, monkeypatch, *, units=40, steps=4000) -> np.ndarray:
