@@ -6,6 +6,7 @@ is drawn again (windows and masks are functions of seed, example and step, and r
 step logged counts only once a checkpoint holds it.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
 from dpmlm.training.model import refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
+from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import Units
 
 Report = Callable[[int, int], None]
@@ -72,35 +74,44 @@ def train(
             being finite.
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
     """
+    ranks = Ranks.current()
     model.eval()
     checked = refuse_inexact(model, recipe.table.vocab_size, window=recipe.window)
     recipe = replace(recipe, pad_to_window=checked.padding_matters)
     optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
     progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
+    ranks.agree(model)
     if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
-        charges.commit(progress.attempt, plan.steps)
+        if ranks.first:
+            charges.commit(progress.attempt, plan.steps)
         return progress
-    attempt = charges.begin()
-    stream = SecretStream.from_os()
+    attempt = ranks.same(charges.begin() if ranks.first else None)
+    stream = SecretStream(ranks.same(secrets.token_bytes(32) if ranks.first else None))
     private = SecureDPOptimizer(optimizer, plan, stream)
     sampler = PoissonSampler(units.names, plan.sample_rate, stream=stream)
     events, saved = list(progress.events), time.monotonic()
     with stop_requests() as stop:
         for step in range(progress.step, plan.steps):
-            charges.charge(attempt, step)
+            if ranks.first:
+                charges.charge(attempt, step)
+            ranks.same(step)  # nobody draws before the charge is on disk
             drawn = [units.example(index, step) for index in sampler.draw(step)]
             rate = learning_rate_at(
                 step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
             )
-            events.append(_step(model, private, drawn, step, rate, plan, recipe))
-            report(step + 1, plan.steps)
+            events.append(_step(model, private, drawn, step, rate, plan, recipe, ranks))
+            if ranks.first:
+                report(step + 1, plan.steps)
             due = time.monotonic() - saved >= 60 * recipe.checkpoint_minutes
-            if stop or due or step + 1 == plan.steps:
-                checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+            stopping = max(ranks.all(stop.signum or 0))
+            if ranks.same(bool(stopping) or due or step + 1 == plan.steps):
+                if ranks.first:
+                    checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
                 saved = time.monotonic()
-            if stop.signum is not None and step + 1 < plan.steps:
-                raise Interrupted(stop.signum)
-        charges.commit(attempt, plan.steps)
+            if stopping and step + 1 < plan.steps:
+                raise Interrupted(stopping)
+        if ranks.first:
+            charges.commit(attempt, plan.steps)
         if stop.signum is not None:
             raise Interrupted(stop.signum)
     return Progress(plan.steps, attempt, events)
@@ -114,11 +125,11 @@ def _step(
     rate: float,
     plan: PrivacyPlan,
     recipe: Recipe,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     optimizer.zero_grad(set_to_none=True)
-    losses: list[torch.Tensor] = []
-    norms: list[torch.Tensor] = []
-    for rows in micro_batches(drawn, recipe.window, recipe.physical_batch_size):
+    losses, norms = [torch.zeros(0)], [torch.zeros(0)]
+    for rows in ranks.share(micro_batches(drawn, recipe.window, recipe.physical_batch_size)):
         batch = make_batch(
             rows,
             [step] * len(rows),
@@ -130,20 +141,17 @@ def _step(
             pad_to_window=recipe.pad_to_window,
         )
         result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
-        losses.append(result.losses)
-        norms.append(result.norms)
+        losses.append(result.losses.cpu())
+        norms.append(result.norms.cpu())
+    ranks.add_up(optimizer.params)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.start_step(step)
     optimizer.step()
     _refuse_divergence(model, step)
-    return _event(
-        step,
-        rate,
-        torch.cat(losses or [torch.zeros(0)]),
-        torch.cat(norms or [torch.zeros(0)]),
-        plan,
-    )
+    of_all = ranks.all((torch.cat(losses), torch.cat(norms)))
+    losses_U, norms_U = (torch.cat(parts) for parts in zip(*of_all))
+    return _event(step, rate, losses_U, norms_U, plan)
 
 
 def micro_batches(examples: Sequence[Example], window: int, size: int) -> list[list[Example]]:

@@ -18,6 +18,7 @@ from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
 from dpmlm.training import Checkpoints, Interrupted, Recipe, loop, optimizer, train
 from dpmlm.training.optimizer import learning_rate_at
+from dpmlm.training.ranks import Ranks
 
 VOCABULARY = 60
 
@@ -269,7 +270,7 @@ def one_step(examples, *, physical=64, plan=None) -> list[torch.Tensor]:
     before = weights(model)
     model.eval()
     recipe = a_recipe(physical_batch_size=physical)
-    loop._step(model, private, examples, 0, 1.0, plan, recipe)
+    loop._step(model, private, examples, 0, 1.0, plan, recipe, Ranks(0, 1))
     return [new - old for old, new in zip(before, weights(model))]
 
 
