@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
+from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
 from dpmlm.training.ranks import Ranks
@@ -48,6 +49,10 @@ class Recipe:
     weight_decay: float
     physical_batch_size: int = 64
     """Rows at once: changes speed and memory, not the result beyond float rounding."""
+    memory_limit: int | None = None
+    """Bytes for a physical batch; where given, `train` finds the rows that fit."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass; norms, sums and noise are float32 always."""
     checkpoint_minutes: float = 30.0
     pad_to_window: bool = False
     """Every row as long as the window; `train` sets it where a model's results depend on padding,
@@ -76,8 +81,7 @@ def train(
     """
     ranks = Ranks.current()
     model.eval()
-    checked = refuse_inexact(model, recipe.table.vocab_size, window=recipe.window)
-    recipe = replace(recipe, pad_to_window=checked.padding_matters)
+    recipe = ranks.same(_fitted(model, recipe) if ranks.first else None)
     optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
     progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
     ranks.agree(model)
@@ -117,6 +121,23 @@ def train(
     return Progress(plan.steps, attempt, events)
 
 
+def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:
+    """The recipe with what only a look at the model tells."""
+    with _arithmetic(model, recipe):
+        checked = refuse_inexact(model, recipe.table.vocab_size, window=recipe.window)
+        rows = recipe.physical_batch_size
+        if recipe.memory_limit is not None:
+            table, masking = recipe.table, recipe.masking
+            rows = rows_that_fit(model, table, masking, recipe.window, recipe.memory_limit)
+    return replace(recipe, pad_to_window=checked.padding_matters, physical_batch_size=rows)
+
+
+def _arithmetic(model: nn.Module, recipe: Recipe) -> torch.autocast:
+    """The types of the forward and backward pass; the engine leaves them for norms and sums."""
+    reduced = recipe.precision == "bfloat16"
+    return torch.autocast(_device(model).type, dtype=torch.bfloat16, enabled=reduced)
+
+
 def _step(
     model: nn.Module,
     optimizer: SecureDPOptimizer,
@@ -140,7 +161,8 @@ def _step(
             stride=recipe.stride,
             pad_to_window=recipe.pad_to_window,
         )
-        result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
+        with _arithmetic(model, recipe):
+            result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
         losses.append(result.losses.cpu())
         norms.append(result.norms.cpu())
     ranks.add_up(optimizer.params)

@@ -201,6 +201,38 @@ def test_a_model_that_cannot_be_exact_is_refused_before_a_charge(fit):
     assert charges.seen == []
 
 
+def test_reduced_precision_leaves_norms_sums_and_noise_in_float32(fit, monkeypatch):
+    seen = []
+
+    def watched(model, batch, bound):
+        result = clip_and_sum(model, batch, bound)
+        seen.append((torch.is_autocast_enabled("cpu"), result.norms.dtype))
+        seen.extend(p.grad.dtype for p in model.parameters())
+        return result
+
+    monkeypatch.setattr(loop, "clip_and_sum", watched)
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    model = a_model()
+    fit(model, Numbered(documents(6)), a_plan(steps=2), a_recipe(precision="bfloat16"))
+    assert seen[0] == (True, torch.float32)
+    assert set(seen) == {(True, torch.float32), torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_memory_limit_sets_the_rows_of_a_physical_batch(fit, monkeypatch):
+    rows = []
+
+    def watched(model, batch, bound):
+        rows.append(len(batch))
+        return clip_and_sum(model, batch, bound)
+
+    monkeypatch.setattr(loop, "clip_and_sum", watched)
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    monkeypatch.setattr(loop, "rows_that_fit", lambda *_: 2)
+    fit(a_model(), Numbered(documents(40)), a_plan(steps=4), a_recipe(memory_limit=10**6))
+    assert max(rows) == 2
+
+
 def included(fit, monkeypatch, *, units=40, steps=4000) -> np.ndarray:
     """bool [steps, units]: who was drawn by the loop, which does no training meanwhile."""
     monkeypatch.setattr(loop, "_step", lambda *_: {})

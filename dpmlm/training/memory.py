@@ -1,0 +1,92 @@
+"""How many rows fit: the memory of one physical batch, measured on synthetic rows.
+
+Public: it depends on the model, the window and the limit alone. It changes speed and memory, never
+which units are drawn, their norms or the claim.
+"""
+
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dpmlm.clipping import clip_and_sum
+from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_batch
+
+MARGIN = 1.25
+"""Allocators keep more than is alive: blocks are rounded up and lie apart."""
+LARGEST = 1024
+"""Rows beyond which more make no step faster."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside that are alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return found
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage.data_ptr(), storage.nbytes()
+        if not size or place in self._known:
+            return
+        self._known.add(place)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        finalize(storage, self._gone, place, size)
+
+    def _gone(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self.now -= size
+
+
+def rows_that_fit(
+    model: nn.Module, table: TokenTable, masking: MaskingSpec, window: int, limit: int
+) -> int:
+    """The largest number of rows of `window` tokens whose clipped sum takes at most `limit` bytes.
+
+    Counted beside weights and optimizer state. At least 1 and at most `LARGEST`. Two small batches
+    are run, at two and at six rows; memory is linear in rows from there on.
+    """
+    few, many = (_peak(model, _full_rows(count, table, masking, window)) for count in (2, 6))
+    a_row = max(1.0, (many - few) / 4)
+    fixed = few - 2 * a_row
+    return int(min(max(1, (limit / MARGIN - fixed) // a_row), LARGEST))
+
+
+def _peak(model: nn.Module, batch: MaskedBatch) -> int:
+    """Bytes alive at once during `clip_and_sum`, gradients included; gradients are put back."""
+    device = next(model.parameters()).device
+    batch = batch.to(device)
+    found = {p: p.grad for p in model.parameters()}
+    for param in found:
+        param.grad = None
+    try:
+        with LiveBytes() as live:
+            clip_and_sum(model, batch, 1.0)
+    finally:
+        for param, gradient in found.items():
+            param.grad = gradient
+    return live.peak
+
+
+def _full_rows(count: int, table: TokenTable, masking: MaskingSpec, window: int) -> MaskedBatch:
+    """Synthetic rows as long as the window."""
+    ordinary = np.flatnonzero(~table.special)
+    tokens = np.random.default_rng(0).choice(ordinary, size=(count, window))
+    examples = [Example(f"row {index}", row) for index, row in enumerate(tokens)]
+    visits = [0] * count
+    return make_batch(examples, visits, seed=b"synthetic", table=table, spec=masking, window=window)

@@ -1,0 +1,67 @@
+"""Memory of a physical batch, and how many rows fit."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from dpmlm.clipping import clip_and_sum
+from dpmlm.masking import MaskingSpec, TokenTable
+from dpmlm.training import memory
+from dpmlm.training.memory import LiveBytes, rows_that_fit
+
+VOCABULARY, WINDOW = 500, 32
+SPEC = MaskingSpec(strategy="token", ratio=0.2)
+
+
+def table() -> TokenTable:
+    special = np.zeros(VOCABULARY, dtype=bool)
+    special[:5] = True
+    plain = np.zeros(VOCABULARY, dtype=bool)
+    return TokenTable(VOCABULARY, 4, 0, 2, 3, special, plain, plain)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": WINDOW}
+    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **sizes)).eval()
+
+
+def test_bytes_alive_are_counted_once_and_let_go():
+    with LiveBytes() as live:
+        first = torch.zeros(1000)
+        second = first + 1
+        seen = second.view(10, 100)
+        assert (live.now, live.peak) == (8000, 8000)
+        del first
+        assert (live.now, live.peak) == (4000, 8000)
+        del second
+        assert live.now == 4000  # the view still holds it
+        del seen
+    assert (live.now, live.peak) == (0, 8000)
+
+
+@pytest.mark.parametrize("limit", [1 << 22, 1 << 24, 1 << 26])
+def test_as_many_rows_as_fit_and_not_many_more(model, limit):
+    rows = rows_that_fit(model, table(), SPEC, WINDOW, limit)
+    assert 1 < rows <= memory.LARGEST
+    batch = memory._full_rows(rows, table(), SPEC, WINDOW)
+    with LiveBytes() as live:
+        clip_and_sum(model, batch, 1.0)
+    model.zero_grad()
+    assert live.peak <= limit
+    assert live.peak >= 0.6 * limit
+
+
+def test_a_limit_below_one_row_gives_one_row(model):
+    assert rows_that_fit(model, table(), SPEC, WINDOW, 1000) == 1
+
+
+def test_gradients_are_as_before(model):
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    rows_that_fit(model, table(), SPEC, WINDOW, 1 << 24)
+    assert all(bool((p.grad == 1).all()) for p in model.parameters())
+    model.zero_grad()
