@@ -230,12 +230,14 @@ class TrainingConfig(Section):
     """Share of the steps over which the rate rises linearly; then it falls linearly to zero."""
     weight_decay: float = Field(0.01, ge=0)
     """Of AdamW; biases and norms are exempt."""
-    precision: Literal["float32"] = "float32"
-    """Type of the forward and backward pass."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the forward and backward pass; norms, sums and noise are float32 always."""
     checkpoint_minutes: float = speed(30.0, ge=0)
     """Time between checkpoints; one is always written at the end and on SIGTERM."""
     physical_batch_size: int = speed(64, ge=1, le=10**6)
     """Rows that go through the model at once."""
+    memory_gib: float | None = speed(None, gt=0, le=1024)
+    """Memory of a physical batch; where given, as many rows go through at once as fit."""
 
 
 class AuditConfig(Section):

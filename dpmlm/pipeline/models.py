@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,9 +32,12 @@ from dpmlm.training import (
     CorpusUnits,
     JoinedUnits,
     LedgerCharges,
+    Progress,
     PublicText,
+    Ranks,
     Recipe,
     Units,
+    in_bytes,
     train,
 )
 from dpmlm.training.charges import Charges
@@ -109,6 +113,8 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
         warmup=training.warmup,
         weight_decay=training.weight_decay,
         physical_batch_size=training.physical_batch_size,
+        memory_limit=in_bytes(training.memory_gib),
+        precision=training.precision,
         checkpoint_minutes=training.checkpoint_minutes,
     )
 
@@ -160,9 +166,7 @@ def best_device() -> str:
 
 def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     plan, run_id = planned(run)
-    store = TokenStore.open(run.folder("tokens"))
-    corpus = CorpusUnits(store, "train", run.secrets.mask_seed)
-    units = JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+    units = _private_units(run)
     if len(units.names) > plan.units:
         raise UserError(
             f"privacy.units {plan.units}",
@@ -171,6 +175,13 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         )
     charges = LedgerCharges(open_ledger(run.config.ledger), run_id, plan)
     return _fit(run, folder, units, plan, charges, report)
+
+
+def _private_units(run: Run) -> Units:
+    """The corpus' training units and the included canaries."""
+    store = TokenStore.open(run.folder("tokens"))
+    corpus = CorpusUnits(store, "train", run.secrets.mask_seed)
+    return JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
 
 
 def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -189,8 +200,23 @@ def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         folder.path / "tokens", [run.identity], run.own, role="control-tokens"
     )
     tokens.finish(TokenStore.build(tokens, public, tokenizer))
+    return _fit(run, folder, _public_units(run, folder.path), plan, PublicText(), report)
+
+
+def _public_units(run: Run, folder: Path) -> Units:
+    """The control's public units and the included canaries."""
+    tokens = SealedFolder.open(folder / "tokens", [run.identity], role="control-tokens")
     corpus = CorpusUnits(TokenStore.open(tokens), "train", run.secrets.mask_seed)
-    return _fit(run, folder, JoinedUnits(corpus, planted), plan, PublicText(), report)
+    return JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+
+
+def take_part(run: Run, stage: str) -> None:
+    """This rank's share of a training that the first rank leads; writes nothing."""
+    plan, folder = planned(run)[0], run.workspace.stage(stage)
+    if stage == "training":
+        _train(run, folder, _private_units(run), plan, PublicText())
+    else:
+        _train(run, folder, _public_units(run, folder), control_plan(plan), PublicText())
 
 
 def _fit(
@@ -202,21 +228,8 @@ def _fit(
     report: Report,
 ) -> dict[str, Any]:
     """Train from the initial model and leave the finished model in `folder`."""
-    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
-    model = initial_model(run, tokenizer)
-    nn.Module.to(model, best_device())
-    checkpoints = Checkpoints(
-        folder.path / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest
-    )
-    progress = train(
-        model,
-        units,
-        plan,
-        recipe_of(run, TokenTable.of(tokenizer)),
-        charges=charges,
-        checkpoints=checkpoints,
-        report=report,
-    )
+    Ranks.current().same(folder.path.name)  # calls the other ranks to it
+    model, tokenizer, progress = _train(run, folder.path, units, plan, charges, report)
     save_model(folder, model, tokenizer)
     lines = (json.dumps(event) + "\n" for event in progress.events)
     folder.write_bytes(EVENTS, "".join(lines).encode())
@@ -227,6 +240,26 @@ def _fit(
             "steps": progress.step,
         }
     }
+
+
+def _train(
+    run: Run,
+    folder: Path,
+    units: Units,
+    plan: PrivacyPlan,
+    charges: Charges,
+    report: Report = lambda done, total: None,
+) -> tuple[Any, Any, Progress]:
+    """(model, tokenizer, progress) of a whole training; what all ranks do together."""
+    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
+    model = initial_model(run, tokenizer)
+    nn.Module.to(model, best_device())
+    checkpoints = Checkpoints(folder / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest)
+    recipe = recipe_of(run, TokenTable.of(tokenizer))
+    progress = train(
+        model, units, plan, recipe, charges=charges, checkpoints=checkpoints, report=report
+    )
+    return model, tokenizer, progress
 
 
 def _clear_checkpoints(folder: SealedFolder) -> None:

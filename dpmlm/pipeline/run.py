@@ -11,14 +11,17 @@ from dpmlm.pipeline.canaries import CANARIES
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import CORPUS, DEDUP, SCRUB, TOKENS
 from dpmlm.pipeline.evidence import AUDIT, EVALUATION
-from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING
+from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.summary import private_figures, public_figures, table
 from dpmlm.pipeline.workspace import deciding_settings
+from dpmlm.training import Interrupted, Ranks
 
+DONE = "done"
+"""What the first of several ranks calls when no training follows."""
 STAGES: tuple[Stage, ...] = (
     CORPUS,
     SCRUB,
@@ -104,6 +107,30 @@ def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunR
 
 
 def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
+    """Under torchrun the first rank does this, and the others come to its trainings."""
+    ranks = Ranks.current()
+    if not ranks.first:
+        _follow(Run.load(config, Progress(quiet=True)), ranks)
+        raise SystemExit(0)
+    try:
+        return _lead(config, stages, resume)
+    finally:
+        ranks.same(DONE)
+
+
+def _follow(active: Run, ranks: Ranks) -> None:
+    """Take part in each training that the first rank calls to, until it is done."""
+    called: str = ranks.same(None)
+    while called != DONE:
+        try:
+            take_part(active, called)
+        except Interrupted:
+            ranks.same(None)  # the first rank stops too, and says that it is done
+            raise
+        called = ranks.same(None)
+
+
+def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
     active = Run.load(config, Progress())
     with active.workspace.locked():
         settings = deciding_settings(config)

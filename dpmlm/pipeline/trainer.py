@@ -3,10 +3,11 @@
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -26,11 +27,22 @@ from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
 from dpmlm.tokens import TokenStore, tokenizer_digest
-from dpmlm.training import Checkpoints, CorpusUnits, LedgerCharges, Recipe, refuse_inexact, train
+from dpmlm.training import (
+    Checkpoints,
+    CorpusUnits,
+    LedgerCharges,
+    Ranks,
+    Recipe,
+    in_bytes,
+    refuse_inexact,
+    train,
+)
 
 
 class Trainer:
     """Trains `model` in place under `plan`; everything it writes is sealed.
+
+    Under torchrun every rank makes the same Trainer and calls the same methods.
 
     Documents are trained on as they are: scrubbing, deduplication, audits and the gate belong to
     `dpmlm.run`.
@@ -48,6 +60,8 @@ class Trainer:
         ledger: a registered ledger; None registers one in the workspace, with a cap of twice the
             plan's budget.
         window: tokens a row, special tokens included.
+        precision: of the forward and backward pass; norms, sums and noise are float32 always.
+        memory_gib: for a physical batch; where given, as many rows are taken as fit.
         stride: windows start at multiples of this many tokens; None takes the window.
         seed: everything but noise and sampling secrets.
 
@@ -75,7 +89,9 @@ class Trainer:
         learning_rate: float = 1e-3,
         warmup: float = 0.1,
         weight_decay: float = 0.01,
+        precision: Literal["float32", "bfloat16"] = "float32",
         physical_batch_size: int = 64,
+        memory_gib: float | None = None,
         checkpoint_minutes: float = 30.0,
         seed: int = 0,
     ) -> None:
@@ -93,12 +109,15 @@ class Trainer:
             learning_rate=learning_rate,
             warmup=warmup,
             weight_decay=weight_decay,
+            precision=precision,
             physical_batch_size=physical_batch_size,
+            memory_limit=in_bytes(memory_gib),
             checkpoint_minutes=checkpoint_minutes,
         )
         who = person if plan.unit == "person" else None
         found = list(read_documents(documents, text=text, id=id, person=who))
-        with self._workspace.locked():
+        self._ranks = Ranks.current()
+        with self._ranks.in_turn(), self._workspace.locked():
             self._workspace.claim("trainer", self._settings(seed))
             self._ledger = self._open_ledger(Path(ledger) if ledger else None)
             tokens = self._open_tokens()
@@ -131,7 +150,7 @@ class Trainer:
                 "a training has begun there and its budget is reserved",
                 "call train(resume=True), or use another workspace",
             )
-        with self._workspace.locked(), Progress().bar("training") as report:
+        with self._leading(), Progress().bar("training") as report:
             train(
                 self.model,
                 self._units,
@@ -162,10 +181,15 @@ class Trainer:
         if not self._trained:
             raise UserError("Trainer.save", "nothing is trained yet", "call train() first")
         path = Path(folder) if folder else self._workspace.stage("model")
-        sealed = SealedFolder.create(path, [self._identity.recipient], role="model")
-        save_model(sealed, self.model, self.tokenizer)
-        sealed.finish({"plan": self.plan.digest})
-        return path
+        if self._ranks.first:
+            sealed = SealedFolder.create(path, [self._identity.recipient], role="model")
+            save_model(sealed, self.model, self.tokenizer)
+            sealed.finish({"plan": self.plan.digest})
+        return self._ranks.same(path)
+
+    def _leading(self) -> AbstractContextManager[None]:
+        """Keeps other trainings out; of several ranks the first one does that for all."""
+        return self._workspace.locked() if self._ranks.first else nullcontext()
 
     def _open_ledger(self, path: Path | None) -> Ledger:
         if path is not None:
@@ -188,6 +212,7 @@ class Trainer:
             "learning_rate": float(recipe.learning_rate),
             "warmup": float(recipe.warmup),
             "weight_decay": float(recipe.weight_decay),
+            "precision": recipe.precision,
         }
 
     def _open_tokens(self) -> SealedFolder:

@@ -22,6 +22,11 @@ LARGEST = 1024
 """Rows beyond which more make no step faster."""
 
 
+def in_bytes(gib: float | None) -> int | None:
+    """A limit in GiB as `Recipe` takes it."""
+    return None if gib is None else int(gib * 2**30)
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of the tensors made inside that are alive, and their peak."""
 

@@ -10,7 +10,9 @@ them on one machine or on a network that is yours.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 import torch
@@ -18,6 +20,8 @@ import torch.distributed as dist
 from torch import nn
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(days=7)
+"""How long a rank waits for the others: the first one alone does all that is not training."""
 
 
 class Ranks:
@@ -35,7 +39,8 @@ class Ranks:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             # gloo carries the few Python objects, NCCL the sums
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -65,6 +70,14 @@ class Ranks:
         held: list[Any] = [None] * self.size
         dist.all_gather_object(held, value)
         return held
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """One rank after the other passes through, the first one first."""
+        for turn in range(self.size):
+            if turn == self.rank:
+                yield
+            self.all(turn)
 
     def agree(self, model: nn.Module) -> None:
         """Give all ranks the first one's weights."""
