@@ -114,8 +114,12 @@ def _note(summary: Mapping[str, Any]) -> str:
     cap_shown = cap["epsilon"] if cap["epsilon"] == "inf" else f"{cap['epsilon']:g}"
     return (
         f"{summary['committed_steps']} committed steps survive in the model; the ledger was "
-        f"charged for {summary['charged_steps']} steps of this run in {summary['attempts']} "
-        f"attempts (steps of interrupted attempts left no output). The corpus has "
-        f"{lineage['runs']} runs charged, which add up to epsilon {sum_shown} of a cap of "
-        f"{cap_shown} at delta {cap['delta']:g}."
+        f"charged for {summary['charged_steps']} steps of this run in "
+        f"{_counted(summary['attempts'], 'attempt')} (steps of interrupted attempts left no "
+        f"output). {_counted(lineage['runs'], 'run')} charged to the corpus: epsilon {sum_shown} "
+        f"together, of a cap of {cap_shown} at delta {cap['delta']:g}."
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
