@@ -1,14 +1,19 @@
-"""Puts a run's figures into docs/results.md, between the markers that bear the run's name.
+"""Puts the figures of a run or of `dpmlm bench` into docs/results.md, between markers of its name.
 
     dpmlm run RUN.yaml --json --show-private > result.json
     python benchmarks/results.py result.json --command 'dpmlm run RUN.yaml ...'
 
-The figures under `private` are computed from the text: publish them for public corpora alone.
+    dpmlm bench --out benchmarks/results/cpu.json
+    python benchmarks/results.py benchmarks/results/cpu.json --command 'dpmlm bench ...'
+
+A run's name is its own; a bench goes by its device, `bench-cpu` or `bench-cuda`. What stands under
+`private` in a run is computed from the text: publish it for public corpora alone.
 """
 
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ _HELD_OUT = (
     ("held-out top-1", "top1", 4),
     ("held-out top-5", "top5", 4),
 )
+BENCH = "dpmlm.bench/1"
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 
 
@@ -98,20 +104,91 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def section(result: dict[str, Any], command: str) -> str:
-    """Markdown for one run."""
-    lines = ["", "```", command, "```", "", "| what | figure |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in rows_of(result)]
-    return "\n".join([*lines, ""])
+    """Markdown for one run or one bench."""
+    body = bench_lines(result) if result["schema"] == BENCH else run_lines(result)
+    return "\n".join(["", "```", command, "```", "", *body, ""])
+
+
+def run_lines(result: dict[str, Any]) -> list[str]:
+    """The table of a run."""
+    return [
+        "| what | figure |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in rows_of(result)),
+    ]
+
+
+def bench_lines(result: dict[str, Any]) -> list[str]:
+    """A line for each model and window, then the figures to reach, then where it ran."""
+    machine, versions = result["machine"], result["versions"]
+    lines = [
+        "| model, tokens, rows | plain | own | private | Opacus hooks | ghost | private / own "
+        "| private / hooks | private / ghost | peak memory, private / plain "
+        "| update: plain, private |",
+        "| --- " * 11 + "|",
+        *(_bench_line(row) for row in result["rows"]),
+        "",
+        "`plain` in seconds, the columns after it as ratios to it; `update` in seconds.",
+        "",
+    ]
+    if result["targets"]:
+        lines += ["| figure to reach | at most | measured | |", "| --- | --- | --- | --- |"]
+        lines += [_target_line(target) for target in result["targets"]] + [""]
+    where = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    asked, day = result["settings"], result["date"][:10]
+    lines.append(
+        f"{where}, {machine['threads']} CPU threads, load {machine['load']:g} at the beginning; "
+        f"{asked['precision']}, medians of {asked['repeats']} turns; {named}; {day}."
+    )
+    return lines
+
+
+def _bench_line(row: dict[str, Any]) -> str:
+    columns = row["columns"]
+    time, memory = row["ratios"]["wall_seconds"], row["ratios"]["peak_bytes"]
+    cells = [f"{row['model']}, {row['window']}, {row['batch']}"]
+    cells.append(_cell(columns.get("plain"), lambda plain: f"{plain['wall_seconds']:.3f} s"))
+    for name in ("own", "private", "opacus_hooks", "opacus_ghost"):
+        ratio = time.get("plain", {}).get(name)
+        cells.append(_cell(columns.get(name), lambda _, ratio=ratio: _two(ratio)))
+    cells += [
+        _two(time.get(base, {}).get("private")) for base in ("own", "opacus_hooks", "opacus_ghost")
+    ]
+    cells.append(_two(memory.get("plain", {}).get("private")))
+    updates = [row["updates"].get(name) for name in ("plain", "private")]
+    cells.append(", ".join(_cell(u, lambda found: f"{found['wall_seconds']:.3f}") for u in updates))
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(column: dict[str, Any] | None, shown: Callable[[dict[str, Any]], str]) -> str:
+    """A column that failed shows the class of its error."""
+    if column is None:
+        return "-"
+    return column["error"].split(":")[0] if "error" in column else shown(column)
+
+
+def _two(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _target_line(target: dict[str, Any]) -> str:
+    what = "peak memory" if target["measure"] == "peak_bytes" else "time"
+    figure = "unmeasured" if target["measured"] is None else f"{target['measured']:.3f}"
+    verdict = {True: "met", False: "**missed**", None: "open"}[target["met"]]
+    where = f"{target['model']}, {target['window']} tokens, {target['batch']} rows"
+    return f"| {where}: {what}, {target['ratio']} | {target['at_most']:g} | {figure} | {verdict} |"
 
 
 def main() -> None:
     """Replace the run's section of the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("result", type=Path, help="JSON of dpmlm run --json --show-private")
+    parser.add_argument("result", type=Path, help="JSON of dpmlm run or dpmlm bench")
     parser.add_argument("--command", required=True, help="the command, as a reader would type it")
     given = parser.parse_args()
     result = json.loads(given.result.read_text())
-    name = result["name"]
+    bench = result["schema"] == BENCH
+    name = f"bench-{result['settings']['device']}" if bench else result["name"]
     marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     page = PAGE.read_text()
     if not marked.search(page):

@@ -20,14 +20,16 @@ ALLOWED = {
     "scrub": {"corpus", "artifacts", "config"},
     "dedup": {"corpus", "artifacts", "config"},
     "tokens": {"corpus", "artifacts", "config", "privacy"},
+    "bench": {"clipping", "masking", "training", "privacy", "artifacts", "config"},
     "training": {"clipping", "privacy", "masking", "tokens", "artifacts", "config"},
     "release": {"artifacts", "privacy", "config", "audits"},
     "pipeline": {
         "config", "masking", "privacy", "artifacts", "clipping", "corpus", "scrub", "dedup",
-        "tokens", "training", "release", "audits",
+        "tokens", "training", "bench", "release", "audits",
     },
     "cli": {
         "pipeline", "config", "artifacts", "privacy", "release", "scrub", "dedup", "clipping",
+        "bench",
     },
 }  # fmt: skip
 

@@ -20,7 +20,9 @@ from typer.main import get_command
 
 from dpmlm.cli import (
     audit,
+    bench,
     dedup,
+    doctor,
     evaluate,
     gate,
     init,
@@ -49,7 +51,7 @@ app = typer.Typer(
 )
 for verb in (
     init, plan, run, scrub, dedup, train, evaluate,
-    audit, gate, release, verify, report, ledger, keys,
+    audit, gate, release, verify, report, ledger, keys, doctor, bench,
 ):  # fmt: skip
     verb.register(app)
 

@@ -86,7 +86,7 @@ def test_several_runs_state_the_filter(tmp_path: Path) -> None:
     claim = statement(plan, what="the weights", summary=ledger.summary("run"))
     assert "e^16.0000, plus 1e-05" in claim.sentence
     assert "accountant: Renyi filter of order" in claim.sentence
-    assert "2 runs charged" in claim.note
+    assert "2 runs charged to the corpus" in claim.note
 
 
 def test_without_privacy(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""`benchmarks/results.py` turns the JSON of a bench into the table of docs/results.md."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from dpmlm.bench import BenchRequest, measure, to_json
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results():
+    path = ROOT / "benchmarks/results.py"
+    spec = importlib.util.spec_from_file_location("benchmark_results", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_measurement_becomes_a_table(results):
+    request = BenchRequest(
+        models=("tiny",), windows=(16,), batch=2, repeats=1, vocabulary=100, memory=False
+    )
+    found = {"schema": "dpmlm.bench/1", **to_json(measure(request))}
+    found["rows"][0]["columns"]["opacus_ghost"] = {"error": "NotImplementedError: tying"}
+    found["targets"] = [
+        {"model": "tiny", "window": 16, "batch": 2, "measure": "peak_bytes", "met": False,
+         "ratio": "private/plain", "measured": 0.9, "at_most": 0.8},
+    ]  # fmt: skip
+    text = results.section(found, "dpmlm bench --models tiny")
+    assert "dpmlm bench --models tiny" in text
+    line = next(line for line in text.splitlines() if line.startswith("| tiny, 16, 2 |"))
+    assert line.count("|") == 12
+    assert "NotImplementedError" in line
+    assert "| 0.8 | 0.900 | **missed** |" in text
+    assert found["versions"]["opacus"] in text
+
+
+def test_the_page_has_the_markers_of_both_devices():
+    page = (ROOT / "docs/results.md").read_text()
+    for name in ("bench-cpu", "bench-cuda"):
+        assert page.count(f"<!-- {name} -->") == page.count(f"<!-- /{name} -->") == 1
