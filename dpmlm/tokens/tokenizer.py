@@ -53,6 +53,12 @@ def load_tokenizer(spec: str | Path) -> "PreTrainedTokenizerFast":
             "it has no mask token",
             "use the tokenizer of a masked language model",
         )
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(
+            f"tokenizer {str(spec)!r}",
+            "it has no entry beside its special tokens, as of a folder without its vocabulary",
+            "name the folder or file that holds tokenizer.json or vocab.txt",
+        )
     return tokenizer
 
 

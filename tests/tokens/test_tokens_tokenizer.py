@@ -134,6 +134,12 @@ def test_other_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         load_tokenizer(tmp_path)
 
 
+def test_a_model_folder_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 90}))
+    with pytest.raises(UserError, match="special tokens"):
+        load_tokenizer(tmp_path)
+
+
 def test_training_keeps_what_it_promises(tokenizer: "Tok") -> None:
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     assert len(tokenizer) == 200
