@@ -38,7 +38,7 @@ def check_batch(model: nn.Module, batch: MaskedBatch) -> None:
     if batch.input_ids.shape[1] > (limit := max_tokens(model)):
         raise UserError(
             f"rows of {batch.input_ids.shape[1]} tokens",
-            f"the model's position table holds at most {limit}",
+            f"the model's position table holds at most {limit:g}",
             "lower tokens.window or take a model with more positions",
         )
 

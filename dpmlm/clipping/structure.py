@@ -55,7 +55,7 @@ class Structure:
             _check_layer(name, module)
         family = family_of(core)
         layers, others = _by_rule(core, family.inert if family is not None else frozenset())
-        if family is None or any(type(m).__name__ not in family.replays for m in others):
+        if family is None or not _replayable(family, layers, others):
             return cls(core, None, (), (), trainable)
         return cls(core, family, layers, others, trainable)
 
@@ -66,26 +66,27 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return cast(nn.Module, inner()) if callable(inner) else model
 
 
+def _replayable(
+    family: Family, layers: tuple[nn.Module, ...], others: tuple[nn.Module, ...]
+) -> bool:
+    """Whether all others were measured, and share no parameter with a layer that has a rule."""
+    ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    shared = [p for other in others for p in other.parameters(recurse=False) if id(p) in ruled]
+    return not shared and all(type(other).__name__ in family.replays for other in others)
+
+
 def _by_rule(
     model: nn.Module, inert: frozenset[str]
 ) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
-    """(modules with a rule, modules with a trainable parameter that those do not cover)."""
-    own = {
-        name: {key: p for key, p in module.named_parameters(recurse=False) if p.requires_grad}
-        for name, module in model.named_modules()
-    }
-    modules = dict(model.named_modules())
-    ruled = [name for name, params in own.items() if params and type(modules[name]) in LAYER_RULES]
-    covered = {id(p) for name in ruled for p in own[name].values()}
-    others = [
-        name
-        for name, params in own.items()
-        if any(
-            id(p) not in covered and f"{name}.{key}".lstrip(".") not in inert
-            for key, p in params.items()
-        )
-    ]
-    return tuple(modules[n] for n in ruled), tuple(modules[n] for n in others)
+    """(modules with a rule, other modules with a parameter that is used); trainable ones alone."""
+    ruled, others = [], []
+    for name, module in model.named_modules():
+        own = [key for key, p in module.named_parameters(recurse=False) if p.requires_grad]
+        if own and type(module) in LAYER_RULES:
+            ruled.append(module)
+        elif any(f"{name}.{key}".lstrip(".") not in inert for key in own):
+            others.append(module)
+    return tuple(ruled), tuple(others)
 
 
 def _check_settings(model: nn.Module) -> None:

@@ -74,6 +74,14 @@ def test_relative_attention_is_done_row_by_row(kind):
     assert (report.exact, report.path) == (True, "row by row")
 
 
+def test_a_parameter_of_two_kinds_of_module_is_done_row_by_row():
+    model = small_model("esm")
+    assert check_model(model, VOCABULARY).path == "one pass"
+    model.lm_head.decoder.bias = model.lm_head.bias
+    report = check_model(model, VOCABULARY)
+    assert (report.exact, report.path) == (True, "row by row")
+
+
 @pytest.mark.parametrize("kind", ["fnet", "nystromformer", "convbert", "mobilebert"])
 def test_padding_that_reaches_a_row_is_noticed(kind):
     assert check_model(small_model(kind), VOCABULARY).padding_matters
