@@ -124,7 +124,7 @@ def _read_config(folder: SealedFolder) -> Any:
 def _build(config: Any, state: dict[str, Tensor], folder: SealedFolder) -> PreTrainedModel:
     model_class: Any = MODEL_FOR_MASKED_LM_MAPPING[type(config)]
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
@@ -167,8 +167,8 @@ def _float_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar for tensors that are in memory already."""
+def no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar of its own."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

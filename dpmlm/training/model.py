@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dpmlm.artifacts.models import no_progress_bar
 from dpmlm.clipping import ModelReport, check_model
 from dpmlm.errors import UserError
 
@@ -43,7 +44,8 @@ def new_model(
 def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) -> Any:
     """A masked LM from a folder or the hub, checked against the tokenizer and the window."""
     try:
-        model = AutoModelForMaskedLM.from_pretrained(name)
+        with no_progress_bar():
+            model = AutoModelForMaskedLM.from_pretrained(name)
     except Exception as error:  # of many classes: hub, JSON, safetensors, shapes
         kind = "folder" if Path(name).is_dir() else "folder, and not to be had from the hub"
         raise UserError(

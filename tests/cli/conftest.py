@@ -2,7 +2,7 @@ import shutil
 from dataclasses import dataclass
 
 import pytest
-from transformers import AlbertConfig, AlbertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM
 
 from dpmlm.cli.main import status_of
 from dpmlm.tokens import load_sealed_tokenizer
@@ -54,18 +54,17 @@ def copy(finished, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def albert(finished, tmp_path):
-    """A small ALBERT beside the tokenizer of the finished run: shared layers, no exact norms."""
+def decoder(finished, tmp_path):
+    """A small BERT set up as a decoder, beside the tokenizer of the finished run."""
     from dpmlm.artifacts import SealedFolder, load_identity
 
     identity = load_identity(finished[0] / "keys/trainer.key")
     sealed = SealedFolder.open(finished[0] / "work/tokens", [identity])
     tokenizer = load_sealed_tokenizer(sealed)
-    folder = tmp_path / "albert"
-    sizes = {"embedding_size": 16, "hidden_size": 32, "intermediate_size": 32}
-    heads = {"num_attention_heads": 2, "num_hidden_layers": 2}
-    AlbertForMaskedLM(
-        AlbertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes, **heads)
-    ).save_pretrained(folder)
+    folder = tmp_path / "decoder"
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "max_position_embeddings": 64}
+    heads = {"num_attention_heads": 2, "num_hidden_layers": 1, "is_decoder": True}
+    config = BertConfig(vocab_size=len(tokenizer), **sizes, **heads)
+    BertForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
