@@ -77,10 +77,7 @@ def _plain(*replays: str, inert: str = "lm_head.bias") -> Family:
 FAMILIES: dict[str, Family] = {
     "AlbertForMaskedLM": _plain(inert="predictions.bias"),
     "BertForMaskedLM": _bert(),
-    "BigBirdForMaskedLM": _bert(
-        # block-sparse attention, which long rows switch on, is another computation
-        holds=lambda model: model.base_model.attention_type == "original_full"
-    ),
+    "BigBirdForMaskedLM": _bert(),
     "CamembertForMaskedLM": _roberta(),
     "ConvBertForMaskedLM": _bert("Conv1d", "SeparableConv1D"),
     "Data2VecTextForMaskedLM": _roberta(),

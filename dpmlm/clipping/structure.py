@@ -49,6 +49,7 @@ class Structure:
             )
         _check_settings(core)
         trainable = tuple(p for p in core.parameters() if p.requires_grad)
+        _check_adapters(model, trainable)
         for name, param in core.named_parameters():
             _check_dtype(name, param)
         for name, module in core.named_modules():
@@ -66,13 +67,29 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return cast(nn.Module, inner()) if callable(inner) else model
 
 
+def _check_adapters(model: nn.Module, trainable: tuple[nn.Parameter, ...]) -> None:
+    """A prompt or prefix that PEFT keeps beside the masked LM is not in its forward pass."""
+    inside = {id(p) for p in trainable}
+    for name, param in model.named_parameters():
+        if param.requires_grad and id(param) not in inside:
+            raise UserError(
+                f"parameter {name}",
+                "it is trainable and outside of the masked LM, so its gradient is not had",
+                "use an adapter that stands in the model's layers, such as LoRA",
+            )
+
+
 def _replayable(
     family: Family, layers: tuple[nn.Module, ...], others: tuple[nn.Module, ...]
 ) -> bool:
-    """Whether all others were measured, and share no parameter with a layer that has a rule."""
+    """Whether all others were measured, share no parameter with a ruled layer, and drop nothing:
+    a second forward pass would drop other values."""
     ruled = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
     shared = [p for other in others for p in other.parameters(recurse=False) if id(p) in ruled]
-    return not shared and all(type(other).__name__ in family.replays for other in others)
+    inside = [module for other in others for module in other.modules()]
+    drops = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in inside)
+    known = all(type(other).__name__ in family.replays for other in others)
+    return known and not shared and not drops
 
 
 def _by_rule(
@@ -89,7 +106,7 @@ def _by_rule(
     return tuple(ruled), tuple(others)
 
 
-def _check_settings(model: nn.Module) -> None:
+def _check_settings(model: Any) -> None:
     kind = type(model).__name__
     if kind in REFUSED:
         raise UserError(
@@ -102,6 +119,13 @@ def _check_settings(model: nn.Module) -> None:
             "gradient checkpointing",
             "layers that run twice cannot be recorded",
             "call model.gradient_checkpointing_disable() and use smaller physical batches",
+        )
+    if getattr(model.base_model, "attention_type", "original_full") != "original_full":
+        raise UserError(
+            f"{kind} with attention_type {model.base_model.attention_type}",
+            "its first short row turns that into full attention for good, so that a row's "
+            "gradient depends on the rows before it",
+            "call model.base_model.set_attention_type('original_full')",
         )
     if getattr(model.config, "is_decoder", False):
         raise UserError(

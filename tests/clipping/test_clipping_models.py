@@ -13,13 +13,14 @@ import torch
 import transformers
 from microbatch import assert_same, grads, micro_batch
 from small_models import KINDS, VOCABULARY, small_model
+from torch import nn
 
 from dpmlm.clipping import ModelReport, check_model, clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
-REFUSED = {"reformer"}
+REFUSED = {"big_bird", "reformer"}
 SHAPES = [(6, 14), (8, 8), (4, 32)]
 """Rows and tokens; rows and tokens of one number must not be taken for each other."""
 
@@ -85,6 +86,57 @@ def test_a_parameter_of_two_kinds_of_module_is_done_row_by_row():
 @pytest.mark.parametrize("kind", ["fnet", "nystromformer", "convbert", "mobilebert"])
 def test_padding_that_reaches_a_row_is_noticed(kind):
     assert check_model(small_model(kind), VOCABULARY).padding_matters
+
+
+@pytest.mark.parametrize("kind", ["nystromformer", "yoso", "funnel", "mobilebert"])
+def test_reduced_types_do_not_hide_that_padding_matters(kind):
+    model = small_model(kind)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        report = check_model(model, VOCABULARY, window=40)
+    assert report.padding_matters, report.reason
+
+
+def test_a_row_does_not_depend_on_the_rows_before_it():
+    model = small_model("big_bird")
+    with pytest.raises(UserError, match="set_attention_type"):
+        clip_and_sum(model, ragged(4, 16), 1.0)
+    model.base_model.set_attention_type("original_full")
+    report = check_model(model, VOCABULARY)
+    assert (report.exact, report.path) == (True, "one pass"), report.reason
+
+
+def test_statistics_of_the_batch_are_refused_and_taken_back():
+    model = small_model("ibert").train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with pytest.raises(UserError, match="act"):
+        clip_and_sum(model, ragged(4, 16), 1.0)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_a_replayed_module_that_drops_is_done_row_by_row():
+    model = small_model("deberta").train()
+    torch.manual_seed(0)
+    clip_and_sum(model, ragged(4, 16), 1.0)
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+
+
+def test_inference_mode_is_refused():
+    with torch.inference_mode(), pytest.raises(UserError, match="inference_mode"):
+        clip_and_sum(small_model("bert"), ragged(4, 16), 1.0)
+
+
+def test_a_trainable_prompt_beside_the_model_is_refused():
+    class Prompted(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.prompt = inner, nn.Parameter(torch.zeros(4, 32))
+
+        def get_base_model(self):
+            return self.inner
+
+    report = check_model(Prompted(small_model("bert")), VOCABULARY)
+    assert not report.exact
+    assert "prompt" in report.reason
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
