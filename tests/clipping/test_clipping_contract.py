@@ -10,8 +10,12 @@ import torch
 from microbatch import FAMILIES, assert_same, awkward_batch, grads, micro_batch, tiny_model
 from opacus.grad_sample import AbstractGradSampleModule
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
+from small_models import small_model
 
-from dpmlm.clipping import MaskedLMGradSampleModule, clip_and_sum
+from dpmlm.clipping import MaskedLMGradSampleModule, clip_and_sum, grad_sample_module
+from dpmlm.clipping.grad_sample_module import clipping_coefficients
+from dpmlm.clipping.layers.linear import OuterTerm
+from dpmlm.clipping.precision import full_float32
 from dpmlm.errors import UserError
 
 
@@ -183,15 +187,75 @@ def test_autocast_and_reduced_precision_leave_the_sums_in_float32():
         assert 0.01 * (1 - 1e-4) < alone <= 0.01
 
 
-def test_the_precision_setting_is_put_back():
-    matmul = torch.backends.mkldnn.matmul
-    found = matmul.fp32_precision
-    try:
-        matmul.fp32_precision = "bf16"
-        clip_and_sum(tiny_model("bert"), awkward_batch(0), 1.0)
-        assert matmul.fp32_precision == "bf16"
-    finally:
-        matmul.fp32_precision = found
+BACKENDS = {"tf32": torch.backends.cuda.matmul, "bf16": torch.backends.mkldnn.matmul}
+"""Backends of matrix products, each by a reduced precision that it takes."""
+
+
+def precisions():
+    return [backend.fp32_precision for backend in BACKENDS.values()]
+
+
+@pytest.fixture
+def _settings():
+    whole, found = torch.get_float32_matmul_precision(), precisions()
+    yield
+    torch.set_float32_matmul_precision(whole)
+    for backend, setting in zip(BACKENDS.values(), found):
+        backend.fp32_precision = setting
+
+
+def reduce(how):
+    if how in BACKENDS:
+        BACKENDS[how].fp32_precision = how
+    else:
+        torch.set_float32_matmul_precision(how)
+
+
+REDUCED = [*BACKENDS, "high", "medium"]
+
+
+@pytest.mark.usefixtures("_settings")
+@pytest.mark.parametrize("how", REDUCED)
+def test_reduced_precision_is_full_inside_and_put_back(how):
+    reduce(how)
+    before = precisions()
+    assert set(before) & {"tf32", "bf16"}
+    with full_float32(torch.device("cpu")):
+        assert set(precisions()) <= {"ieee", "none"}
+        assert all(now == "ieee" for now, was in zip(precisions(), before) if was != "none")
+    assert precisions() == before
+    with pytest.raises(ZeroDivisionError), full_float32(torch.device("cpu")):
+        raise ZeroDivisionError
+    assert precisions() == before
+
+
+@pytest.mark.usefixtures("_settings")
+@pytest.mark.parametrize("how", REDUCED)
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_norms_and_sums_are_formed_in_full_float32(kind, how, monkeypatch):
+    """One pass and row by row; the model's own forward pass keeps what the run chose."""
+    seen, forward = [], []
+
+    def coefficients(*args, **named):
+        seen.append(precisions())
+        return clipping_coefficients(*args, **named)
+
+    def added(self, *args):
+        seen.append(precisions())
+        return add_clipped(self, *args)
+
+    add_clipped = OuterTerm.add_clipped
+    monkeypatch.setattr(OuterTerm, "add_clipped", added)
+    monkeypatch.setattr(grad_sample_module, "clipping_coefficients", coefficients)
+    model = small_model(kind)
+    model.base_model.register_forward_hook(lambda *_: forward.append(precisions()))
+    reduce(how)
+    before = precisions()
+    clip_and_sum(model, awkward_batch(0), 1.0)
+    assert len(seen) > (5 if kind == "bert" else 0)
+    assert not {setting for each in seen for setting in each} & {"tf32", "bf16"}
+    assert all(each == before for each in forward)
+    assert precisions() == before
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, math.nan])

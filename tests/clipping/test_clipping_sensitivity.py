@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from microbatch import VOCAB, awkward_batch, grads, tiny_model, vector
+from small_models import small_model
 from torch import nn
 
 from dpmlm.clipping import FLOAT32_TAU, clip_and_sum
 from dpmlm.clipping.layers import linear
+from dpmlm.clipping.structure import Structure
+from dpmlm.masking import MaskedBatch
 
 
 def summed(model, batch, bound):
@@ -111,41 +114,133 @@ def test_a_clipped_unit_stays_below_the_bound_and_close_to_it(bound, tied):
         assert float(alone.norm()) >= min(bound, float(result.norms)) * (1 - 3 * FLOAT32_TAU)
 
 
-def poison(model, rows, kind):
-    """Spoils row 4 of a batch of `rows` rows, in the encoder or in the head."""
+QUANTILES = [0.5, 0.9]
+PATHS = {"bert": "one pass", "mpnet": "row by row"}
+
+
+def one_row_of_many_masks(rows=24, slots=8):
+    """Texts that differ in one token; row 0 has `slots` masks and all others have one."""
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(3, VOCAB, (1, 14), generator=generator).repeat(rows, 1)
+    ids[:, 5] = torch.randint(3, VOCAB, (rows,), generator=generator)
+    weights = torch.zeros(rows, slots)
+    weights[:, 0], weights[0] = 1, 1
+    return MaskedBatch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        masked_positions=torch.arange(slots).expand(rows, slots) + 2,
+        masked_labels=torch.randint(3, VOCAB, (1, slots), generator=generator).repeat(rows, 1),
+        masked_weights=weights,
+    )
+
+
+def without(batch, row):
+    return batch.rows(torch.tensor([i for i in range(len(batch)) if i != row]))
+
+
+def at_quantile(model, batch, quantile):
+    """The model's sum at a bound on that quantile of the norms, and the bound.
+
+    The norms are those of the batch without row 0: a loss that the masks of row 0 scale down
+    moves every other row below this bound.
+    """
+    bound = float(summed(model, without(batch, 0), 1.0)[1].norms.quantile(quantile))
+    return summed(model, batch, bound)[0], bound
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+@pytest.mark.parametrize("kind", PATHS)
+def test_adding_or_removing_a_row_moves_the_sum_by_at_most_the_bound(kind, quantile):
+    """The row of many masks, and some of one mask; row 0's own share reaches the bound or not."""
+    model, batch = small_model(kind), one_row_of_many_masks()
+    assert Structure.of(model).path == PATHS[kind]
+    with_all, bound = at_quantile(model, batch, quantile)
+    norms = summed(model, batch, bound)[1].norms
+    for row in (0, 1, int(norms.argmax()), int(norms.argmin())):
+        rest, _ = summed(model, without(batch, row), bound)
+        moved = float((with_all - rest).norm())
+        assert moved <= bound * (1 + 1e-5)
+        # exactly the row's own clipped share: nothing of the others moved with it
+        assert moved == pytest.approx(min(bound, float(norms[row])), rel=1e-4)
+
+
+@pytest.mark.parametrize("quantile", QUANTILES)
+@pytest.mark.parametrize("kind", PATHS)
+def test_replacing_a_row_moves_the_sum_by_at_most_twice_the_bound(kind, quantile):
+    """One mask for many masks, many for one, and another text, each in row 0 and in row 1."""
+    model, batch = small_model(kind), one_row_of_many_masks()
+    before, bound = at_quantile(model, batch, quantile)
+    moves = []
+    for row in (0, 1):
+        for slots in (1, batch.masked_weights.shape[1]):
+            weights = batch.masked_weights.clone()
+            weights[row] = (torch.arange(weights.shape[1]) < slots).float()
+            for text in (batch.input_ids[row], batch.input_ids[row].flip(0)):
+                ids = batch.input_ids.clone()
+                ids[row] = text
+                other = replace(batch, input_ids=ids, masked_weights=weights)
+                moves.append(float((summed(model, other, bound)[0] - before).norm()))
+    assert max(moves) <= 2 * bound * (1 + 1e-5)
+    assert max(moves) > bound / 2  # the test would see a fault of this size
+
+
+def poison(model, row_ids, kind):
+    """Spoils the row of these token ids, in the encoder or in the head, in a batch or alone.
+
+    Returns what takes it off again.
+    """
+    spoilt = []
+
+    def find(_module, _args, named):
+        spoilt[:] = [(named["input_ids"] == row_ids).all(1)]
 
     def spoil(_module, _inputs, out):
-        if len(out) != rows:
-            return out
-        out = out.clone()
+        out, rows = out.clone(), spoilt[0]
         if kind == "overflow":
-            out[4] *= 1e30
+            out[rows] *= 1e30
         else:
-            out[4, 0] = float(kind)
+            out[rows, 0] = float(kind)
         return out
 
-    if kind == "overflow":
-        return model.cls.predictions.transform.register_forward_hook(spoil)
-    return model.bert.embeddings.register_forward_hook(spoil)
+    head = (
+        model.lm_head.layer_norm if hasattr(model, "lm_head") else model.cls.predictions.transform
+    )
+    place = head if kind == "overflow" else model.base_model.embeddings
+    handles = [
+        model.register_forward_pre_hook(find, with_kwargs=True),
+        place.register_forward_hook(spoil),
+    ]
+    return lambda: [handle.remove() for handle in handles]
 
 
-@pytest.mark.parametrize("forms", [True, False], ids=["formed", "gram"])
+@pytest.mark.parametrize(
+    ("model_kind", "forms"),
+    [("bert", True), ("bert", False), ("squeezebert", True), ("mpnet", None)],
+    ids=["formed", "gram", "replayed", "row by row"],
+)
 @pytest.mark.parametrize("units", [None, [0, 1, 2, 3, 2, 1, 0]], ids=["rows", "units"])
 @pytest.mark.parametrize("kind", ["nan", "inf", "overflow"])
-def test_a_non_finite_unit_contributes_exactly_zero(units, kind, forms, monkeypatch):
+def test_a_non_finite_unit_contributes_exactly_zero(units, kind, model_kind, forms, monkeypatch):
     monkeypatch.setattr(linear, "forming_is_cheaper", lambda *_: forms)
-    model = tiny_model("bert")
+    model = small_model(model_kind)
+    structure = Structure.of(model)
+    assert structure.path == ("row by row" if forms is None else "one pass")
+    assert bool(structure.replayed) == (model_kind == "squeezebert")
     numbers = units or list(range(7))
     batch = replace(awkward_batch(0), unit_index=torch.tensor(numbers))
-    handle = poison(model, 7, kind)
+    restore = poison(model, batch.input_ids[4], kind)
     got, result = summed(model, batch, 0.5)
-    handle.remove()
+    restore()
     finite = torch.isfinite(result.norms) & torch.isfinite(result.losses)
     assert finite.tolist() == [unit != numbers[4] for unit in range(len(finite))]
     rows = [i for i in range(7) if numbers[i] != numbers[4]]
     kept = replace(
         batch.rows(torch.tensor(rows)), unit_index=torch.tensor([numbers[i] for i in rows])
     )
-    alone, _ = summed(model, kept, 0.5)
+    alone, of_kept = summed(model, kept, 0.5)
     assert bool(torch.isfinite(got).all())
     torch.testing.assert_close(got, alone, rtol=1e-5, atol=1e-7)
+    left = [unit for unit in range(len(finite)) if finite[unit]]
+    assert float(alone.norm()) > 0.1
+    for unit in left:
+        torch.testing.assert_close(result.norms[unit], of_kept.norms[unit], rtol=1e-5, atol=1e-7)
