@@ -109,13 +109,13 @@ def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunR
 def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
     """Under torchrun the first rank does this, and the others come to its trainings."""
     ranks = Ranks.current()
-    if not ranks.first:
+    with ranks.together():
+        if ranks.first:
+            result = _lead(config, stages, resume)
+            ranks.same(DONE)
+            return result
         _follow(Run.load(config, Progress(quiet=True)), ranks)
         raise SystemExit(0)
-    try:
-        return _lead(config, stages, resume)
-    finally:
-        ranks.same(DONE)
 
 
 def _follow(active: Run, ranks: Ranks) -> None:
@@ -125,8 +125,7 @@ def _follow(active: Run, ranks: Ranks) -> None:
         try:
             take_part(active, called)
         except Interrupted:
-            ranks.same(None)  # the first rank stops too, and says that it is done
-            raise
+            return  # the first rank stops too, and its status counts
         called = ranks.same(None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dpmlm.clipping import evaluate_batch
+from dpmlm.clipping import check_model, evaluate_batch
 from dpmlm.masking import Example, make_batch
 from dpmlm.training.loop import Recipe, Report, micro_batches
 
@@ -38,8 +38,13 @@ def evaluate(
     recipe: Recipe,
     report: Report = lambda done, total: None,
 ) -> Evaluation | None:
-    """Evaluate `model`; None where no token could be masked."""
+    """Evaluate `model`; None where no token could be masked.
+
+    `recipe.physical_batch_size` changes speed and memory alone: where a model's results depend on
+    padding, every row is as long as the window.
+    """
     model.eval()
+    padded = check_model(model, recipe.table.vocab_size, window=recipe.window).padding_matters
     device = next(model.parameters()).device
     loss = weight = top1 = top5 = 0.0
     done = 0
@@ -52,6 +57,7 @@ def evaluate(
             spec=recipe.masking,
             window=recipe.window,
             stride=recipe.stride,
+            pad_to_window=recipe.pad_to_window or padded,
         )
         result = evaluate_batch(model, batch.to(device))
         loss += float(result.loss_sum)

@@ -75,50 +75,55 @@ def train(
     independent of the others in its batch.
 
     Raises:
-        UserError: the model's gradients are not exact, the ledger refuses, or the weights stop
-            being finite.
+        UserError: the model's gradients are not exact, the ledger refuses, the weights stop
+            being finite, or of several ranks one has ended or is at another step.
         Interrupted: SIGINT or SIGTERM, after a checkpoint was written.
+        SystemExit: on ranks after the first one, where that one failed.
     """
     ranks = Ranks.current()
     model.eval()
-    recipe = ranks.same(_fitted(model, recipe) if ranks.first else None)
-    optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
-    progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
-    ranks.agree(model)
-    if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
-        if ranks.first:
-            charges.commit(progress.attempt, plan.steps)
-        return progress
-    attempt = ranks.same(charges.begin() if ranks.first else None)
-    stream = SecretStream(ranks.same(secrets.token_bytes(32) if ranks.first else None))
-    private = SecureDPOptimizer(optimizer, plan, stream)
-    sampler = PoissonSampler(units.names, plan.sample_rate, stream=stream)
-    events, saved = list(progress.events), time.monotonic()
-    with stop_requests() as stop:
-        for step in range(progress.step, plan.steps):
+    with ranks.together():
+        recipe = ranks.same(_fitted(model, recipe) if ranks.first else None, "recipe")
+        optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
+        ranks.agree_on("privacy plan", plan.digest)
+        ranks.agree_on("checkpoint of step", progress.step)
+        ranks.agree(model)
+        if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
             if ranks.first:
-                charges.charge(attempt, step)
-            ranks.same(step)  # nobody draws before the charge is on disk
-            drawn = [units.example(index, step) for index in sampler.draw(step)]
-            rate = learning_rate_at(
-                step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
-            )
-            events.append(_step(model, private, drawn, step, rate, plan, recipe, ranks))
-            if ranks.first:
-                report(step + 1, plan.steps)
-            due = time.monotonic() - saved >= 60 * recipe.checkpoint_minutes
-            stopping = max(ranks.all(stop.signum or 0))
-            if ranks.same(bool(stopping) or due or step + 1 == plan.steps):
+                charges.commit(progress.attempt, plan.steps)
+            return progress
+        attempt = ranks.same(charges.begin() if ranks.first else None, "attempt")
+        key = ranks.same(secrets.token_bytes(32) if ranks.first else None, "key")
+        stream = SecretStream(key)
+        private = SecureDPOptimizer(optimizer, plan, stream)
+        sampler = PoissonSampler(units.names, plan.sample_rate, stream=stream)
+        events, saved = list(progress.events), time.monotonic()
+        with stop_requests() as stop:
+            for step in range(progress.step, plan.steps):
                 if ranks.first:
-                    checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
-                saved = time.monotonic()
-            if stopping and step + 1 < plan.steps:
-                raise Interrupted(stopping)
-        if ranks.first:
-            charges.commit(attempt, plan.steps)
-        if stop.signum is not None:
-            raise Interrupted(stop.signum)
-    return Progress(plan.steps, attempt, events)
+                    charges.charge(attempt, step)
+                ranks.agree_on("step", step)  # nobody draws before the charge is on disk
+                drawn = [units.example(index, step) for index in sampler.draw(step)]
+                rate = learning_rate_at(
+                    step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
+                )
+                events.append(_step(model, private, drawn, step, rate, plan, recipe, ranks))
+                if ranks.first:
+                    report(step + 1, plan.steps)
+                due = time.monotonic() - saved >= 60 * recipe.checkpoint_minutes
+                stopping = max(ranks.all(stop.signum or 0))
+                if ranks.same(bool(stopping) or due or step + 1 == plan.steps, "checkpoint"):
+                    if ranks.first:
+                        checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+                    saved = time.monotonic()
+                if stopping and step + 1 < plan.steps:
+                    raise Interrupted(stopping)
+            if ranks.first:
+                charges.commit(attempt, plan.steps)
+            if stop.signum is not None:
+                raise Interrupted(stop.signum)
+        return Progress(plan.steps, attempt, events)
 
 
 def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:

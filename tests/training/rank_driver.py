@@ -1,25 +1,32 @@
-"""One rank of a small training, for test_training_ranks.py; run by torchrun.
+"""Ranks of small trainings, for test_training_ranks.py.
 
-    rank_driver.py FOLDER UNITS STEPS [STOP]
+    rank_driver.py            reads jobs from standard input, a line of JSON each, starts the ranks
+                              of a job as copies of itself and answers with their exit statuses
+    rank_driver.py JOB        is one rank, started by torchrun
 
-trains on UNITS documents in micro-batches of two, up to STEPS of six steps of a plan, and leaves
-`sums.pt` (the clipped sums of every step, from the first rank) and `weights.pt` in FOLDER. The key
-of the secret stream is fixed here, so that two runs can be compared.
+A job trains on `units` documents in micro-batches of two for six steps of a plan and leaves in
+`folder` the clipped sums of every step (`sums-*`, of the first rank), the steps that were charged,
+and of every rank the steps it drew, its weights and what it printed. It may `stop` after so many
+steps by a signal to the first rank, `fail` at a step's charge, or give the ranks checkpoints that
+are `apart`. The key of the secret stream is fixed here, so that two runs can be compared.
 """
 
+import json
 import os
+import socket
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-import dpmlm
 from dpmlm.artifacts import load_identity
+from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
-from dpmlm.training import Checkpoints, Interrupted, PublicText, Recipe, loop, train
+from dpmlm.training import Checkpoints, PublicText, Recipe, loop, train
 from dpmlm.training.ranks import Ranks
 
 VOCABULARY = 60
@@ -39,12 +46,15 @@ class Documents:
 
 
 class Noted(PublicText):
-    """Notes on disk what is charged."""
+    """Notes on disk what is charged; refuses one step, if told so."""
 
-    def __init__(self, folder):
-        self._folder = folder
+    def __init__(self, folder, fail):
+        self._folder, self._fail = folder, fail
 
     def charge(self, attempt, step):
+        if step == self._fail:
+            time.sleep(1)  # the others would be far on, did they not wait
+            raise UserError(f"step {step}", "its charge is refused", "nothing")
         with (self._folder / "charges").open("a") as file:
             file.write(f"{step}\n")
 
@@ -56,20 +66,26 @@ def a_model(seed):
     return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **sizes))
 
 
-def main(folder: Path, units: int, stop: int) -> None:
+def main(job: dict) -> None:
+    folder = Path(job["folder"])
     ranks = Ranks.current()
     sums = []
-    add_up = Ranks.add_up
+    add_up, draw = Ranks.add_up, loop.PoissonSampler.draw
 
     def watched(self, params):
         params = list(params)
         add_up(self, params)
         zero = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params]
         sums.append(torch.cat([g.flatten() for g in zero]))
-        if len(sums) == stop and self.first:
+        if len(sums) == job.get("stop") and self.first:
             os.kill(os.getpid(), 15)  # after this step, on one rank alone
 
-    Ranks.add_up = watched
+    def noted(self, step):
+        with (folder / f"drawn-{ranks.rank}").open("a") as file:
+            file.write(f"{step}\n")
+        return draw(self, step)
+
+    Ranks.add_up, loop.PoissonSampler.draw = watched, noted
     loop.secrets.token_bytes = lambda count: b"k" * count
     plan = PrivacyPlan(
         epsilon=8.0, delta=1e-6, units=100, unit="document", expected_batch_size=20.0, steps=6,
@@ -86,19 +102,43 @@ def main(folder: Path, units: int, stop: int) -> None:
     )  # fmt: skip
     model = a_model(seed=ranks.rank)  # the ranks start apart and must agree
     identity = load_identity(folder / "trainer.key")
-    checkpoints = Checkpoints(folder / "checkpoints", identity, [identity.recipient], plan.digest)
-    status = 0
+    place = folder / ("elsewhere" if job.get("apart") and not ranks.first else "checkpoints")
+    checkpoints = Checkpoints(place, identity, [identity.recipient], plan.digest)
+    charges = Noted(folder, job.get("fail"))
     try:
-        train(model, Documents(units), plan, recipe, charges=Noted(folder), checkpoints=checkpoints)
-    except Interrupted as interrupted:
-        status = interrupted.code
-    if ranks.first:
-        torch.save(torch.stack(sums), folder / f"sums-{os.getpid()}.pt")
+        train(
+            model, Documents(job["units"]), plan, recipe, charges=charges, checkpoints=checkpoints
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    finally:
+        if ranks.first and sums:
+            torch.save(torch.stack(sums), folder / f"sums-{os.getpid()}.pt")
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.save(weights, folder / f"weights-{ranks.rank}.pt")
-    (folder / f"status-{ranks.rank}").write_text(str(status))
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        processes = []
+        for rank in range(job["ranks"]):
+            process = os.fork()
+            if process == 0:
+                os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                printed = os.open(f"{job['folder']}/printed-{rank}", os.O_CREAT | os.O_WRONLY)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.dup2(printed, 1)
+                os.dup2(printed, 2)
+                return main(job)
+            processes.append(process)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in processes]
+        print(json.dumps(statuses), flush=True)
 
 
 if __name__ == "__main__":
-    assert dpmlm
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    main(json.loads(sys.argv[1])) if len(sys.argv) > 1 else serve()

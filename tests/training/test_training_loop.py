@@ -16,7 +16,7 @@ from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
-from dpmlm.training import Checkpoints, Interrupted, Recipe, loop, optimizer, train
+from dpmlm.training import Checkpoints, Interrupted, Recipe, evaluate, loop, optimizer, train
 from dpmlm.training.optimizer import learning_rate_at
 from dpmlm.training.ranks import Ranks
 
@@ -176,9 +176,10 @@ def widths(fit, monkeypatch, model) -> set[int]:
     return seen
 
 
-def test_rows_go_to_the_window_where_padding_reaches_a_gradient(fit, monkeypatch):
-    # Fourier mixing takes padding in: the longest row of a batch would decide over the others.
-    mixing = FNetForMaskedLM(
+def mixing_model() -> FNetForMaskedLM:
+    """Fourier mixing takes padding in: the longest row of a batch would decide over the others."""
+    torch.manual_seed(0)
+    return FNetForMaskedLM(
         FNetConfig(
             vocab_size=VOCABULARY,
             hidden_size=16,
@@ -187,7 +188,20 @@ def test_rows_go_to_the_window_where_padding_reaches_a_gradient(fit, monkeypatch
             max_position_embeddings=16,
         )
     )
-    assert widths(fit, monkeypatch, mixing) == {16}
+
+
+def test_rows_go_to_the_window_where_padding_reaches_a_gradient(fit, monkeypatch):
+    assert widths(fit, monkeypatch, mixing_model()) == {16}
+
+
+@pytest.mark.parametrize("make", [mixing_model, lambda: a_model()])
+def test_the_physical_batch_size_does_not_change_the_held_out_loss(make):
+    sizes = (1, 64)
+    one, other = (
+        evaluate(make(), documents(), a_recipe(physical_batch_size=size)) for size in sizes
+    )
+    assert one.tokens == other.tokens
+    assert one.loss == pytest.approx(other.loss, rel=1e-6)
 
 
 def test_rows_are_padded_little_where_padding_is_ignored(fit, monkeypatch):

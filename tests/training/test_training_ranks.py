@@ -1,6 +1,8 @@
-"""Several processes under torchrun: same plan, same sums, same noise, same weights."""
+"""Several ranks: same plan, sums, noise and weights; one that fails ends all."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,32 +17,67 @@ DRIVER = Path(__file__).with_name("rank_driver.py")
 ROOT = Path(__file__).parents[2]
 
 
-def trained(folder: Path, ranks: int, units: int, stop: int = 0) -> tuple[torch.Tensor, list]:
-    """(clipped sums of the first rank [steps, parameters], weights of every rank)."""
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts the ranks of a job, as torchrun does but without its seconds for each; returns their
+    exit statuses."""
+    with subprocess.Popen(
+        [sys.executable, str(DRIVER)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as driver:
+
+        def started(**job) -> list[int]:
+            driver.stdin.write(json.dumps(job, default=str) + "\n")
+            driver.stdin.flush()
+            return json.loads(driver.stdout.readline())
+
+        yield started
+        driver.stdin.close()
+
+
+def prepared(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     if not (folder / "trainer.key").exists():
         create_keys(folder)
-    for left in folder.glob("sums-*"):
-        left.unlink()
-    run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    run += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"] if ranks > 1 else []
-    call = [*run, str(DRIVER), str(folder), str(units), *([str(stop)] if stop else [])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for pattern in ("sums-*", "drawn-*", "printed-*", "charges"):
+        for left in folder.glob(pattern):
+            left.unlink()
+    return folder
+
+
+def trained(start, folder: Path, ranks: int, units: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """(clipped sums of the first rank [steps, parameters], weights of every rank)."""
+    statuses = start(folder=prepared(folder), ranks=ranks, units=units)
+    assert statuses == [0] * ranks, printed(folder, 0)
     sums = torch.load(next(folder.glob("sums-*")), weights_only=True)
     weights = [torch.load(folder / f"weights-{r}.pt", weights_only=True) for r in range(ranks)]
     return sums, weights
 
 
+def printed(folder: Path, rank: int) -> str:
+    return (folder / f"printed-{rank}").read_text()
+
+
+def drawn(folder: Path, rank: int) -> list[str]:
+    noted = folder / f"drawn-{rank}"
+    return noted.read_text().split() if noted.exists() else []
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("ranks") / "alone", 1, 40)
+def alone(start, tmp_path_factory):
+    return trained(start, tmp_path_factory.mktemp("ranks") / "alone", 1, 40)
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.full)])
-def test_any_number_of_ranks_gives_the_sum_and_the_weights_of_one(alone, tmp_path, ranks):
-    sums, weights = trained(tmp_path / "run", ranks, 40)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_any_number_of_ranks_gives_the_sum_and_the_weights_of_one(start, alone, tmp_path, ranks):
+    sums, weights = trained(start, tmp_path / "run", ranks, 40)
     size = float(alone[0][0].norm())
     assert size > 0
     assert float((sums[0] - alone[0][0]).norm()) <= 1e-6 * size
@@ -51,23 +88,56 @@ def test_any_number_of_ranks_gives_the_sum_and_the_weights_of_one(alone, tmp_pat
     assert charges == [str(step) for step in range(6)]
 
 
-@pytest.mark.full
-def test_a_rank_without_a_share_takes_the_noisy_step(tmp_path):
+def test_a_rank_without_a_share_takes_the_noisy_step(start, tmp_path):
     # One unit: of three ranks at least two have nothing at every step.
-    sums, weights = trained(tmp_path / "run", 3, 1)
+    sums, weights = trained(start, tmp_path / "run", 3, 1)
     assert len(sums) == 6
     assert all(torch.equal(of_rank, weights[0]) for of_rank in weights)
 
 
-@pytest.mark.full
-def test_a_checkpoint_moves_between_numbers_of_ranks(alone, tmp_path):
-    folder = tmp_path / "run"
-    trained(folder, 2, 40, stop=3)
-    assert {(folder / f"status-{rank}").read_text() for rank in range(2)} == {"143"}
-    sums, weights = trained(folder, 1, 40)
+def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path):
+    folder = prepared(tmp_path / "run")
+    assert start(folder=folder, ranks=2, units=40, stop=3) == [143, 143]
+    sums, weights = trained(start, folder, 1, 40)
     # Steps 3 to 5 alone; with the key fixed, the samples and the noise are those of the whole run.
     assert len(sums) == 3
     torch.testing.assert_close(weights[0], alone[1][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_nobody_draws_a_step_whose_charge_failed(start, tmp_path, ranks):
+    folder = prepared(tmp_path / "run")
+    statuses = start(folder=folder, ranks=ranks, units=40, fail=2)
+    assert [drawn(folder, rank) for rank in range(ranks)] == [["0", "1"]] * ranks
+    assert statuses == [2] + [0] * (ranks - 1)
+    assert printed(folder, 0).splitlines() == ["step 2: its charge is refused; nothing"]
+    assert [printed(folder, rank) for rank in range(1, ranks)] == [""] * (ranks - 1)
+
+
+def test_under_torchrun_a_failed_charge_ends_all_with_the_first_ones_status(tmp_path):
+    folder = prepared(tmp_path / "run")
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    run += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(DRIVER)]
+    job = json.dumps({"folder": str(folder), "units": 40, "fail": 2})
+    done = subprocess.run(
+        [*run, job], env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert [drawn(folder, rank) for rank in range(2)] == [["0", "1"]] * 2
+    statuses = set(re.findall(r"exitcode *: (-?\d+)", done.stderr))
+    # torchrun ends a rank that has not left by itself yet
+    assert "2" in statuses <= {"2", "-15"}
+    assert done.stderr.count("its charge is refused") == 1
+    assert "Connection closed" not in done.stderr
+
+
+def test_ranks_with_different_checkpoints_stop_before_a_charge(start, tmp_path):
+    folder = prepared(tmp_path / "run")
+    assert start(folder=folder, ranks=2, units=40, stop=3) == [143, 143]
+    prepared(folder)
+    assert start(folder=folder, ranks=2, units=40, apart=True) == [2, 0]
+    assert printed(folder, 0).startswith("ranks with checkpoint of step 3 and 0: ")
+    assert not (folder / "charges").exists()
+    assert drawn(folder, 0) == drawn(folder, 1) == []
 
 
 def test_shares_cover_everything_once():
