@@ -83,8 +83,7 @@ def check_model(
                 padding = reason == "" and _padding_matters(structure, batch)
     except UserError as refusal:
         return ModelReport(False, None, str(refusal))
-    path = Structure.of(model).path  # some types settle how they attend in their first pass
-    return ModelReport(reason == "", error, reason, path, trainable, unused, padding)
+    return ModelReport(reason == "", error, reason, structure.path, trainable, unused, padding)
 
 
 class _Sum(NamedTuple):
