@@ -224,6 +224,8 @@ class TrainingConfig(Section):
     """Noisy steps."""
     expected_batch_size: int = Field(ge=1, le=10**9)
     """Expected units a step; the realised number varies by Poisson sampling."""
+    windows_per_draw: int = Field(1, ge=1, le=4096)
+    """Rows a drawn unit contributes, clipped as one: of different documents where it has them."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)

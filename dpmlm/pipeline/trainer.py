@@ -63,6 +63,7 @@ class Trainer:
         precision: of the forward and backward pass; norms, sums and noise are float32 always.
         memory_gib: for a physical batch; where given, as many rows are taken as fit.
         stride: windows start at multiples of this many tokens; None takes the window.
+        windows_per_draw: rows a drawn unit contributes, clipped as one.
         seed: everything but noise and sampling secrets.
 
     Raises:
@@ -85,6 +86,7 @@ class Trainer:
         person: str = "person",
         window: int = 128,
         stride: int | None = None,
+        windows_per_draw: int = 1,
         masking: MaskingSpec | None = None,
         learning_rate: float = 1e-3,
         warmup: float = 0.1,
@@ -109,6 +111,7 @@ class Trainer:
             learning_rate=learning_rate,
             warmup=warmup,
             weight_decay=weight_decay,
+            windows_per_draw=windows_per_draw,
             precision=precision,
             physical_batch_size=physical_batch_size,
             memory_limit=in_bytes(memory_gib),
@@ -208,6 +211,7 @@ class Trainer:
             "seed": seed,
             "window": recipe.window,
             "stride": recipe.stride,
+            "windows_per_draw": recipe.windows_per_draw,
             "masking": asdict(recipe.masking),
             "learning_rate": float(recipe.learning_rate),
             "warmup": float(recipe.warmup),

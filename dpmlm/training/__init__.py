@@ -4,11 +4,12 @@ from dpmlm.training.charges import LedgerCharges, PublicText
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.evaluation import Evaluation, evaluate
 from dpmlm.training.interrupts import Interrupted
-from dpmlm.training.loop import Recipe, train
+from dpmlm.training.loop import train
 from dpmlm.training.memory import in_bytes
 from dpmlm.training.model import load_base_model, new_model, refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw
 from dpmlm.training.ranks import Ranks
+from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import CanaryUnits, CorpusUnits, JoinedUnits, Units
 
 __all__ = [

@@ -7,13 +7,15 @@ labelled so by whoever keeps them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from dpmlm.clipping import check_model, evaluate_batch
-from dpmlm.masking import Example, make_batch
-from dpmlm.training.loop import Recipe, Report, micro_batches
+from dpmlm.masking import Example
+from dpmlm.training.loop import Report
+from dpmlm.training.recipe import Recipe
+from dpmlm.training.units import View
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,12 @@ def evaluate(
     """
     model.eval()
     padded = check_model(model, recipe.table.vocab_size, window=recipe.window).padding_matters
+    recipe = replace(recipe, pad_to_window=padded)
     device = next(model.parameters()).device
     loss = weight = top1 = top5 = 0.0
     done = 0
-    for rows in micro_batches(examples, recipe.window, recipe.physical_batch_size):
-        batch = make_batch(
-            rows,
-            [0] * len(rows),
-            seed=recipe.mask_seed,
-            table=recipe.table,
-            spec=recipe.masking,
-            window=recipe.window,
-            stride=recipe.stride,
-            pad_to_window=recipe.pad_to_window or padded,
-        )
-        result = evaluate_batch(model, batch.to(device))
+    for rows in recipe.micro_batches([[View(example, 0)] for example in examples]):
+        result = evaluate_batch(model, recipe.batch(rows).to(device))
         loss += float(result.loss_sum)
         weight += float(result.weight_sum)
         top1 += float(result.top1)

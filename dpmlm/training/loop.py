@@ -9,15 +9,14 @@ step logged counts only once a checkpoint holds it.
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
-from dpmlm.masking import Example, MaskingSpec, TokenTable, make_batch
 from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
@@ -26,37 +25,11 @@ from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
 from dpmlm.training.ranks import Ranks
-from dpmlm.training.units import Units
+from dpmlm.training.recipe import Recipe
+from dpmlm.training.units import Units, View
 
 Report = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What, beside the plan, decides the weights: the same for a run and its control."""
-
-    table: TokenTable
-    masking: MaskingSpec
-    window: int
-    """Tokens a row."""
-    stride: int
-    """Windows start at multiples of this many tokens."""
-    mask_seed: bytes
-    """Secret; windows and masks are functions of it, the example and the visit."""
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    physical_batch_size: int = 64
-    """Rows at once: changes speed and memory, not the result beyond float rounding."""
-    memory_limit: int | None = None
-    """Bytes for a physical batch; where given, `train` finds the rows that fit."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass; norms, sums and noise are float32 always."""
-    checkpoint_minutes: float = 30.0
-    pad_to_window: bool = False
-    """Every row as long as the window; `train` sets it where a model's results depend on padding,
-    as a unit's gradient would else depend on the longest row beside it."""
 
 
 def train(
@@ -104,7 +77,8 @@ def train(
                 if ranks.first:
                     charges.charge(attempt, step)
                 ranks.agree_on("step", step)  # nobody draws before the charge is on disk
-                drawn = [units.example(index, step) for index in sampler.draw(step)]
+                views = recipe.windows_per_draw
+                drawn = [units.views(index, step, views) for index in sampler.draw(step)]
                 rate = learning_rate_at(
                     step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
                 )
@@ -134,7 +108,18 @@ def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:
         if recipe.memory_limit is not None:
             table, masking = recipe.table, recipe.masking
             rows = rows_that_fit(model, table, masking, recipe.window, recipe.memory_limit)
+            _refuse_too_large_units(recipe, rows)
     return replace(recipe, pad_to_window=checked.padding_matters, physical_batch_size=rows)
+
+
+def _refuse_too_large_units(recipe: Recipe, rows: int) -> None:
+    if rows < recipe.windows_per_draw:
+        raise UserError(
+            f"windows_per_draw {recipe.windows_per_draw}",
+            f"a unit's rows are clipped together, and {rows} of {recipe.window} tokens fit into "
+            "the memory limit",
+            "lower windows_per_draw or the window, or raise memory_gib",
+        )
 
 
 def _arithmetic(model: nn.Module, recipe: Recipe) -> torch.autocast:
@@ -146,7 +131,7 @@ def _arithmetic(model: nn.Module, recipe: Recipe) -> torch.autocast:
 def _step(
     model: nn.Module,
     optimizer: SecureDPOptimizer,
-    drawn: Sequence[Example],
+    drawn: Sequence[Sequence[View]],
     step: int,
     rate: float,
     plan: PrivacyPlan,
@@ -155,19 +140,10 @@ def _step(
 ) -> dict[str, Any]:
     optimizer.zero_grad(set_to_none=True)
     losses, norms = [torch.zeros(0)], [torch.zeros(0)]
-    for rows in ranks.share(micro_batches(drawn, recipe.window, recipe.physical_batch_size)):
-        batch = make_batch(
-            rows,
-            [step] * len(rows),
-            seed=recipe.mask_seed,
-            table=recipe.table,
-            spec=recipe.masking,
-            window=recipe.window,
-            stride=recipe.stride,
-            pad_to_window=recipe.pad_to_window,
-        )
+    for units in ranks.share(recipe.micro_batches(drawn)):
+        batch = recipe.batch(units).to(_device(model))
         with _arithmetic(model, recipe):
-            result = clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
+            result = clip_and_sum(model, batch, plan.max_grad_norm)
         losses.append(result.losses.cpu())
         norms.append(result.norms.cpu())
     ranks.add_up(optimizer.params)
@@ -179,12 +155,6 @@ def _step(
     of_all = ranks.all((torch.cat(losses), torch.cat(norms)))
     losses_U, norms_U = (torch.cat(parts) for parts in zip(*of_all))
     return _event(step, rate, losses_U, norms_U, plan)
-
-
-def micro_batches(examples: Sequence[Example], window: int, size: int) -> list[list[Example]]:
-    """Cut a logical batch into physical ones of similar length, so that little is padded."""
-    ordered = sorted(examples, key=lambda example: min(len(example.tokens), window))
-    return [list(ordered[start : start + size]) for start in range(0, len(ordered), size)]
 
 
 def _event(

@@ -1,12 +1,19 @@
-"""The units a run may draw: what they are called, and which example a drawn unit contributes."""
+"""The units a run may draw: what they are called, and which rows a drawn unit contributes."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dpmlm.masking import Example, counter_rng
 from dpmlm.tokens import TokenStore
+
+
+class View(NamedTuple):
+    """One row of a drawn unit: the window and the masks that `example` has at `visit`."""
+
+    example: Example
+    visit: int
 
 
 class Units(Protocol):
@@ -17,30 +24,35 @@ class Units(Protocol):
         """Their identifiers, each once, in a fixed order."""
         ...
 
-    def example(self, index: int, visit: int) -> Example:
-        """The one example that unit `index` contributes at visit `visit`."""
+    def views(self, index: int, step: int, count: int) -> Sequence[View]:
+        """What unit `index` contributes if it is drawn at `step`: 1 to `count` rows."""
         ...
 
 
 class CorpusUnits:
     """The units of one split of a token store.
 
-    A drawn unit contributes one window of one of its documents. Which document is a function of
-    (seed, unit, visit) alone, as the window and the masks are: nothing depends on the batch.
+    A drawn unit contributes `count` rows, however much text it has: windows of as many of its
+    documents, drawn without replacement, and where it has fewer, further windows and masks of the
+    same. Which ones is a function of (seed, unit, step, count) alone: nothing depends on the
+    batch.
     """
 
     def __init__(self, store: TokenStore, split: str, seed: bytes) -> None:
         self._store, self._seed = store, seed
         self.names: Sequence[str] = store.units(split)
 
-    def example(self, index: int, visit: int) -> Example:
+    def views(self, index: int, step: int, count: int) -> Sequence[View]:
         name = self.names[index]
         documents = self._store.documents_of(name)
-        chosen = documents[0]
-        if len(documents) > 1:
-            rng = counter_rng(self._seed, "document", name, visit)
-            chosen = documents[int(rng.integers(len(documents)))]
-        return Example(self._store.id(chosen), self._store.tokens(chosen))
+        order = counter_rng(self._seed, "document", name, step).permutation(len(documents))
+        chosen = [documents[int(place)] for place in order[:count]]
+        examples = [Example(self._store.id(i), self._store.tokens(i)) for i in chosen]
+        # No two rows of any two steps share document and visit, and so window and masks.
+        return [
+            View(examples[row % len(examples)], step * count + row // len(examples))
+            for row in range(count)
+        ]
 
 
 class CanaryUnits:
@@ -58,8 +70,9 @@ class CanaryUnits:
         ]
         self.names: Sequence[str] = [example.id for example in self._examples]
 
-    def example(self, index: int, visit: int) -> Example:
-        return self._examples[index]
+    def views(self, index: int, step: int, count: int) -> Sequence[View]:
+        """One row: its secret is masked whole, so that another view would be the same."""
+        return [View(self._examples[index], step)]
 
 
 class JoinedUnits:
@@ -70,7 +83,7 @@ class JoinedUnits:
         self._ends = np.cumsum([len(source.names) for source in self._sources])
         self.names: Sequence[str] = [name for source in self._sources for name in source.names]
 
-    def example(self, index: int, visit: int) -> Example:
+    def views(self, index: int, step: int, count: int) -> Sequence[View]:
         source = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[source - 1]) if source else 0
-        return self._sources[source].example(index - start, visit)
+        return self._sources[source].views(index - start, step, count)

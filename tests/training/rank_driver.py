@@ -28,6 +28,7 @@ from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
 from dpmlm.training import Checkpoints, PublicText, Recipe, loop, train
 from dpmlm.training.ranks import Ranks
+from dpmlm.training.units import View
 
 VOCABULARY = 60
 
@@ -41,8 +42,8 @@ class Documents:
             for index, name in enumerate(self.names)
         ]
 
-    def example(self, index, visit):
-        return self._examples[index]
+    def views(self, index, step, count):
+        return [View(self._examples[index], step)]
 
 
 class Noted(PublicText):

@@ -1,127 +1,33 @@
-"""The loop: what is charged, drawn, clipped, noised and logged, in which order; resuming."""
+"""The loop: what is charged, drawn, clipped, noised and logged, in which order."""
 
 import math
-import os
-import signal
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
-from transformers import BertConfig, BertForMaskedLM, FNetConfig, FNetForMaskedLM
+from small_training import (
+    VOCABULARY,
+    Charges,
+    Every,
+    Numbered,
+    a_model,
+    a_plan,
+    a_recipe,
+    documents,
+    maskless,
+    weights,
+    without_noise,
+)
+from transformers import FNetConfig, FNetForMaskedLM
 
-from dpmlm.artifacts import new_identity
 from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
-from dpmlm.masking import Example, MaskingSpec, TokenTable
-from dpmlm.privacy import PrivacyPlan
-from dpmlm.training import Checkpoints, Interrupted, Recipe, evaluate, loop, optimizer, train
+from dpmlm.masking import Example, MaskingSpec
+from dpmlm.training import evaluate, loop, optimizer
 from dpmlm.training.optimizer import learning_rate_at
 from dpmlm.training.ranks import Ranks
-
-VOCABULARY = 60
-
-
-class Numbered:
-    """Units u0, u1, ... with one example each; notes which were asked for."""
-
-    def __init__(self, examples):
-        self._examples = examples
-        self.names = [f"u{index}" for index in range(len(examples))]
-        self.asked = []
-
-    def example(self, index, visit):
-        self.asked.append((visit, index))
-        return self._examples[index]
-
-
-class Charges:
-    """Notes what it is asked, in order, in a list that others may write to as well."""
-
-    def __init__(self, seen=None):
-        self.seen = [] if seen is None else seen
-        self.attempts = 0
-
-    def begin(self):
-        self.attempts += 1
-        return self.attempts
-
-    def charge(self, attempt, step):
-        self.seen.append(("charge", attempt, step))
-
-    def commit(self, attempt, steps):
-        self.seen.append(("commit", attempt, steps))
-
-
-class Every:
-    """A sampler without chance: at each step the units whose number has the step's parity."""
-
-    def __init__(self, units, rate, *, stream):
-        self._count = len(units)
-
-    def draw(self, step):
-        return [index for index in range(self._count) if index % 2 == step % 2]
-
-
-def table() -> TokenTable:
-    special = np.zeros(VOCABULARY, dtype=bool)
-    special[:5] = True
-    plain = np.zeros(VOCABULARY, dtype=bool)
-    return TokenTable(VOCABULARY, 4, 0, 2, 3, special, plain, plain)
-
-
-def a_model(seed=0, **settings) -> BertForMaskedLM:
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "max_position_embeddings": 16}
-    return BertForMaskedLM(BertConfig(vocab_size=VOCABULARY, **(sizes | settings)))
-
-
-def a_plan(**changes) -> PrivacyPlan:
-    """Some noise; that it is enough for some epsilon is not the loop's business."""
-    settings = {"epsilon": 8.0, "delta": 1e-6, "units": 1000, "unit": "document"}
-    settings |= {"expected_batch_size": 50.0, "steps": 6, "max_grad_norm": 0.5}
-    settings |= {"accountant": "rdp", "noise_multiplier": 1.3, "scope": "source corpus"}
-    return PrivacyPlan(**(settings | changes))
-
-
-def without_noise(**changes) -> PrivacyPlan:
-    return a_plan(epsilon=math.inf, noise_multiplier=0.0, noise_source="none", **changes)
-
-
-def a_recipe(**changes) -> Recipe:
-    settings = {"table": table(), "masking": MaskingSpec(strategy="token", ratio=0.2)}
-    settings |= {"window": 16, "stride": 16, "mask_seed": b"m" * 32, "learning_rate": 1e-2}
-    settings |= {"warmup": 0.1, "weight_decay": 0.01, "checkpoint_minutes": 0.0}
-    return Recipe(**(settings | changes))
-
-
-def documents(count=12) -> list[Example]:
-    rng = np.random.default_rng(4)
-    return [Example(f"d{i}", rng.integers(5, VOCABULARY - 1, 3 + i)) for i in range(count)]
-
-
-def maskless(count=12) -> list[Example]:
-    return [Example(f"d{i}", np.zeros(0, dtype=np.int64)) for i in range(count)]
-
-
-@pytest.fixture
-def fit(tmp_path):
-    """Train with checkpoints in tmp_path; called again with the same plan it resumes."""
-    identity = new_identity()
-
-    def fitted(model, units, plan, recipe=None, *, charges=None, folder="checkpoints", **more):
-        checkpoints = Checkpoints(tmp_path / folder, identity, [identity.recipient], plan.digest)
-        charges = charges or Charges()
-        recipe = recipe or a_recipe()
-        return train(model, units, plan, recipe, charges=charges, checkpoints=checkpoints, **more)
-
-    return fitted
-
-
-def weights(model) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in model.parameters()]
+from dpmlm.training.units import View
 
 
 def moves_of(fit, monkeypatch, units, plan, *, rate=1.0):
@@ -316,7 +222,8 @@ def one_step(examples, *, physical=64, plan=None) -> list[torch.Tensor]:
     before = weights(model)
     model.eval()
     recipe = a_recipe(physical_batch_size=physical)
-    loop._step(model, private, examples, 0, 1.0, plan, recipe, Ranks(0, 1))
+    drawn = [[View(example, 0)] for example in examples]
+    loop._step(model, private, drawn, 0, 1.0, plan, recipe, Ranks(0, 1))
     return [new - old for old, new in zip(before, weights(model))]
 
 
@@ -391,124 +298,6 @@ def test_divergence_is_judged_on_the_noised_weights_alone(fit, monkeypatch):
     with pytest.raises(UserError, match="diverged") as caught:
         moves_of(fit, monkeypatch, Numbered(maskless()), plan, rate=1e38)
     assert caught.value.given == "weights at step 1"
-
-
-class Crash(Exception):
-    pass
-
-
-def crash_at(step, when=None):
-    """A `report` that ends the attempt after `step` steps, before their checkpoint."""
-
-    def report(done, total):
-        if done == step:
-            raise when or Crash
-
-    return report
-
-
-def test_a_resumed_run_is_the_uninterrupted_one_but_for_sampling_and_noise(fit, monkeypatch):
-    monkeypatch.setattr(loop, "PoissonSampler", Every)
-    whole, resumed = a_model(), a_model()
-    plan = without_noise(max_grad_norm=0.5)
-    straight = fit(whole, Numbered(documents()), plan, folder="straight")
-    charges = Charges()
-    with pytest.raises(Crash):
-        fit(resumed, Numbered(documents()), plan, charges=charges, report=crash_at(4))
-    again = a_model(seed=9)  # its weights come from the checkpoint
-    progress = fit(again, Numbered(documents()), plan, charges=charges)
-    assert progress.attempt == 2
-    assert progress.events == straight.events
-    for one, other in zip(weights(whole), weights(again)):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
-    # Step 4 (numbered 3) was drawn, not saved, and drawn again under a charge of its own.
-    steps = [entry[1:] for entry in charges.seen if entry[0] == "charge"]
-    assert steps == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
-
-
-def test_a_step_drawn_again_has_another_sample_and_other_noise_and_one_event(fit, monkeypatch):
-    noises, noise = [], optimizer.gaussian_noise
-
-    def noised(*arguments, step, label, **names):
-        drawn = noise(*arguments, step=step, label=label, **names)
-        if label == "noise/0":
-            noises.append((step, drawn.clone()))
-        return drawn
-
-    monkeypatch.setattr(optimizer, "gaussian_noise", noised)
-    plan, charges = a_plan(expected_batch_size=500), Charges()
-    units = Numbered(documents() * 10)
-    with pytest.raises(Crash):
-        fit(a_model(), units, plan, charges=charges, report=crash_at(4))
-    first = {index for step, index in units.asked if step == 3}
-    units.asked.clear()
-    progress = fit(a_model(), units, plan, charges=charges)
-    second = {index for step, index in units.asked if step == 3}
-    assert {step for step, _ in units.asked} == {3, 4, 5}
-    assert first != second  # equal by chance once in 2^120
-    one, other = (drawn for step, drawn in noises if step == 3)
-    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.2
-    # What the attempt that crashed logged of that step is gone.
-    assert [event["step"] for event in progress.events] == [1, 2, 3, 4, 5, 6]
-    sizes = Counter(step for step, _ in units.asked)
-    assert [event["private"]["units"] for event in progress.events[3:]] == [
-        sizes[step] for step in (3, 4, 5)
-    ]
-
-
-def test_a_run_killed_before_its_commit_draws_nothing_more(fit):
-    class Stubborn(Charges):
-        def commit(self, attempt, steps):
-            super().commit(attempt, steps)
-            if len([entry for entry in self.seen if entry[0] == "commit"]) == 1:
-                raise Crash
-
-    charges, units = Stubborn(), Numbered(documents())
-    plan = a_plan()
-    with pytest.raises(Crash):
-        fit(a_model(), units, plan, charges=charges)
-    units.asked.clear()
-    model = a_model()
-    progress = fit(model, units, plan, charges=charges)
-    assert units.asked == []
-    assert charges.seen[-2:] == [("commit", 1, 6), ("commit", 1, 6)]
-    assert (progress.step, progress.attempt) == (6, 1)
-
-
-def stop_at(step, times=1):
-    def report(done, total):
-        if done == step:
-            for _ in range(times):
-                os.kill(os.getpid(), signal.SIGTERM)
-                signal.sigpending()
-
-    return report
-
-
-@pytest.mark.parametrize(("step", "committed"), [(2, False), (6, True)])
-def test_sigterm_stops_after_a_checkpoint_and_in_the_last_step_after_the_commit(
-    fit, step, committed
-):
-    before = signal.getsignal(signal.SIGTERM)
-    charges = Charges()
-    recipe = a_recipe(checkpoint_minutes=1e9)
-    units = Numbered(documents())
-    with pytest.raises(Interrupted) as caught:
-        fit(a_model(), units, a_plan(), recipe, charges=charges, report=stop_at(step))
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert (charges.seen[-1] == ("commit", 1, 6)) is committed
-    units.asked.clear()
-    progress = fit(a_model(), units, a_plan(), recipe, charges=charges)
-    assert progress.step == 6
-    assert charges.seen[-1] == ("commit", 1 if committed else 2, 6)
-    assert {visit for visit, _ in units.asked} <= set(range(step, 6))
-
-
-def test_a_second_signal_stops_at_once(fit, tmp_path):
-    with pytest.raises(Interrupted):
-        fit(a_model(), Numbered(documents()), a_plan(), report=stop_at(2, times=2))
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 def test_what_is_computed_without_noise_is_labelled_private(fit):

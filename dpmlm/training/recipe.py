@@ -1,0 +1,87 @@
+"""`Recipe`: how batches are made of drawn units and weights of batches, beside the plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from dpmlm.errors import UserError
+from dpmlm.masking import MaskedBatch, MaskingSpec, TokenTable, make_batch
+from dpmlm.training.units import View
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What, beside the plan, decides the weights: the same for a run and its control."""
+
+    table: TokenTable
+    masking: MaskingSpec
+    window: int
+    """Tokens a row."""
+    stride: int
+    """Windows start at multiples of this many tokens."""
+    mask_seed: bytes
+    """Secret; windows and masks are functions of it, the example and the visit."""
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    windows_per_draw: int = 1
+    """Rows that a drawn unit contributes; its loss is their mean, and its gradient is clipped
+    once."""
+    physical_batch_size: int = 64
+    """Rows at once: changes speed and memory, not the result beyond float rounding."""
+    memory_limit: int | None = None
+    """Bytes for a physical batch; where given, `train` finds the rows that fit."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass; norms, sums and noise are float32 always."""
+    checkpoint_minutes: float = 30.0
+    pad_to_window: bool = False
+    """Every row as long as the window; `train` sets it where a model's results depend on padding,
+    as a unit's gradient would else depend on the longest row beside it."""
+
+    def __post_init__(self) -> None:
+        if self.windows_per_draw < 1:
+            raise UserError(
+                f"windows_per_draw {self.windows_per_draw}",
+                "a drawn unit contributes at least one row",
+                "give 1 or more",
+            )
+
+    def micro_batches(self, drawn: Sequence[Sequence[View]]) -> list[list[Sequence[View]]]:
+        """Cut a logical batch, a list of rows for every unit, into physical ones.
+
+        Units of similar length come together, so that little is padded. None is cut in two: its
+        rows are clipped as one. A unit of more rows than `physical_batch_size` stands alone.
+        """
+
+        def length(unit: Sequence[View]) -> int:
+            return max(min(len(view.example.tokens), self.window) for view in unit)
+
+        batches: list[list[Sequence[View]]] = []
+        rows = 0
+        for unit in sorted(drawn, key=length):
+            if not batches or rows + len(unit) > self.physical_batch_size:
+                batches.append([])
+                rows = 0
+            batches[-1].append(unit)
+            rows += len(unit)
+        return batches
+
+    def batch(self, units: Sequence[Sequence[View]]) -> MaskedBatch:
+        """All rows of `units`, as they stand."""
+        views = [view for unit in units for view in unit]
+        batch = make_batch(
+            [view.example for view in views],
+            [view.visit for view in views],
+            seed=self.mask_seed,
+            table=self.table,
+            spec=self.masking,
+            window=self.window,
+            stride=self.stride,
+            pad_to_window=self.pad_to_window,
+        )
+        if len(views) == len(units):
+            return batch
+        index = [number for number, unit in enumerate(units) for _ in unit]
+        return replace(batch, unit_index=torch.tensor(index))

@@ -1,0 +1,140 @@
+"""Resuming: what a killed or stopped run draws, logs and keeps when it goes on."""
+
+import os
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from small_training import (
+    Charges,
+    Every,
+    Numbered,
+    a_model,
+    a_plan,
+    a_recipe,
+    documents,
+    weights,
+    without_noise,
+)
+
+from dpmlm.training import Interrupted, loop, optimizer
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(step, when=None):
+    """A `report` that ends the attempt after `step` steps, before their checkpoint."""
+
+    def report(done, total):
+        if done == step:
+            raise when or Crash
+
+    return report
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_but_for_sampling_and_noise(fit, monkeypatch):
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    whole, resumed = a_model(), a_model()
+    plan = without_noise(max_grad_norm=0.5)
+    straight = fit(whole, Numbered(documents()), plan, folder="straight")
+    charges = Charges()
+    with pytest.raises(Crash):
+        fit(resumed, Numbered(documents()), plan, charges=charges, report=crash_at(4))
+    again = a_model(seed=9)  # its weights come from the checkpoint
+    progress = fit(again, Numbered(documents()), plan, charges=charges)
+    assert progress.attempt == 2
+    assert progress.events == straight.events
+    for one, other in zip(weights(whole), weights(again)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+    # Step 4 (numbered 3) was drawn, not saved, and drawn again under a charge of its own.
+    steps = [entry[1:] for entry in charges.seen if entry[0] == "charge"]
+    assert steps == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
+
+
+def test_a_step_drawn_again_has_another_sample_and_other_noise_and_one_event(fit, monkeypatch):
+    noises, noise = [], optimizer.gaussian_noise
+
+    def noised(*arguments, step, label, **names):
+        drawn = noise(*arguments, step=step, label=label, **names)
+        if label == "noise/0":
+            noises.append((step, drawn.clone()))
+        return drawn
+
+    monkeypatch.setattr(optimizer, "gaussian_noise", noised)
+    plan, charges = a_plan(expected_batch_size=500), Charges()
+    units = Numbered(documents() * 10)
+    with pytest.raises(Crash):
+        fit(a_model(), units, plan, charges=charges, report=crash_at(4))
+    first = {index for step, index in units.asked if step == 3}
+    units.asked.clear()
+    progress = fit(a_model(), units, plan, charges=charges)
+    second = {index for step, index in units.asked if step == 3}
+    assert {step for step, _ in units.asked} == {3, 4, 5}
+    assert first != second  # equal by chance once in 2^120
+    one, other = (drawn for step, drawn in noises if step == 3)
+    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.2
+    # What the attempt that crashed logged of that step is gone.
+    assert [event["step"] for event in progress.events] == [1, 2, 3, 4, 5, 6]
+    sizes = Counter(step for step, _ in units.asked)
+    assert [event["private"]["units"] for event in progress.events[3:]] == [
+        sizes[step] for step in (3, 4, 5)
+    ]
+
+
+def test_a_run_killed_before_its_commit_draws_nothing_more(fit):
+    class Stubborn(Charges):
+        def commit(self, attempt, steps):
+            super().commit(attempt, steps)
+            if len([entry for entry in self.seen if entry[0] == "commit"]) == 1:
+                raise Crash
+
+    charges, units = Stubborn(), Numbered(documents())
+    plan = a_plan()
+    with pytest.raises(Crash):
+        fit(a_model(), units, plan, charges=charges)
+    units.asked.clear()
+    model = a_model()
+    progress = fit(model, units, plan, charges=charges)
+    assert units.asked == []
+    assert charges.seen[-2:] == [("commit", 1, 6), ("commit", 1, 6)]
+    assert (progress.step, progress.attempt) == (6, 1)
+
+
+def stop_at(step, times=1):
+    def report(done, total):
+        if done == step:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.sigpending()
+
+    return report
+
+
+@pytest.mark.parametrize(("step", "committed"), [(2, False), (6, True)])
+def test_sigterm_stops_after_a_checkpoint_and_in_the_last_step_after_the_commit(
+    fit, step, committed
+):
+    before = signal.getsignal(signal.SIGTERM)
+    charges = Charges()
+    recipe = a_recipe(checkpoint_minutes=1e9)
+    units = Numbered(documents())
+    with pytest.raises(Interrupted) as caught:
+        fit(a_model(), units, a_plan(), recipe, charges=charges, report=stop_at(step))
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (charges.seen[-1] == ("commit", 1, 6)) is committed
+    units.asked.clear()
+    progress = fit(a_model(), units, a_plan(), recipe, charges=charges)
+    assert progress.step == 6
+    assert charges.seen[-1] == ("commit", 1 if committed else 2, 6)
+    assert {visit for visit, _ in units.asked} <= set(range(step, 6))
+
+
+def test_a_second_signal_stops_at_once(fit, tmp_path):
+    with pytest.raises(Interrupted):
+        fit(a_model(), Numbered(documents()), a_plan(), report=stop_at(2, times=2))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
