@@ -189,3 +189,12 @@ def test_a_large_formed_gradient_is_summed_in_parts():
     g = torch.randn(2, 128, 512, generator=generator)
     assert linear.forming_is_cheaper(128, 512, 512)
     assert squared_norm_error(a, g) < 1e-6
+
+
+@pytest.mark.parametrize("positions", [1, 7, 127, 128, 129, 130, 257])
+def test_a_gram_matrix_in_parts_is_the_whole_one(positions):
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(2, positions, 600, generator=generator, dtype=torch.float64)
+    g = torch.randn(2, positions, 1100, generator=generator, dtype=torch.float64)
+    formed = torch.einsum("utp,utd->upd", g, a).square().sum((1, 2))
+    torch.testing.assert_close(linear.gram_inner(a, g), formed, rtol=1e-12, atol=0)

@@ -10,30 +10,51 @@ from dpmlm.clipping.layers.registry import register_layer_rule
 from dpmlm.clipping.layers.term import DirectTerm, Term, add_to_grad, zero_rows
 from dpmlm.clipping.units import UnitLayout
 
-FORM_PASSES = 45
-"""Cost of one number of a formed gradient (written once, read twice) in multiply-adds: the two ways
-cost the same at T^2 (d + p) = 45 d p, measured on a CPU for d from 128 to 768. Forming pays the
-weight gradient once; the Gram way pays T^2 (d + p) for the norm and the weight gradient after."""
-FORM_MEMORY = 4
-"""A gradient is formed only while d*p is at most this many times the factors' T (d + p)."""
+FORM_LIMIT = 2
+"""A gradient is formed while its d p numbers are at most this many times the T (d + p) of its
+factors. Forming pays the weight gradient once, but writes it and reads it twice; the Gram way pays
+about T^2 (d + p) for the norm and the weight gradient after. Measured on a CPU for d from 128 to
+768, p from d to 4 d and T from 32 to 512: on either side of it the other way is slower by up to
+five times, and within a tenth of equal beside it."""
 GRAM_BLOCK = 512
 """Features in one running sum of a Gram matrix."""
+GRAM_PARTS = 4
+"""Cuts along the positions of a Gram matrix: 10 of 16 blocks are computed."""
+GRAM_SPLIT_FROM = 128
+"""Positions below which the blocks would be too small to pay, measured on a CPU."""
 
 
 def forming_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
     """Whether to form per-unit gradients [p, d] rather than Gram matrices [T, T]."""
-    factors, formed = positions * (inputs + outputs), inputs * outputs
-    return FORM_PASSES * formed <= positions * factors and formed <= FORM_MEMORY * factors
+    return inputs * outputs <= FORM_LIMIT * positions * (inputs + outputs)
 
 
-def gram(x_UTd: Tensor) -> Tensor:
-    """float32 [U, T, T]: inner products of positions, summed in blocks of GRAM_BLOCK features.
+def gram(x_UTd: Tensor, y_USd: Tensor) -> Tensor:
+    """float32 [U, T, S]: inner products of positions, summed in blocks of GRAM_BLOCK features.
 
     A logit gradient is one number near -1 and V small ones whose squares vanish beside it in one
     running float32 sum: at V = 30,522 that alone is a relative error of 1e-5 in the norm.
     """
-    blocks = [torch.bmm(x, x.mT) for x in x_UTd.split(GRAM_BLOCK, dim=2)]
-    return blocks[0] if len(blocks) == 1 else torch.stack(blocks).sum(0)
+    (x, y), *blocks = zip(x_UTd.split(GRAM_BLOCK, 2), y_USd.split(GRAM_BLOCK, 2), strict=True)
+    products = torch.bmm(x, y.mT)
+    for x, y in blocks:
+        products.baddbmm_(x, y.mT)
+    return products
+
+
+def gram_inner(a_UTd: Tensor, g_UTp: Tensor) -> Tensor:
+    """float32 [U]: sum((a a^T) * (g g^T)); of these symmetric matrices little more than half."""
+    positions = a_UTd.shape[1]
+    size = positions if positions < GRAM_SPLIT_FROM else -(-positions // GRAM_PARTS)
+    total = a_UTd.new_zeros(len(a_UTd))
+    for start in range(0, positions, size):
+        rows, after = slice(start, start + size), slice(start + size, None)
+        a, g = a_UTd[:, rows], g_UTp[:, rows]
+        total += (gram(a, a) * gram(g, g)).sum((1, 2))
+        if start + size < positions:
+            beside = gram(a, a_UTd[:, after]) * gram(g, g_UTp[:, after])
+            total += 2 * beside.sum((1, 2))
+    return total
 
 
 class OuterTerm(Term):
@@ -63,7 +84,7 @@ class OuterTerm(Term):
             self._formed = formed_Upd.flatten(1)
             # by line first: one running float32 sum over p*d numbers is wrong by 1e-5
             return torch.linalg.vector_norm(formed_Upd, dim=2).square().sum(1)
-        return (gram(a) * gram(g)).sum((1, 2)).clamp_min(0)
+        return gram_inner(a, g).clamp_min(0)
 
     def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
         if self._formed is not None:
