@@ -2,7 +2,8 @@
 
 Reading order: `clip` (what it does), `grad_sample_module` (how), `recorder` (the one backward
 pass), `head` (masked positions and the loss), `layers/` (one rule a layer family), `structure`
-and `families` (which models), `doctor` (is it exact here), `evaluate`.
+and `families` (which models), `rowwise` (all
+others), `recompute` (less memory), `doctor` (is it exact here), `evaluate`.
 """
 
 from dpmlm.clipping.clip import clip_and_sum
@@ -10,6 +11,7 @@ from dpmlm.clipping.doctor import ModelReport, check_model
 from dpmlm.clipping.evaluate import EvalResult, MaskedLMLoss, evaluate_batch, masked_lm_loss
 from dpmlm.clipping.grad_sample_module import FLOAT32_TAU, MaskedLMGradSampleModule
 from dpmlm.clipping.layers import register_layer_rule
+from dpmlm.clipping.recompute import activation_checkpointing
 from dpmlm.clipping.result import ClipResult
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "MaskedLMGradSampleModule",
     "MaskedLMLoss",
     "ModelReport",
+    "activation_checkpointing",
     "check_model",
     "clip_and_sum",
     "evaluate_batch",

@@ -18,11 +18,12 @@ from dpmlm.clipping.head import (
     check_batch,
     logit_gradient,
     losses_and_log_probabilities,
-    masked_logits,
+    masked_head,
 )
-from dpmlm.clipping.layers import Term, merge_terms, squared_norms
+from dpmlm.clipping.layers import Term, squared_norms
 from dpmlm.clipping.precision import full_float32
-from dpmlm.clipping.recorder import Recorder
+from dpmlm.clipping.recompute import recomputing, repeatable
+from dpmlm.clipping.recorder import Consumer, Recorder
 from dpmlm.clipping.result import ClipResult
 from dpmlm.clipping.rowwise import clip_rows
 from dpmlm.clipping.structure import Structure
@@ -98,42 +99,89 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         if structure.family is None:
             bound = partial(clipping_coefficients, max_grad_norm=max_grad_norm, tau=self.tau)
             return clip_rows(structure.model, structure.trainable, batch, layout, bound)
-        losses, terms = self._factors(structure, batch, layout)
-        return self._clip(terms, losses, layout, max_grad_norm)
+        passes = self._two_passes if structure.recomputed else self._one_pass
+        return passes(structure, batch, layout, max_grad_norm)
 
-    def _factors(
-        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout
-    ) -> tuple[Tensor, dict[nn.Parameter, list[Term]]]:
-        with torch.enable_grad(), Recorder(structure, len(batch)) as recorder:
-            logits = masked_logits(structure.model, structure.family, batch)
-            with torch.no_grad():
-                losses, log_p = losses_and_log_probabilities(logits.detach(), batch, layout)
-                gradient = logit_gradient(log_p, batch, layout).to(logits.dtype)
-            recorder.backward(logits, gradient)
-        with torch.no_grad():
-            return losses, {p: merge_terms(terms) for p, terms in recorder.terms().items()}
-
-    @torch.no_grad()
-    def _clip(
-        self,
-        terms: dict[nn.Parameter, list[Term]],
-        losses: Tensor,
-        layout: UnitLayout,
-        max_grad_norm: float,
+    def _one_pass(
+        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout, max_grad_norm: float
     ) -> ClipResult:
-        with full_float32(losses.device):
+        """Keeps all factors until the norms are known."""
+        terms: dict[nn.Parameter, list[Term]] = {}
+        losses = _losses(structure, batch, layout, terms.__setitem__)
+        with torch.no_grad(), full_float32(losses.device):
             squares = [squared_norms(of_param, layout) for of_param in terms.values()]
             norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(losses)
-            coefficients = clipping_coefficients(norms, max_grad_norm, self.tau)
-            sound = torch.isfinite(norms) & torch.isfinite(losses)
-            if not bool(sound.all()):
-                coefficients = coefficients.masked_fill(~sound, 0)
-                left_out = ~sound[layout.index_B]
-                terms = {p: [t.without(left_out) for t in of] for p, of in terms.items()}
-            for param, of_param in terms.items():
-                for term in of_param:
-                    term.add_clipped(param, coefficients, layout)
+            add = self._adding(norms, losses, layout, max_grad_norm)
+            for param in list(terms):
+                add(param, terms.pop(param))
         return ClipResult(norms=norms, losses=losses)
+
+    def _two_passes(
+        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout, max_grad_norm: float
+    ) -> ClipResult:
+        """Norms first, then all again for the sum; both drop factors as soon as they were used."""
+        device = layout.index_B.device
+        squares = torch.zeros(layout.count, device=device)
+
+        def measure(param: nn.Parameter, terms: list[Term]) -> None:
+            with full_float32(device):
+                squares.add_(squared_norms(terms, layout))
+
+        with recomputing(structure.recomputed), repeatable(device):
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                losses = _losses(structure, batch, layout, measure, at_once=True)
+            norms = squares.sqrt()
+            add = self._adding(norms, losses, layout, max_grad_norm)
+            again = _losses(structure, batch, layout, add, at_once=True)
+        if not torch.equal(losses.nan_to_num(), again.nan_to_num()):
+            raise UserError(
+                "gradient checkpointing",
+                "the model gives other results when it runs again, so that the norms of its "
+                "gradients are not those of the sum",
+                "call model.gradient_checkpointing_disable() and use smaller physical batches",
+            )
+        return ClipResult(norms=norms, losses=losses)
+
+    def _adding(
+        self, norms: Tensor, losses: Tensor, layout: UnitLayout, max_grad_norm: float
+    ) -> Consumer:
+        """Adds a parameter's terms to its `p.grad`, each unit clipped by its norm."""
+        coefficients = clipping_coefficients(norms, max_grad_norm, self.tau)
+        sound = torch.isfinite(norms) & torch.isfinite(losses)
+        all_sound = bool(sound.all())
+        if not all_sound:
+            coefficients = coefficients.masked_fill(~sound, 0)
+
+        def add(param: nn.Parameter, terms: list[Term]) -> None:
+            with full_float32(losses.device):
+                for term in terms:
+                    if not all_sound:
+                        term.leave_out(~sound, layout)
+                    term.add_clipped(param, coefficients, layout)
+
+        return add
+
+
+def _losses(
+    structure: Structure,
+    batch: MaskedBatch,
+    layout: UnitLayout,
+    consume: Consumer,
+    *,
+    at_once: bool = False,
+) -> Tensor:
+    """float32 [U]: unit losses of a forward and a backward pass whose terms go to `consume`."""
+    recorder = Recorder(structure, len(batch), consume, at_once=at_once)
+    with (
+        torch.enable_grad(),
+        recorder,
+        masked_head(structure.model, structure.family, batch) as logits,
+    ):
+        with torch.no_grad():
+            losses, log_p = losses_and_log_probabilities(logits.detach(), batch, layout)
+            gradient = logit_gradient(log_p, batch, layout).to(logits.dtype)
+        recorder.backward(logits, gradient)
+    return losses
 
 
 def clipping_coefficients(norms_U: Tensor, max_grad_norm: float, tau: float) -> Tensor:

@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,14 @@ def masked_logits(model: nn.Module, family: Family | None, batch: MaskedBatch) -
 
     Without a family the whole head runs, and logits are picked at its end.
     """
+    with masked_head(model, family, batch) as logits:
+        return logits
+
+
+@contextmanager
+def masked_head(model: nn.Module, family: Family | None, batch: MaskedBatch) -> Iterator[Tensor]:
+    """`masked_logits` as a context, which a backward pass that runs layers again stays in: they
+    have to drop the same positions."""
     positions_BK = batch.masked_positions.masked_fill(~used_slots(batch), 0)
     rows_B1 = torch.arange(len(batch), device=positions_BK.device)[:, None]
     inputs: dict[str, Any] = {
@@ -75,9 +83,10 @@ def masked_logits(model: nn.Module, family: Family | None, batch: MaskedBatch) -
     if batch.token_type_ids is not None and _takes_token_types(model):
         inputs["token_type_ids"] = batch.token_type_ids
     if family is None:
-        return cast(Tensor, model(**inputs).logits[rows_B1, positions_BK])
+        yield model(**inputs).logits[rows_B1, positions_BK]
+        return
     with _only_masked(model, family, rows_B1, positions_BK):
-        return cast(Tensor, model(**inputs).logits)
+        yield model(**inputs).logits
 
 
 def _takes_token_types(model: nn.Module) -> bool:

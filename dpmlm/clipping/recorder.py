@@ -5,7 +5,8 @@ alone; the weight gradient is paid once, later, with the clipping coefficients i
 it changes on the model is put back when it closes, also after an error.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dpmlm.clipping.layers import LAYER_RULES, Term, replay_terms, tensors_of
+from dpmlm.clipping.layers import LAYER_RULES, Term, merge_terms, replay_terms, tensors_of
 from dpmlm.clipping.structure import Structure
 from dpmlm.errors import UserError
 
+Consumer = Callable[[nn.Parameter, list[Term]], None]
+"""Called once with each parameter reached and its merged terms."""
 
-@dataclass
+
+@dataclass(eq=False)
 class _Call:
     """One forward call of a layer."""
 
@@ -29,27 +33,28 @@ class _Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     gradients: list[Tensor | None] = field(default_factory=list)
     """Of the summed unit losses by each tensor of the output; None where nothing comes back."""
-    starts: dict[int, Tensor] = field(default_factory=dict)
-    """Outputs where the recorded graph starts, by their place in `gradients`."""
-
-    def watch(self, place: int, output: Tensor) -> None:
-        self.gradients.append(None)
-        if output.requires_grad:
-            output.register_hook(partial(self._receive, place))
-        else:
-            self.starts[place] = output.requires_grad_()
-
-    def _receive(self, place: int, gradient: Tensor) -> None:
-        self.gradients[place] = gradient
 
 
 class Recorder:
-    """Context manager around one forward and backward pass of `model` on B rows."""
+    """Context manager around one forward and backward pass of `model` on B rows.
 
-    def __init__(self, structure: Structure, rows: int) -> None:
+    Terms go to `consume`: all at the end, or, if `at_once`, each as soon as its parameter's last
+    use is known, after which its factors are dropped. A parameter used n times (tied, or a layer
+    that is called again) waits for all n.
+    """
+
+    def __init__(
+        self, structure: Structure, rows: int, consume: Consumer, *, at_once: bool = False
+    ) -> None:
         self._structure = structure
+        self._trainable = frozenset(structure.trainable)
         self._rows = rows
+        self._consume = consume
+        self._at_once = at_once
         self._calls: list[_Call] = []
+        self._terms: dict[nn.Parameter, list[Term]] = {}
+        self._uses: Counter[nn.Parameter] = Counter()
+        self._forward, self._listens = True, True
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> Self:
@@ -73,21 +78,54 @@ class Recorder:
             param.requires_grad_(True)
 
     def _on_layer(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        call = _Call(module, (self._spread(module, inputs[0].detach()),))
+        if not self._listens:
+            return output
         output = self._spread(module, output)
-        call.watch(0, output)
-        self._calls.append(call)
+        if self._counted(module):
+            call = _Call(module, (self._spread(module, inputs[0].detach()),))
+            self._watch(call, output)
         return output
 
     def _on_replayed(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        call = _Call(module, args, kwargs)
-        for place, found in enumerate(tensors_of(output)):
+        if not self._listens:
+            return
+        outputs = tensors_of(output)
+        for found in outputs:
             if found.shape[0] != self._rows:
                 raise self._other_rows(module, found)
-            call.watch(place, found)
-        self._calls.append(call)
+        if self._counted(module):
+            call = _Call(module, args, kwargs)
+            for found in outputs:
+                self._watch(call, found)
+
+    def _counted(self, module: nn.Module) -> bool:
+        """Whether this call is to be recorded.
+
+        A layer that is recomputed is called twice: first for its output alone, without autograd,
+        which is when its use is counted, and again in the backward pass, with it.
+        """
+        if self._forward:
+            self._uses.update(module.parameters(recurse=False))
+        return torch.is_grad_enabled()
+
+    def _watch(self, call: _Call, output: Tensor) -> None:
+        if not call.gradients:
+            self._calls.append(call)
+        place = len(call.gradients)
+        call.gradients.append(None)
+        if not output.requires_grad:
+            output.requires_grad_()  # the recorded graph starts here
+        output.register_hook(partial(self._receive, call, place))
+
+    def _receive(self, call: _Call, place: int, gradient: Tensor) -> None:
+        call.gradients[place] = gradient
+        if self._at_once and len(call.gradients) == 1:
+            self._calls.remove(call)
+            for param in self._take(call):
+                if len(self._terms[param]) == self._uses[param]:
+                    self._hand_over(param)
 
     def _spread(self, module: nn.Module, x: Tensor) -> Tensor:
         """[1, T, ...] that is broadcast over the batch, as [B, T, ...]: else rows share one g."""
@@ -103,34 +141,40 @@ class Recorder:
         )
 
     def backward(self, output: Tensor, gradient: Tensor) -> None:
-        """Runs the one backward pass, from `gradient` at `output`."""
-        if not output.requires_grad:
-            return
-        starts = [(call, place) for call in self._calls for place in call.starts]
-        leaves = [call.starts[place] for call, place in starts]
-        found = torch.autograd.grad(output, leaves, gradient, allow_unused=True)
-        for (call, place), g in zip(starts, found):
-            call.gradients[place] = g
+        """Runs the one backward pass, from `gradient` at `output`, and hands over all terms."""
+        self._forward = False
+        if output.requires_grad:
+            output.backward(gradient)
         for call in self._calls:
-            call.starts.clear()
-
-    def terms(self) -> dict[nn.Parameter, list[Term]]:
-        """The gradient of every trainable parameter reached, as factored terms.
-
-        To be called after the recorder has closed: rules look at `requires_grad`.
-        """
-        terms: dict[nn.Parameter, list[Term]] = {}
-        for call in self._calls:
-            if all(g is None for g in call.gradients):
-                continue
-            for param, term in self._terms_of(call):
-                if param.requires_grad:
-                    terms.setdefault(param, []).append(term)
+            if any(g is not None for g in call.gradients):
+                self._take(call)
         self._calls.clear()
-        return terms
+        for param in list(self._terms):
+            self._hand_over(param)
+
+    def _take(self, call: _Call) -> list[nn.Parameter]:
+        """The parameters that got a term of this call."""
+        own = [p for p in call.module.parameters(recurse=False) if p in self._trainable]
+        found = []
+        self._listens = False  # a rule may run the module once more
+        with torch.no_grad():
+            for param in own:
+                param.requires_grad_(True)  # rules look at it
+            for param, term in self._terms_of(call):
+                if param in self._trainable:
+                    self._terms.setdefault(param, []).append(term)
+                    found.append(param)
+            for param in own:
+                param.requires_grad_(False)
+        self._listens = True
+        return found
 
     def _terms_of(self, call: _Call) -> Iterator[tuple[nn.Parameter, Term]]:
         rule, gradient = LAYER_RULES.get(type(call.module)), call.gradients[0]
         if rule is not None and gradient is not None:
             return rule(call.module, call.args[0], gradient)
         return replay_terms(call.module, call.args, call.kwargs, call.gradients, self._rows)
+
+    def _hand_over(self, param: nn.Parameter) -> None:
+        with torch.no_grad():
+            self._consume(param, merge_terms(self._terms.pop(param)))

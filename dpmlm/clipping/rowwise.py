@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.head import losses_and_log_probabilities, masked_logits
 from dpmlm.clipping.precision import full_float32
+from dpmlm.clipping.recompute import without_recomputing
 from dpmlm.clipping.result import ClipResult
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.masking import MaskedBatch
@@ -60,7 +61,7 @@ def unit_gradient(
     for row in rows:
         alone = batch.rows(slice(row, row + 1))
         layout = UnitLayout.of(1, None, loss.device)
-        with torch.enable_grad():
+        with torch.enable_grad(), without_recomputing(model):
             logits = masked_logits(model, None, alone)
             of_row, _ = losses_and_log_probabilities(logits, alone, layout)
             share = of_row[0] / len(rows)

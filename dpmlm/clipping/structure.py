@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from dpmlm.clipping.families import REFUSED, Family, family_of
 from dpmlm.clipping.layers import LAYER_CHECKS, LAYER_RULES
+from dpmlm.clipping.recompute import recomputed_layers
 from dpmlm.errors import UserError
 
 
@@ -27,6 +28,8 @@ class Structure:
     """Modules with a trainable parameter that no layer rule covers."""
     trainable: tuple[nn.Parameter, ...]
     """Each trainable parameter once, tied ones too."""
+    recomputed: tuple[nn.Module, ...] = ()
+    """Layers that run again in the backward pass; a row on its own needs none of that."""
 
     @property
     def path(self) -> Literal["one pass", "row by row"]:
@@ -58,7 +61,7 @@ class Structure:
         layers, others = _by_rule(core, family.inert if family is not None else frozenset())
         if family is None or not _replayable(family, layers, others):
             return cls(core, None, (), (), trainable)
-        return cls(core, family, layers, others, trainable)
+        return cls(core, family, layers, others, trainable, recomputed_layers(core))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -113,12 +116,6 @@ def _check_settings(model: Any) -> None:
             f"model of type {kind}",
             f"its per-example gradients cannot be exact: {REFUSED[kind]}",
             "take another type; docs/models.md lists those that are exact",
-        )
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise UserError(
-            "gradient checkpointing",
-            "layers that run twice cannot be recorded",
-            "call model.gradient_checkpointing_disable() and use smaller physical batches",
         )
     if getattr(model.base_model, "attention_type", "original_full") != "original_full":
         raise UserError(

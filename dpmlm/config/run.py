@@ -238,6 +238,8 @@ class TrainingConfig(Section):
     """Time between checkpoints; one is always written at the end and on SIGTERM."""
     physical_batch_size: int = speed(64, ge=1, le=10**6)
     """Rows that go through the model at once."""
+    activation_checkpointing: bool = speed(False)
+    """Run layers again in the backward pass: less memory, more than twice the time."""
     memory_gib: float | None = speed(None, gt=0, le=1024)
     """Memory of a physical batch; where given, as many rows go through at once as fit."""
 

@@ -115,6 +115,7 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
         windows_per_draw=training.windows_per_draw,
         physical_batch_size=training.physical_batch_size,
         memory_limit=in_bytes(training.memory_gib),
+        activation_checkpointing=training.activation_checkpointing,
         precision=training.precision,
         checkpoint_minutes=training.checkpoint_minutes,
     )

@@ -61,6 +61,8 @@ class Trainer:
             plan's budget.
         window: tokens a row, special tokens included.
         precision: of the forward and backward pass; norms, sums and noise are float32 always.
+        activation_checkpointing: run layers again in the backward pass: less memory, more than
+            twice the time.
         memory_gib: for a physical batch; where given, as many rows are taken as fit.
         stride: windows start at multiples of this many tokens; None takes the window.
         windows_per_draw: rows a drawn unit contributes, clipped as one.
@@ -93,6 +95,7 @@ class Trainer:
         weight_decay: float = 0.01,
         precision: Literal["float32", "bfloat16"] = "float32",
         physical_batch_size: int = 64,
+        activation_checkpointing: bool = False,
         memory_gib: float | None = None,
         checkpoint_minutes: float = 30.0,
         seed: int = 0,
@@ -114,6 +117,7 @@ class Trainer:
             windows_per_draw=windows_per_draw,
             precision=precision,
             physical_batch_size=physical_batch_size,
+            activation_checkpointing=activation_checkpointing,
             memory_limit=in_bytes(memory_gib),
             checkpoint_minutes=checkpoint_minutes,
         )

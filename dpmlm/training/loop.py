@@ -9,13 +9,14 @@ step logged counts only once a checkpoint holds it.
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from dpmlm.clipping import clip_and_sum
+from dpmlm.clipping import activation_checkpointing, clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
@@ -55,7 +56,7 @@ def train(
     """
     ranks = Ranks.current()
     model.eval()
-    with ranks.together():
+    with ranks.together(), _layers_kept_or_not(model, recipe):
         recipe = ranks.same(_fitted(model, recipe) if ranks.first else None, "recipe")
         optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
@@ -98,6 +99,10 @@ def train(
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
         return Progress(plan.steps, attempt, events)
+
+
+def _layers_kept_or_not(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
+    return activation_checkpointing(model) if recipe.activation_checkpointing else nullcontext()
 
 
 def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:

@@ -33,6 +33,8 @@ class Recipe:
     """Rows at once: changes speed and memory, not the result beyond float rounding."""
     memory_limit: int | None = None
     """Bytes for a physical batch; where given, `train` finds the rows that fit."""
+    activation_checkpointing: bool = False
+    """Run layers again in the backward pass: less memory, more than twice the time."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; norms, sums and noise are float32 always."""
     checkpoint_minutes: float = 30.0

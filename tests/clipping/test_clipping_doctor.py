@@ -127,7 +127,6 @@ REFUSED = [
     (running_statistics, r"bert.encoder.layer.0.output.LayerNorm \(BatchNorm1d\)"),
     (half, "bfloat16"),
     (decoder, "is_decoder"),
-    (lambda model: model.gradient_checkpointing_enable(), "gradient checkpointing"),
 ]
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from small_training import Every, Numbered, a_model, a_recipe, documents, weights, without_noise
 from transformers import BertConfig, BertForMaskedLM
 
-from dpmlm.clipping import clip_and_sum
+from dpmlm.clipping import activation_checkpointing, clip_and_sum
+from dpmlm.clipping.structure import Structure
 from dpmlm.masking import MaskingSpec, TokenTable
-from dpmlm.training import memory
+from dpmlm.training import loop, memory
 from dpmlm.training.memory import LiveBytes, rows_that_fit
 
 VOCABULARY, WINDOW = 500, 32
@@ -65,3 +67,26 @@ def test_gradients_are_as_before(model):
     rows_that_fit(model, table(), SPEC, WINDOW, 1 << 24)
     assert all(bool((p.grad == 1).all()) for p in model.parameters())
     model.zero_grad()
+
+
+def test_activation_checkpointing_trains_the_same_weights(fit, monkeypatch):
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    ends = []
+    for asked in (False, True):
+        trained = a_model(num_hidden_layers=2)
+        recipe = a_recipe(activation_checkpointing=asked)
+        fit(trained, Numbered(documents()), without_noise(), recipe, folder=str(asked))
+        ends.append(weights(trained))
+        assert not Structure.of(trained).recomputed
+    for one, other in zip(*ends):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_activation_checkpointing_fits_more_rows():
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=8, num_attention_heads=2
+    )
+    deep = BertForMaskedLM(config).eval()
+    kept = rows_that_fit(deep, table(), SPEC, WINDOW, 2**26)
+    with activation_checkpointing(deep):
+        assert rows_that_fit(deep, table(), SPEC, WINDOW, 2**26) > 2 * kept

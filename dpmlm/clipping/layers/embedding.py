@@ -51,8 +51,9 @@ class LookupTerm(Term):
     def merged(self, other: "LookupTerm") -> "LookupTerm":
         return LookupTerm(torch.cat([self.ids, other.ids], 1), torch.cat([self.e, other.e], 1))
 
-    def without(self, rows_B: Tensor) -> "LookupTerm":
-        return LookupTerm(self.ids, zero_rows(self.e, rows_B))
+    def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
+        self.e = zero_rows(self.e, units_U[layout.index_B])
+        self._pairs = None
 
 
 def unsupported_embedding(module: nn.Module) -> str | None:

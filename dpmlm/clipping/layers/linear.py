@@ -105,8 +105,17 @@ class OuterTerm(Term):
     def merged(self, other: "OuterTerm") -> "OuterTerm":
         return OuterTerm(torch.cat([self.a, other.a], 1), torch.cat([self.g, other.g], 1))
 
-    def without(self, rows_B: Tensor) -> "OuterTerm":
-        return OuterTerm(zero_rows(self.a, rows_B), zero_rows(self.g, rows_B))
+    def settle(self) -> None:
+        if self._formed is not None:
+            self.a, self.g = self.a.new_empty(0), self.g.new_empty(0)
+        self._grouped = None
+
+    def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
+        if self._formed is not None:
+            self._formed = zero_rows(self._formed, units_U)
+        else:
+            rows_B = units_U[layout.index_B]
+            self.a, self.g = zero_rows(self.a, rows_B), zero_rows(self.g, rows_B)
 
 
 @register_layer_rule(nn.Linear)

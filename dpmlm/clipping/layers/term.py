@@ -25,7 +25,10 @@ def add_to_grad(param: nn.Parameter, value: Tensor) -> None:
 
 
 class Term(ABC):
-    """Float32 factors of one share of a parameter's per-row gradient."""
+    """Float32 factors of one share of a parameter's per-row gradient.
+
+    In the order of their use: `merged`, `squared_norms`, `settle`, `leave_out`, `add_clipped`.
+    """
 
     @abstractmethod
     def squared_norms(self, layout: UnitLayout) -> Tensor:
@@ -39,9 +42,12 @@ class Term(ABC):
     def merged(self, other: Self) -> Self:
         """This share and `other`, both of one parameter, as one."""
 
+    def settle(self) -> None:  # noqa: B027 (most have nothing to forget)
+        """Called once the norm is known: forgets factors that adding does not need."""
+
     @abstractmethod
-    def without(self, rows_B: Tensor) -> Self:
-        """The same with exact zeros in the rows that bool `rows_B` marks.
+    def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
+        """Makes this share of the units that bool `units_U` marks an exact zero.
 
         Needed before any product: 0 * NaN is NaN.
         """
@@ -63,13 +69,13 @@ class DirectTerm(Term):
     def merged(self, other: "DirectTerm") -> "DirectTerm":
         return DirectTerm(self.gradient + other.gradient)
 
-    def without(self, rows_B: Tensor) -> "DirectTerm":
-        return DirectTerm(zero_rows(self.gradient, rows_B))
+    def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
+        self.gradient = zero_rows(self.gradient, units_U[layout.index_B])
 
 
-def zero_rows(x: Tensor, rows_B: Tensor) -> Tensor:
-    """A copy of `x` [B, ...] with zeros in the marked rows, whatever stood there."""
-    return x.masked_fill(rows_B.view(-1, *[1] * (x.dim() - 1)), 0)
+def zero_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """A copy of `x` [N, ...] with zeros where bool `rows` [N] says so, whatever stood there."""
+    return x.masked_fill(rows.view(-1, *[1] * (x.dim() - 1)), 0)
 
 
 First = TypeVar("First", bound=Term)
@@ -100,7 +106,8 @@ def merge_terms(terms: list[Term]) -> list[Term]:
 
 
 def squared_norms(terms: list[Term], layout: UnitLayout) -> Tensor:
-    """float32 [U]: ||sum of terms||^2 for merged terms of one parameter, clamped at 0."""
+    """float32 [U]: ||sum of terms||^2 for merged terms of one parameter, clamped at 0; settles
+    them."""
     total = torch.stack([term.squared_norms(layout) for term in terms]).sum(0)
     for i, first in enumerate(terms):
         for second in terms[i + 1 :]:
@@ -108,4 +115,6 @@ def squared_norms(terms: list[Term], layout: UnitLayout) -> Tensor:
                 total = total + 2 * rule(first, second, layout)
             else:
                 total = total + 2 * CROSS_RULES[type(second), type(first)](second, first, layout)
+    for term in terms:
+        term.settle()
     return total.clamp_min(0)
