@@ -6,8 +6,8 @@
     dpmlm bench --out benchmarks/results/cpu.json
     python benchmarks/results.py benchmarks/results/cpu.json --command 'dpmlm bench ...'
 
-A run's name is its own; a bench goes by its device, `bench-cpu` or `bench-cuda`. What stands under
-`private` in a run is computed from the text: publish it for public corpora alone.
+A run's name is its own; a bench goes by the name of its file, `bench-cpu` for cpu.json. What
+stands under `private` in a run is computed from the text: publish it for public corpora alone.
 """
 
 import argparse
@@ -121,16 +121,8 @@ def run_lines(result: dict[str, Any]) -> list[str]:
 def bench_lines(result: dict[str, Any]) -> list[str]:
     """A line for each model and window, then the figures to reach, then where it ran."""
     machine, versions = result["machine"], result["versions"]
-    lines = [
-        "| model, tokens, rows | plain | own | private | Opacus hooks | ghost | private / own "
-        "| private / hooks | private / ghost | peak memory, private / plain "
-        "| update: plain, private |",
-        "| --- " * 11 + "|",
-        *(_bench_line(row) for row in result["rows"]),
-        "",
-        "`plain` in seconds, the columns after it as ratios to it; `update` in seconds.",
-        "",
-    ]
+    usual = {"own", "opacus_hooks", "opacus_ghost"} & set(result["columns"])
+    lines = _usual_lines(result) if usual else _other_lines(result)
     if result["targets"]:
         lines += ["| figure to reach | at most | measured | |", "| --- | --- | --- | --- |"]
         lines += [_target_line(target) for target in result["targets"]] + [""]
@@ -142,6 +134,39 @@ def bench_lines(result: dict[str, Any]) -> list[str]:
         f"{asked['precision']}, medians of {asked['repeats']} turns; {named}; {day}."
     )
     return lines
+
+
+def _other_lines(result: dict[str, Any]) -> list[str]:
+    """Other ways through a step: time, and memory in brackets, over the plain one."""
+    names = [name for name in result["columns"] if name != "plain"]
+    lines = [
+        f"| model, tokens, rows | plain | {' | '.join(f'`{name}`' for name in names)} |",
+        "| --- " * (len(names) + 2) + "|",
+    ]
+    for row in result["rows"]:
+        time, memory = (
+            row["ratios"][measure].get("plain", {}) for measure in ("wall_seconds", "peak_bytes")
+        )
+        cells = [f"{row['model']}, {row['window']}, {row['batch']}"]
+        cells.append(_cell(row["columns"]["plain"], lambda found: f"{found['wall_seconds']:.3f} s"))
+        for name in names:
+            shown = f"{_two(time.get(name))} ({_two(memory.get(name))})"
+            cells.append(_cell(row["columns"][name], lambda _, shown=shown: shown))
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", "Time, and peak memory in brackets, as ratios to `plain`.", ""]
+
+
+def _usual_lines(result: dict[str, Any]) -> list[str]:
+    return [
+        "| model, tokens, rows | plain | own | private | Opacus hooks | ghost | private / own "
+        "| private / hooks | private / ghost | peak memory, private / plain "
+        "| update: plain, private |",
+        "| --- " * 11 + "|",
+        *(_bench_line(row) for row in result["rows"]),
+        "",
+        "`plain` in seconds, the columns after it as ratios to it; `update` in seconds.",
+        "",
+    ]
 
 
 def _bench_line(row: dict[str, Any]) -> str:
@@ -188,7 +213,7 @@ def main() -> None:
     given = parser.parse_args()
     result = json.loads(given.result.read_text())
     bench = result["schema"] == BENCH
-    name = f"bench-{result['settings']['device']}" if bench else result["name"]
+    name = f"bench-{given.result.stem}" if bench else result["name"]
     marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     page = PAGE.read_text()
     if not marked.search(page):

@@ -99,14 +99,14 @@ def _block(row: Row) -> list[str]:
         f"{work.rows} rows"
     )
     names = [f"/{name.removeprefix('opacus_')}" for name in BASELINES]
-    columns = f"{'':14}{'wall s':>9}{'cpu s':>9}" + "".join(f"{name:>8}" for name in names)
+    columns = f"{'':22}{'wall s':>9}{'cpu s':>9}" + "".join(f"{name:>8}" for name in names)
     lines = [head, f"{columns}{'peak MB':>10}{'/plain':>8}"]
     for name, timing in row.timings.items():
-        lines.append(f"  {name:12}" + _figures(row, name, timing))
+        lines.append(f"  {name:20}" + _figures(row, name, timing))
     for name, update in row.updates.items():
         shown = update if isinstance(update, Failure) else f"{update.wall_seconds:9.3f}"
         what = "noise and optimizer" if name == "private" else "optimizer"
-        lines.append(f"  {'update':12}{shown}  {what}, once a logical batch")
+        lines.append(f"  {'update':20}{shown}  {what}, once a logical batch")
     return lines
 
 

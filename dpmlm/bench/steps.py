@@ -6,6 +6,7 @@ clipped sum. What it comes to stands in `p.grad`. Noise and optimizer are in `up
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch import nn
 
 from dpmlm.bench.models import Workload, all_labels
 from dpmlm.bench.peers import ghost_step, hooks_step
-from dpmlm.clipping import clip_and_sum
+from dpmlm.clipping import FLOAT32_TAU, clip_and_sum
 from dpmlm.clipping.families import family_of
+from dpmlm.clipping.grad_sample_module import clipping_coefficients
 from dpmlm.clipping.head import logit_gradient, losses_and_log_probabilities, masked_logits
+from dpmlm.clipping.rowwise import clip_rows
+from dpmlm.clipping.structure import Structure
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.masking import MaskedBatch
 
@@ -23,6 +27,7 @@ MAX_GRAD_NORM = 1.0
 """Clipping norm of every column that clips; it does not change what is computed."""
 
 Run = Callable[[MaskedBatch], None]
+Build = Callable[[Workload, float], tuple[nn.Module, Run]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Column:
 
     says: str
     """What it does, with every repair that its model needed."""
-    build: Callable[[Workload, float], tuple[nn.Module, Run]]
+    build: Build
     """(workload, clipping norm) -> model and step."""
 
     def step(self, work: Workload, max_grad_norm: float = MAX_GRAD_NORM) -> Step:
@@ -97,6 +102,43 @@ def _private(work: Workload, max_grad_norm: float) -> tuple[nn.Module, Run]:
     return model, run
 
 
+def _compiled(build: Build) -> Build:
+    """The same on a model that torch compiles when it is first run."""
+
+    def made(work: Workload, max_grad_norm: float) -> tuple[nn.Module, Run]:
+        model, run = build(work, max_grad_norm)
+        model.compile()
+        return model, run
+
+    return made
+
+
+def _recomputed(build: Build) -> Build:
+    """The same with every layer run again in the backward pass."""
+
+    def made(work: Workload, max_grad_norm: float) -> tuple[nn.Module, Run]:
+        model: Any
+        model, run = build(work, max_grad_norm)
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)()
+        return model, run
+
+    return made
+
+
+def _row_by_row(work: Workload, max_grad_norm: float) -> tuple[nn.Module, Run]:
+    model = work.build()
+    trainable = Structure.of(model).trainable
+    bound = partial(clipping_coefficients, max_grad_norm=max_grad_norm, tau=FLOAT32_TAU)
+
+    def run(batch: MaskedBatch) -> None:
+        layout = UnitLayout.of(len(batch), None, batch.input_ids.device)
+        with work.autocast():
+            clip_rows(model, trainable, batch, layout, bound)
+
+    return model, run
+
+
 STEPS = {
     "plain": Column(
         "forward and backward as transformers' Trainer runs them: head at every position, labels "
@@ -120,5 +162,18 @@ STEPS = {
         "passes. Repairs: those of opacus_hooks, and a decoder not tied to the embedding",
         ghost_step,
     ),
+    "plain_compiled": Column("`plain` of a model after model.compile()", _compiled(_plain)),
+    "private_compiled": Column("`private` of a model after model.compile()", _compiled(_private)),
+    "plain_recomputed": Column(
+        "`plain` with activation checkpointing as transformers does it", _recomputed(_plain)
+    ),
+    "private_recomputed": Column(
+        "`private` with activation checkpointing: one pass for the norms, one for the sum",
+        _recomputed(_private),
+    ),
+    "private_rows": Column(
+        "`private` for a model that is not done in one pass: each row runs alone, whole head",
+        _row_by_row,
+    ),
 }
-"""By the names of `request.COLUMNS`."""
+"""By the names of `request.COLUMNS` and `request.MORE_COLUMNS`."""

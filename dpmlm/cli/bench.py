@@ -8,19 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from dpmlm.bench.request import COLUMNS, MODELS, BenchRequest
-from dpmlm.cli.options import AsJson, print_json
+from dpmlm.bench.request import COLUMNS, MODELS, MORE_COLUMNS, BenchRequest
+from dpmlm.cli.options import AsJson, Precision, print_json
 from dpmlm.errors import UserError
 
 
 class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
-
-
-class Precision(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +28,7 @@ def bench(
     ] = ",".join(MODELS),
     windows: Annotated[str, typer.Option(help="Tokens a row, comma-separated.")] = "128,512",
     columns: Annotated[
-        str, typer.Option(help=f"Comma-separated, of {', '.join(COLUMNS)}.")
+        str, typer.Option(help=f"Comma-separated, of {', '.join(COLUMNS + MORE_COLUMNS)}.")
     ] = ",".join(COLUMNS),
     batch: Annotated[
         int | None, typer.Option(min=1, help="Rows a batch; the model's own where not given.")

@@ -1,17 +1,11 @@
 """`dpmlm doctor`: can this model be trained with the clipping norm that is claimed?"""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, print_json
-
-
-class Precision(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+from dpmlm.cli.options import AsJson, Precision, print_json
 
 
 def register(app: typer.Typer) -> None:

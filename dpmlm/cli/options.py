@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,13 @@ Resume = Annotated[
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", help="Private key file that may open it.")
 ]
+
+
+class Precision(StrEnum):
+    """Type of matrix products in forward and backward passes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 def read_run(path: Path, settings: list[str] | None) -> RunConfig:

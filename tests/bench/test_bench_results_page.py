@@ -38,7 +38,24 @@ def test_a_measurement_becomes_a_table(results):
     assert found["versions"]["opacus"] in text
 
 
+def test_other_columns_become_a_table_of_their_own(results):
+    columns = ("plain", "private", "private_rows")
+    request = BenchRequest(
+        models=("tiny",),
+        windows=(16,),
+        columns=columns,
+        batch=2,
+        repeats=1,
+        vocabulary=100,
+        memory=False,
+    )
+    text = results.section({"schema": "dpmlm.bench/1", **to_json(measure(request))}, "dpmlm bench")
+    assert "| model, tokens, rows | plain | `private` | `private_rows` |" in text
+    line = next(line for line in text.splitlines() if line.startswith("| tiny, 16, 2 |"))
+    assert line.count("(-)") == 2
+
+
 def test_the_page_has_the_markers_of_both_devices():
     page = (ROOT / "docs/results.md").read_text()
-    for name in ("bench-cpu", "bench-cuda"):
+    for name in ("bench-cpu", "bench-ways", "bench-cuda"):
         assert page.count(f"<!-- {name} -->") == page.count(f"<!-- /{name} -->") == 1

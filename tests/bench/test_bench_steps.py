@@ -1,6 +1,7 @@
 """Every column does the work that its name says: gradients agree where they must."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,28 @@ def test_own_gradient_is_the_plain_one_up_to_the_normaliser(work):
 
 def test_private_without_clipping_is_the_own_sum(work):
     same(gradients(work, "own"), gradients(work, "private", math.inf))
+
+
+compiled = [
+    pytest.mark.full,
+    pytest.mark.skipif(shutil.which("c++") is None, reason="torch compiles with c++, not found"),
+]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pytest.param("private_compiled", marks=compiled), "private_recomputed", "private_rows"],
+)
+def test_other_ways_give_the_same_clipped_sum(bert, column):
+    bound = 0.05
+    same(gradients(bert, "private", bound), gradients(bert, column, bound))
+
+
+@pytest.mark.parametrize(
+    "column", [pytest.param("plain_compiled", marks=compiled), "plain_recomputed"]
+)
+def test_other_ways_of_the_plain_step_give_its_gradient(bert, column):
+    same(gradients(bert, "plain"), gradients(bert, column))
 
 
 @pytest.mark.parametrize("column", PEERS)
