@@ -7,6 +7,7 @@ the trainer, so that a wrong accountant upstream does not hide itself.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -58,53 +59,84 @@ class TradeOffCurve:
 def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
     """The curve of the plan's Poisson-subsampled Gaussian mechanism, add or remove one unit.
 
-    Reads `noise_multiplier`, `sample_rate` and `steps`. `copies` r > 1 is the curve for r units
-    that hold one secret: sensitivities 0..r with weights Bin(r, q), which is far more than r
-    times epsilon at a larger delta. Discretisation errs toward a weaker claim, so that it cannot
-    raise a false alarm. Raises UserError when the plan lacks a field, promises nothing, or is
-    beyond what the accountant can compute.
+    Reads `noise_multiplier`, `sample_rate` and `steps`, or `plateaus` of the latter two where the
+    plan has a schedule, and `max_batch_size` and `units` where samples are cut. `copies` r > 1 is
+    the curve for r units that hold one secret: sensitivities 0..r with weights Bin(r, q), which
+    is far more than r times epsilon at a larger delta. Discretisation errs toward a weaker claim,
+    so that it cannot raise a false alarm. Raises UserError when the plan lacks a field, promises
+    nothing, or is beyond what the accountant can compute.
     """
     check_plan(plan)
-    sigma, rate = float(plan["noise_multiplier"]), float(plan["sample_rate"])
+    sigma = float(plan["noise_multiplier"])
     if sigma <= 0:
         raise UserError(
             f"noise_multiplier {sigma}",
             "a plan without noise has no trade-off curve",
             "judge such a model by extraction alone",
         )
+    cut = plan.get("max_batch_size")
+    if cut is not None and copies > 1:
+        raise UserError(
+            f"max_batch_size {cut} with {copies} copies of a secret",
+            "no curve is known for several units in samples that are cut",
+            "plant each secret once",
+        )
     try:
-        return _curve(sigma, rate, plan["steps"], copies)
+        return _curve(plan, copies)
     except (MemoryError, ValueError, OverflowError) as error:
         raise UserError(
-            f"a plan of noise_multiplier {sigma:g}, sample_rate {rate:g}, steps {plan['steps']}",
+            f"a plan of noise_multiplier {sigma:g}, sample_rate {plan['sample_rate']:g}, steps "
+            f"{plan['steps']}",
             f"dp-accounting cannot compute its trade-off curve ({type(error).__name__})",
             "check these numbers: such a plan promises next to nothing, or next to everything",
         ) from None
 
 
-def _curve(sigma: float, rate: float, steps: int, copies: int) -> TradeOffCurve:
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    interval = 1e-3 if copies > 1 or steps <= 2000 else 1e-4
-    if copies == 1:
-        step = pld.from_gaussian_mechanism(
-            sigma, sampling_prob=rate, value_discretization_interval=interval
-        )
-    else:
-        weights = stats.binom.pmf(range(copies + 1), copies, rate)
-        step = pld.from_mixture_gaussian_mechanism(
-            sigma,
-            sensitivities=[float(held) for held in range(copies + 1)],
-            sampling_probs=[float(weight) for weight in weights / weights.sum()],
-            value_discretization_interval=interval,
-        )
-    run = step.self_compose(steps)
+def _curve(plan: Mapping[str, Any], copies: int) -> TradeOffCurve:
+    interval = 1e-3 if copies > 1 or plan["steps"] <= 2000 else 1e-4
+    parts = [
+        _step(plan, float(part["sample_rate"]), copies, interval).self_compose(part["steps"])
+        for part in _plateaus(plan)
+    ]
+    run = reduce(lambda all_before, part: all_before.compose(part), parts)
     last = 1.0
     while run.get_delta_for_epsilon(last) > 1e-13 and last < 600:
         last *= 1.2
     epsilons = np.linspace(0.0, last, _LINES)
     deltas = np.asarray(run.get_delta_for_epsilon(list(epsilons)))
     return TradeOffCurve(epsilons, deltas)
+
+
+def _plateaus(plan: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Steps at one sampling rate, one after the other; the whole plan where it has no schedule."""
+    parts: Sequence[Mapping[str, Any]] | None = plan.get("plateaus")
+    return parts or [{"steps": plan["steps"], "sample_rate": plan["sample_rate"]}]
+
+
+def _step(plan: Mapping[str, Any], rate: float, copies: int, interval: float) -> Any:
+    """Privacy loss distribution of one step."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    sigma = float(plan["noise_multiplier"])
+    if plan.get("max_batch_size") is not None:
+        return pld.from_truncated_subsampled_gaussian_mechanism(
+            dataset_size=plan["units"],
+            sampling_probability=rate,
+            truncated_batch_size=plan["max_batch_size"],
+            noise_multiplier=sigma,
+            value_discretization_interval=interval,
+        )
+    if copies == 1:
+        return pld.from_gaussian_mechanism(
+            sigma, sampling_prob=rate, value_discretization_interval=interval
+        )
+    weights = stats.binom.pmf(range(copies + 1), copies, rate)
+    return pld.from_mixture_gaussian_mechanism(
+        sigma,
+        sensitivities=[float(held) for held in range(copies + 1)],
+        sampling_probs=[float(weight) for weight in weights / weights.sum()],
+        value_discretization_interval=interval,
+    )
 
 
 def check_plan(plan: Mapping[str, Any]) -> None:
@@ -138,6 +170,12 @@ def check_plan(plan: Mapping[str, Any]) -> None:
             type(steps) is int and 1 <= steps <= _MOST_STEPS,
             f"a whole number from 1 to {_MOST_STEPS}",
         ),
+        "plateaus": (_are_plateaus(plan), "steps and sampling rates that add up to the plan's"),
+        "max_batch_size": (
+            plan.get("max_batch_size") is None
+            or (_is_count(plan["max_batch_size"]) and _is_count(plan.get("units"))),
+            "a whole number above 0, beside one of units",
+        ),
         "bindings": (
             isinstance(plan.get("bindings"), Mapping | None),
             "an object, where it is given",
@@ -150,6 +188,24 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     for name, (sound, rule) in rules.items():
         if not sound:
             raise UserError(f"a plan's {name}", f"it is {rule}", "pass the plan.json of the run")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_plateaus(plan: Mapping[str, Any]) -> bool:
+    parts = plan.get("plateaus")
+    if parts is None:
+        return True
+    sound = isinstance(parts, list) and all(
+        isinstance(part, Mapping)
+        and _is_count(part.get("steps"))
+        and _is_number(part.get("sample_rate"))
+        and 0 < part["sample_rate"] <= 1
+        for part in parts
+    )
+    return sound and sum(part["steps"] for part in parts) == plan["steps"]
 
 
 def _is_number(value: Any) -> bool:

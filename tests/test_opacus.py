@@ -39,4 +39,4 @@ def test_the_accountants_are_those_of_opacus(monkeypatch, accountant, module, fu
     from dpmlm.privacy import accountants
 
     with pytest.raises(Called):
-        accountants._METHODS[accountant][0](plan.mechanism(3), 1e-6)
+        accountants._METHODS[accountant][0](plan.composition(3), 1e-6)

@@ -215,6 +215,8 @@ class PrivacyConfig(Section):
     """Clipping bound C of a unit's gradient; inf clips nothing, with epsilon inf alone."""
     accountant: Literal["prv", "pld", "rdp"] = "prv"
     """Which accountant calibrates the noise; the others are printed beside it."""
+    max_batch_size: int | None = Field(None, ge=1, le=10**9)
+    """A larger sample is cut to so many units at random; needs accountant pld."""
 
 
 class TrainingConfig(Section):
@@ -224,6 +226,8 @@ class TrainingConfig(Section):
     """Noisy steps."""
     expected_batch_size: int = Field(ge=1, le=10**9)
     """Expected units a step; the realised number varies by Poisson sampling."""
+    batch_schedule: dict[int, int] = Field({}, max_length=63)
+    """Step to the expected units from that step on, e.g. {50: 256}; plateaus, as each costs."""
     windows_per_draw: int = Field(1, ge=1, le=4096)
     """Rows a drawn unit contributes, clipped as one: of different documents where it has them."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -299,7 +303,8 @@ class RunConfig(Section):
     def _fits_together(self) -> Self:
         if self.privacy.unit == "person" and self.corpus.person is None:
             raise ValueError("privacy.unit person needs corpus.person, the field that names them")
-        if self.training.expected_batch_size > self.privacy.units:
+        batches = [self.training.expected_batch_size, *self.training.batch_schedule.values()]
+        if max(batches) > self.privacy.units:
             raise ValueError(
                 "training.expected_batch_size is larger than privacy.units: "
                 "the sampling rate would exceed 1"

@@ -84,6 +84,8 @@ def plan_of(
         steps=training.steps,
         max_grad_norm=privacy.max_grad_norm,
         accountant=privacy.accountant,
+        batch_schedule=training.batch_schedule,
+        max_batch_size=privacy.max_batch_size,
         scope=scope_of(near.threshold if near else None),
         bindings=bindings,
     )

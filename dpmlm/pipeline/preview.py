@@ -45,10 +45,7 @@ class Preview:
             f"epsilon, delta       {plan.epsilon:g}, {plan.delta:g}",
             f"noise_multiplier     {plan.noise_multiplier:.4f}",
             f"max_grad_norm        {plan.max_grad_norm:g}",
-            f"sample_rate          {plan.sample_rate:.5f}"
-            f" ({plan.expected_batch_size:g} of {plan.units} units expected a step)",
-            f"steps                {plan.steps}",
-            f"noise per step       {self._noise():.4g} of max_grad_norm on the mean gradient",
+            *self._batches(),
             f"scope                {plan.scope}",
             "",
             "epsilon by accountant at the last step",
@@ -65,8 +62,18 @@ class Preview:
             rows += ["", "what its release would say:", self.sentence]
         return "\n".join(rows)
 
-    def _noise(self) -> float:
-        return self.plan.noise_multiplier / self.plan.expected_batch_size
+    def _batches(self) -> list[str]:
+        plan = self.plan
+        rows = [f"steps                {plan.steps}"]
+        for steps, batch in plan.plateaus:
+            noise = plan.noise_multiplier / batch
+            rows.append(
+                f"  {steps:>6} at rate     {batch / plan.units:.5f} ({batch:g} of {plan.units} "
+                f"units expected), noise {noise:.4g} of max_grad_norm on the mean gradient"
+            )
+        if plan.max_batch_size is not None:
+            rows.append(f"largest batch        {plan.max_batch_size} units, of more as many")
+        return rows
 
 
 def _figure(value: float | None) -> str:

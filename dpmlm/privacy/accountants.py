@@ -1,4 +1,4 @@
-"""Epsilon of a Poisson-subsampled Gaussian mechanism, three ways behind one function.
+"""Epsilon of composed Poisson-subsampled Gaussian mechanisms, three ways behind one function.
 
 * `prv`: numerical composition of privacy loss random variables (Gopi, Lee, Wutschitz 2021,
   arXiv 2106.02848) with the classes of Opacus. Opacus composes the direction "a unit is removed"
@@ -6,7 +6,8 @@
 * `pld`: privacy loss distributions of dp-accounting, pessimistic estimate, both directions.
 * `rdp`: Renyi DP (Mironov, Talwar, Zhang 2019, arXiv 1908.10530), looser, always quick.
 
-All three bound the same adjacency: one unit added or removed.
+Samples that are cut to a largest size are bounded by `pld` alone (arXiv 2508.15089). All three
+bound the same adjacency: one unit added or removed.
 """
 
 import math
@@ -42,6 +43,14 @@ class SampledGaussian:
     """Probability of each unit to be in a step's sample; in (0, 1]."""
     steps: int
     """Number of releases; 0 releases nothing."""
+    largest: int | None = None
+    """A larger sample is cut to so many units at random; None takes it as it falls."""
+    units: int | None = None
+    """With `largest`: a bound on the corpus, as one more unit pushes others out."""
+
+
+Composition = tuple[SampledGaussian, ...]
+"""One mechanism after the other, all parameters fixed beforehand."""
 
 
 class _AddedUnit:
@@ -62,43 +71,50 @@ class _AddedUnit:
         return np.asarray(ndtr(-(s * np.log(above / q) + 0.5 / s)), dtype=np.float64)
 
 
-def _prv_once(mechanism: SampledGaussian, delta: float, eps_error: float) -> float:
+def _prv_once(composition: Composition, delta: float, eps_error: float) -> float:
     from opacus.accountants.analysis import prv as opacus_prv
     from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
 
-    q, sigma, steps = mechanism.sample_rate, mechanism.noise_multiplier, mechanism.steps
+    steps = [mechanism.steps for mechanism in composition]
     delta_error = delta / 1000
-    removed = opacus_prv.PoissonSubsampledGaussianPRV(q, sigma)
+    removed: list[Any] = [
+        opacus_prv.PoissonSubsampledGaussianPRV(m.sample_rate, m.noise_multiplier)
+        for m in composition
+    ]
+    added = [_AddedUnit(m.sample_rate, m.noise_multiplier) for m in composition]
     # Renyi divergence is largest when a unit is removed (Mironov et al. 2019, theorem 5), so a
     # domain that is safe for that direction is safe for both.
-    edge = compute_safe_domain_size([removed], [steps], eps_error, delta_error)
-    mesh = eps_error / math.sqrt(steps * math.log(12 / delta_error) / 2)
+    edge = compute_safe_domain_size(removed, steps, eps_error, delta_error)
+    mesh = eps_error / math.sqrt(sum(steps) * math.log(12 / delta_error) / 2)
     if edge > 700 or edge / mesh > 3e7:
         raise AccountantFailure(f"a domain of +-{edge:.3g} at mesh {mesh:.2g} cannot be computed")
     domain = opacus_prv.Domain.create_aligned(-edge, edge, mesh)
     worst = 0.0
-    for loss in (removed, _AddedUnit(q, sigma)):
-        truncated = opacus_prv.TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max)
+    for losses in (removed, added):
+        cut = [
+            opacus_prv.TruncatedPrivacyRandomVariable(loss, domain.t_min, domain.t_max)
+            for loss in losses
+        ]
         composed = opacus_prv.compose_heterogeneous(
-            [opacus_prv.discretize(truncated, domain)], [steps]
+            [opacus_prv.discretize(loss, domain) for loss in cut], steps
         )
         worst = max(worst, float(composed.compute_epsilon(delta, delta_error, eps_error)[2]))
     return worst
 
 
-def _prv(mechanism: SampledGaussian, delta: float) -> float:
+def _prv(composition: Composition, delta: float) -> float:
     """Upper bound of the PRV accountant; retried on finer meshes, since coarse ones can fail.
 
     The mesh error is a hundredth of an upper estimate of epsilon, between 0.001 and 0.01.
     """
-    ceiling = _rdp(mechanism, delta)
+    ceiling = _rdp(composition, delta)
     first = min(max(ceiling / 500, 0.001), 0.01)
     reason = "no attempt"
     for eps_error in (first, first / 2, first / 4):
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
-                value = _prv_once(mechanism, delta, eps_error)
+                value = _prv_once(composition, delta, eps_error)
         except (RuntimeError, ValueError, FloatingPointError, IndexError, OverflowError) as error:
             reason = str(error) or type(error).__name__
             continue
@@ -109,28 +125,47 @@ def _prv(mechanism: SampledGaussian, delta: float) -> float:
     raise AccountantFailure(reason)
 
 
-def _pld(mechanism: SampledGaussian, delta: float) -> float:
-    from dp_accounting.pld import privacy_loss_distribution
-
+def _pld(composition: Composition, delta: float) -> float:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        one_step = privacy_loss_distribution.from_gaussian_mechanism(
-            mechanism.noise_multiplier,
-            sampling_prob=mechanism.sample_rate,
-            value_discretization_interval=1e-4,
-            pessimistic_estimate=True,
-        )
-        value = float(one_step.self_compose(mechanism.steps).get_epsilon_for_delta(delta))
+        parts = [_losses(mechanism) for mechanism in composition]
+        # By pairs: each sum is of two of like size, and no distribution is convolved often.
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2])
+            parts = [a.compose(b) for a, b in pairs] + parts[len(parts) & ~1 :]
+        value = float(parts[0].get_epsilon_for_delta(delta))
     if math.isnan(value):
         raise AccountantFailure("PLD gave no number")
     return value
 
 
-def _rdp(mechanism: SampledGaussian, delta: float) -> float:
+def _losses(mechanism: SampledGaussian) -> Any:
+    """Privacy loss distribution of all steps of one mechanism."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    if mechanism.largest is None:
+        one_step = pld.from_gaussian_mechanism(
+            mechanism.noise_multiplier,
+            sampling_prob=mechanism.sample_rate,
+            value_discretization_interval=1e-4,
+            pessimistic_estimate=True,
+        )
+    else:
+        one_step = pld.from_truncated_subsampled_gaussian_mechanism(
+            dataset_size=mechanism.units,
+            sampling_probability=mechanism.sample_rate,
+            truncated_batch_size=mechanism.largest,
+            noise_multiplier=mechanism.noise_multiplier,
+            value_discretization_interval=1e-4,
+        )
+    return one_step.self_compose(mechanism.steps)
+
+
+def _rdp(composition: Composition, delta: float) -> float:
     best = math.inf
     for order in ORDERS:
         try:
-            divergence = renyi_divergence(mechanism, order)
+            divergence = renyi_divergence(composition, order)
         except AccountantFailure:
             continue
         best = min(best, renyi_to_epsilon(divergence, order, delta))
@@ -139,16 +174,23 @@ def _rdp(mechanism: SampledGaussian, delta: float) -> float:
     return max(best, 0.0)
 
 
-def renyi_divergence(mechanism: SampledGaussian, order: float) -> float:
+def renyi_divergence(mechanisms: SampledGaussian | Composition, order: float) -> float:
     """Renyi divergence of `order` of all steps together (additive over adaptive steps).
 
     Mironov, Talwar, Zhang 2019, section 3.3, computed by Opacus. Raises AccountantFailure where
     the series for a fractional order cannot be summed.
     """
-    from opacus.accountants.analysis.rdp import compute_rdp
+    parts = mechanisms if isinstance(mechanisms, tuple) else (mechanisms,)
+    return sum(_divergence(part, order) for part in parts)
 
+
+def _divergence(mechanism: SampledGaussian, order: float) -> float:
     if mechanism.steps == 0:
         return 0.0
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    if mechanism.largest is not None:
+        raise AccountantFailure("a sample that is cut to a largest size has no Renyi bound")
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -175,7 +217,7 @@ def renyi_to_epsilon(divergence: float, order: float, delta: float) -> float:
     )
 
 
-_METHODS: dict[str, tuple[Callable[[SampledGaussian, float], float], str]] = {
+_METHODS: dict[str, tuple[Callable[[Composition, float], float], str]] = {
     "prv": (_prv, "opacus"),
     "pld": (_pld, "dp-accounting"),
     "rdp": (_rdp, "opacus"),
@@ -185,17 +227,19 @@ ACCOUNTANTS: tuple[str, ...] = tuple(_METHODS)
 
 
 @lru_cache(maxsize=4096)
-def epsilon_of(accountant: str, mechanism: SampledGaussian, delta: float) -> float:
+def epsilon_of(accountant: str, mechanisms: SampledGaussian | Composition, delta: float) -> float:
     """Upper bound of epsilon at `delta` for one unit added or removed.
 
     `accountant` is one of `ACCOUNTANTS`. A few hundred steps cost about half a second with `prv`
     or `pld`; answers are remembered. Raises AccountantFailure when there is no trustworthy number.
     """
-    if mechanism.steps == 0:
+    whole = mechanisms if isinstance(mechanisms, tuple) else (mechanisms,)
+    whole = tuple(mechanism for mechanism in whole if mechanism.steps)
+    if not whole:
         return 0.0
-    if mechanism.noise_multiplier == 0:
+    if any(mechanism.noise_multiplier == 0 for mechanism in whole):
         return math.inf
-    return _METHODS[accountant][0](mechanism, delta)
+    return _METHODS[accountant][0](whole, delta)
 
 
 def describe(accountant: str) -> str:

@@ -35,7 +35,7 @@ def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
             f"the ledger's cap has delta {cap.delta:g}",
             "lower privacy.delta",
         )
-    run = Run(plan, step_divergence(plan, cap.order))
+    run = Run(plan, *divergences(plan, cap.order))
     if not _fits(balance, [*balance.runs.values(), run]):
         raise _over_cap(balance, run)
     return run
@@ -76,12 +76,16 @@ def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) 
     return divergence
 
 
-def step_divergence(plan: PrivacyPlan, order: float) -> float:
-    """Renyi divergence of one step; `inf` where only the door for one plan alone stays open."""
+def divergences(plan: PrivacyPlan, order: float) -> tuple[float, float]:
+    """Renyi divergence of the whole plan and of a step drawn again; `inf` where only the door for
+    one plan alone stays open."""
+    if not plan.private:
+        return math.inf, math.inf
     try:
-        return renyi_divergence(plan.mechanism(1), order) if plan.private else math.inf
+        whole = renyi_divergence(plan.composition(), order)
+        return whole, renyi_divergence(plan.largest_step(), order)
     except AccountantFailure:
-        return math.inf
+        return math.inf, math.inf
 
 
 def _fits(balance: Balance, runs: Sequence[Run]) -> bool:
@@ -107,7 +111,7 @@ def _over_cap(balance: Balance, run: Run) -> UserError:
         advice = "nothing fits any more: ask whoever registered the corpus"
     return UserError(
         f"a plan of epsilon {run.plan.epsilon:g} "
-        f"({run.divergence * run.billed:.4g} of the ledger's divergence at order {cap.order:g})",
+        f"({run.cost:.4g} of the ledger's divergence at order {cap.order:g})",
         f"epsilon {left.epsilon:.4g} (divergence {left.rdp:.4g}) is left of the cap "
         f"{cap.epsilon:g} on {balance.path}",
         advice,

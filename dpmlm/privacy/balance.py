@@ -33,7 +33,9 @@ class Run:
     plan: PrivacyPlan
     """As reserved."""
     divergence: float
-    """Of one step, at the ledger's order."""
+    """Of the whole plan, at the ledger's order."""
+    again: float
+    """Of a step that is drawn again: the largest of the plan's."""
     attempts: int = 0
     """Number of the latest attempt."""
     last_step: int = -1
@@ -49,6 +51,12 @@ class Run:
     def billed(self) -> int:
         """Steps that count against the cap."""
         return max(self.plan.steps, self.charged)
+
+    @property
+    def cost(self) -> float:
+        """Divergence that counts against the cap."""
+        more = self.billed - self.plan.steps
+        return self.divergence + (self.again * more if more else 0.0)
 
     @property
     def committed(self) -> int:
@@ -91,7 +99,7 @@ class Balance:
     def divergence(self, runs: Iterable[Run] | None = None) -> float:
         """All mechanisms and `runs` (those of the ledger by default), at the cap's order."""
         runs = self.runs.values() if runs is None else runs
-        return self.other_divergence + sum(run.divergence * run.billed for run in runs)
+        return self.other_divergence + sum(run.cost for run in runs)
 
     @property
     def untouched(self) -> bool:
@@ -130,7 +138,9 @@ class Balance:
         if entry["run_id"] in self.runs:
             raise ValueError("a run is reserved once")
         self.runs[entry["run_id"]] = Run(
-            PrivacyPlan.from_json(entry["plan"]), read_number(entry["divergence"])
+            PrivacyPlan.from_json(entry["plan"]),
+            read_number(entry["divergence"]),
+            read_number(entry["again"]),
         )
 
     def _attempt(self, entry: Mapping[str, Any]) -> None:

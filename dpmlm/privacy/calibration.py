@@ -1,8 +1,10 @@
 """The smallest noise multiplier whose epsilon stays at or below a target."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
-from dpmlm.privacy.accountants import AccountantFailure, SampledGaussian, epsilon_of
+from dpmlm.privacy.accountants import AccountantFailure, Composition, epsilon_of
 
 SLACK = 0.003
 """A calibrated epsilon lies in [(1 - SLACK) target, target]."""
@@ -11,29 +13,33 @@ _SMALLEST, _LARGEST = 0.05, 1e5
 _EVALUATIONS = 16
 
 
-def calibrate(
-    accountant: str, *, epsilon: float, delta: float, sample_rate: float, steps: int
-) -> float:
+Noised = Callable[[float], Composition]
+"""Noise multiplier -> all that is released with it."""
+
+
+def calibrate(accountant: str, noised: Noised, *, epsilon: float, delta: float) -> float:
     """Noise multiplier for which `accountant` gives an epsilon just below `epsilon`.
 
     RDP, which is cheap and never below the truth, brackets the answer; the accountant itself
     then takes a few secant steps in log-log scale, where the curve is nearly straight. The result
-    has five significant digits, so that a plan prints exactly. Raises AccountantFailure when the
-    accountant fails or the target is out of reach.
+    has five significant digits, so that a plan prints exactly. Samples that are cut to a largest
+    size RDP does not bound: there it starts from samples that are not cut. Raises
+    AccountantFailure when the accountant fails or the target is out of reach.
     """
 
-    def figure(name: str, sigma: float) -> float:
-        return epsilon_of(name, SampledGaussian(sigma, sample_rate, steps), delta)
-
     if accountant == "rdp":
-        return _by_rdp(epsilon, delta, sample_rate, steps, width=SLACK / 10)
-    sigma = _by_rdp(epsilon, delta, sample_rate, steps, width=0.05)
-    slope = _slope(sigma, delta, sample_rate, steps)
+        return _by_rdp(noised, epsilon, delta, width=SLACK / 10)
+
+    def uncut(sigma: float) -> Composition:
+        return tuple(replace(mechanism, largest=None) for mechanism in noised(sigma))
+
+    sigma = _by_rdp(uncut, epsilon, delta, width=0.05)
+    slope = _slope(uncut, sigma, delta)
     low, high = 0.0, math.inf  # noise known to be too little, known to be enough
     best, aim = math.inf, math.log(epsilon * (1 - SLACK / 3))
     previous: tuple[float, float] | None = None
     for _ in range(_EVALUATIONS):
-        value = figure(accountant, sigma)
+        value = epsilon_of(accountant, noised(sigma), delta)
         if not 0 < value < math.inf:
             raise AccountantFailure(f"{accountant} gives epsilon {value:g} at noise {sigma:g}")
         if value <= epsilon:
@@ -64,10 +70,10 @@ def _round_up(sigma: float) -> float:
     return rounded if rounded >= sigma else round(sigma + 10.0**-digits, digits)
 
 
-def _by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int, *, width: float) -> float:
+def _by_rdp(noised: Noised, epsilon: float, delta: float, *, width: float) -> float:
     def enough(sigma: float) -> bool:
         try:
-            value = epsilon_of("rdp", SampledGaussian(sigma, sample_rate, steps), delta)
+            value = epsilon_of("rdp", noised(sigma), delta)
         except AccountantFailure:
             return False
         return value <= epsilon
@@ -86,10 +92,7 @@ def _by_rdp(epsilon: float, delta: float, sample_rate: float, steps: int, *, wid
     return _round_up(high)
 
 
-def _slope(sigma: float, delta: float, sample_rate: float, steps: int) -> float:
+def _slope(noised: Noised, sigma: float, delta: float) -> float:
     """d ln epsilon / d ln sigma of the RDP curve: a first guess of the accountant's own."""
-    here, more = (
-        epsilon_of("rdp", SampledGaussian(sigma * factor, sample_rate, steps), delta)
-        for factor in (1.0, 1.05)
-    )
+    here, more = (epsilon_of("rdp", noised(sigma * factor), delta) for factor in (1.0, 1.05))
     return min(math.log(more / here) / math.log(1.05), -0.3)

@@ -3,7 +3,7 @@
 import math
 from functools import lru_cache
 
-from dpmlm.privacy.accountants import SampledGaussian, epsilon_of, renyi_divergence
+from dpmlm.privacy.accountants import epsilon_of, renyi_divergence
 from dpmlm.privacy.plan import PrivacyPlan
 
 
@@ -11,7 +11,7 @@ def pld_epsilon(plan: PrivacyPlan, steps: int) -> float:
     """PLD's epsilon after `steps` of the plan, at its delta; `inf` without privacy."""
     if not plan.private:
         return math.inf
-    return epsilon_of("pld", plan.mechanism(steps), plan.delta)
+    return epsilon_of("pld", plan.composition(steps), plan.delta)
 
 
 def epsilon_after(plan: PrivacyPlan, steps: int) -> float:
@@ -35,11 +35,13 @@ def steps_within(plan: PrivacyPlan, epsilon: float) -> int:
 
 
 def fitting_epsilon(plan: PrivacyPlan, divergence: float, order: float) -> float | None:
-    """Epsilon of the plan with as much noise as makes it cost `divergence`; None beyond 1000."""
+    """Epsilon of the plan with as much noise as makes it cost `divergence`; None beyond 1000 and
+    where samples are cut, which has no divergence."""
+    if plan.max_batch_size is not None:
+        return None
 
     def fits(sigma: float) -> bool:
-        mechanism = SampledGaussian(sigma, plan.sample_rate, plan.steps)
-        return renyi_divergence(mechanism, order) <= divergence
+        return renyi_divergence(plan.composition(noise_multiplier=sigma), order) <= divergence
 
     low, high = plan.noise_multiplier, 1000.0
     if not fits(high):
@@ -47,5 +49,5 @@ def fitting_epsilon(plan: PrivacyPlan, divergence: float, order: float) -> float
     while high / low > 1.001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
-    epsilon = epsilon_of("pld", SampledGaussian(high, plan.sample_rate, plan.steps), plan.delta)
+    epsilon = epsilon_of("pld", plan.composition(noise_multiplier=high), plan.delta)
     return math.floor(epsilon * 0.99 * 100) / 100 or None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy.admission import admit_mechanism, admit_plan, check_repeat, step_divergence
+from dpmlm.privacy.admission import admit_mechanism, admit_plan, check_repeat, divergences
 from dpmlm.privacy.balance import Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
@@ -112,8 +112,9 @@ class Ledger:
                     f"the plan is fixed: this run was reserved with {known.plan.digest[:19]}",
                     "restore the run's settings, or start a new run under another name",
                 )
-            divergence = write_number(admit_plan(self._state, plan).divergence)
-            self._write("reserve", run_id=run_id, plan=plan.to_json(), divergence=divergence)
+            run = admit_plan(self._state, plan)
+            costs = {name: write_number(getattr(run, name)) for name in ("divergence", "again")}
+            self._write("reserve", run_id=run_id, plan=plan.to_json(), **costs)
 
     def refuse_unaffordable(self, plan: PrivacyPlan) -> None:
         """Raise the UserError that `reserve` of a new run would raise now; charges nothing."""
@@ -308,11 +309,12 @@ class Ledger:
 
     def _check_divergence(self, entry: Mapping[str, Any], state: Balance) -> None:
         run = state.runs[entry["run_id"]]
-        expected = step_divergence(run.plan, state.cap.order)
-        if not math.isclose(run.divergence, expected, rel_tol=1e-6):
+        expected = divergences(run.plan, state.cap.order)
+        recorded = (run.divergence, run.again)
+        if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(recorded, expected)):
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {entry['number']}",
-                "the recorded divergence is not that of the plan",
+                "the recorded divergences are not those of the plan",
                 "restore the file from a copy",
             )
 

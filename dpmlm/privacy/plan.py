@@ -12,6 +12,7 @@ from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import (
     ACCOUNTANTS,
     AccountantFailure,
+    Composition,
     SampledGaussian,
     epsilon_of,
 )
@@ -21,11 +22,13 @@ SCHEMA = "dpmlm.plan/1"
 UNITS = ("document", "person")
 SCOPES = ("source corpus", "deduplicated corpus")
 SAMPLER = "Poisson"
+TRUNCATED = "truncated Poisson"
 NOISE_SOURCE = (
     "AES-256-CTR keystream keyed by the operating system, normals by the inverse distribution "
     "function in float64"
 )
 
+MOST_PLATEAUS = 64
 _EPSILONS = (0.05, 150.0)
 
 
@@ -37,8 +40,8 @@ class AccountantTable:
     """Upper bound of PRV in both directions; None where PRV fails on this plan."""
     pld: float
     """Pessimistic PLD, both directions."""
-    rdp: float
-    """Renyi bound; never below the other two."""
+    rdp: float | None
+    """Renyi bound, never below the other two; None where there is none."""
     claimed: float
     """Figure of the plan's own accountant."""
 
@@ -62,7 +65,8 @@ class PrivacyPlan:
     unit: str
     """What is protected: "document" or "person"."""
     expected_batch_size: float
-    """Mean number of units a step; also the divisor of the noisy sum."""
+    """Mean number of units a step; also the divisor of the noisy sum. On a schedule, that of the
+    first steps."""
     steps: int
     """Number of noisy steps, empty samples included."""
     max_grad_norm: float
@@ -75,12 +79,18 @@ class PrivacyPlan:
     """Corpus that the promise is about: "source corpus" or "deduplicated corpus"."""
     bindings: Mapping[str, str | int | float | None] = field(default_factory=dict)
     """Settings of the run that the promise depends on, such as masked_slots and window."""
+    batch_schedule: tuple[tuple[int, float], ...] = ()
+    """(step, expected batch size from that step on), ascending from above 0; empty: constant."""
+    max_batch_size: int | None = None
+    """Units that a sample is cut to; None takes it as it falls."""
     sampler: str = SAMPLER
-    """How units are drawn; only Poisson sampling is accounted."""
+    """How units are drawn: "Poisson", or "truncated Poisson" with `max_batch_size`."""
     noise_source: str = NOISE_SOURCE
     """Where the noise comes from; "none" where there is none."""
 
     def __post_init__(self) -> None:
+        schedule = tuple((step, float(batch)) for step, batch in self.batch_schedule)
+        object.__setattr__(self, "batch_schedule", schedule)
         _check(self)
         object.__setattr__(self, "bindings", MappingProxyType(dict(self.bindings)))
 
@@ -97,19 +107,57 @@ class PrivacyPlan:
 
     @property
     def sample_rate(self) -> float:
-        """Probability of a unit to be in a step's sample."""
-        return self.expected_batch_size / self.units
+        """Probability of a unit to be in a step's sample; on a schedule, in the largest."""
+        return self.largest_batch / self.units
+
+    @property
+    def largest_batch(self) -> float:
+        """Expected units of the largest step."""
+        return max(batch for _, batch in self.plateaus)
+
+    @property
+    def plateaus(self) -> tuple[tuple[int, float], ...]:
+        """(steps, expected batch size), one after the other."""
+        begins = [(0, self.expected_batch_size), *self.batch_schedule]
+        ends = [begin for begin, _ in begins[1:]] + [self.steps]
+        return tuple((end - begin, batch) for (begin, batch), end in zip(begins, ends))
+
+    def batch_at(self, step: int) -> float:
+        """Expected batch size of a step, counted from 0."""
+        passed = [batch for begin, batch in self.batch_schedule if begin <= step]
+        return passed[-1] if passed else self.expected_batch_size
+
+    def rate_at(self, step: int) -> float:
+        """Probability of a unit to be in the sample of a step, counted from 0."""
+        return self.batch_at(step) / self.units
 
     @property
     def digest(self) -> str:
         """Identity of the plan, over every field."""
         return digest(self._fields())
 
-    def mechanism(self, steps: int | None = None) -> SampledGaussian:
-        """What the accountants see after `steps` (all of them by default)."""
-        return SampledGaussian(
-            self.noise_multiplier, self.sample_rate, self.steps if steps is None else steps
-        )
+    def composition(
+        self, steps: int | None = None, *, noise_multiplier: float | None = None
+    ) -> Composition:
+        """What the accountants see after `steps` (all of them by default).
+
+        More steps than planned, as when some were drawn again, count as steps of the largest
+        batch. `noise_multiplier` asks about other noise.
+        """
+        sigma = self.noise_multiplier if noise_multiplier is None else noise_multiplier
+        left = self.steps if steps is None else steps
+        parts = [*self.plateaus, (max(0, left - self.steps), self.largest_batch)]
+        found = []
+        for length, batch in parts:
+            taken = min(length, left)
+            left -= taken
+            cut = (self.max_batch_size, self.units) if self.max_batch_size else (None, None)
+            found.append(SampledGaussian(sigma, batch / self.units, taken, *cut))
+        return tuple(part for part in found if part.steps)
+
+    def largest_step(self) -> SampledGaussian:
+        """One step of the largest batch: what a step that is drawn again costs at most."""
+        return self.composition(self.steps + 1)[-1]
 
     def epsilon_spent(self, steps: int) -> float:
         """Epsilon after `steps` by the plan's accountant, at the plan's delta.
@@ -117,7 +165,7 @@ class PrivacyPlan:
         Half a second for a new number of steps (answers are remembered): a loop logs it now and
         then, not every step. Where PRV fails on a short prefix the figure is PLD's.
         """
-        return self._figure(self.accountant, self.mechanism(steps))
+        return self._figure(self.accountant, self.composition(steps))
 
     def check(self) -> AccountantTable:
         """Compare the accountants on the whole plan.
@@ -128,13 +176,9 @@ class PrivacyPlan:
         """
         if not self.private:
             return AccountantTable(prv=math.inf, pld=math.inf, rdp=math.inf, claimed=math.inf)
-        whole = self.mechanism()
+        whole = self.composition()
         pld = epsilon_of("pld", whole, self.delta)
-        rdp = epsilon_of("rdp", whole, self.delta)
-        try:
-            prv: float | None = epsilon_of("prv", whole, self.delta)
-        except AccountantFailure:
-            prv = None
+        rdp, prv = (_figure_or_none(name, whole, self.delta) for name in ("rdp", "prv"))
         claimed = self._figure(self.accountant, whole)
         tolerance = min(max(0.02 * pld, 0.005), 0.1)
         if prv is not None and abs(prv - pld) > tolerance:
@@ -144,7 +188,7 @@ class PrivacyPlan:
                 'use accountant "rdp", or change steps or expected_batch_size a little',
             )
         for name, figure in (("claimed epsilon", claimed), ("RDP's epsilon", rdp)):
-            if figure < pld - tolerance:
+            if figure is not None and figure < pld - tolerance:
                 raise UserError(
                     f"{name} {figure:.4f}",
                     f"it must not be below PLD's {pld:.4f} by more than {tolerance:.4f}",
@@ -154,13 +198,20 @@ class PrivacyPlan:
 
     def to_json(self) -> dict[str, Any]:
         """JSON object with derived numbers and the digest; `inf` is written "inf"."""
-        return {**self._fields(), "sample_rate": self.sample_rate, "digest": self.digest}
+        return {**self._fields(), **self._derived(), "digest": self.digest}
+
+    def _derived(self) -> dict[str, Any]:
+        """What an auditor needs who knows nothing of schedules."""
+        parts = [
+            {"steps": steps, "sample_rate": batch / self.units} for steps, batch in self.plateaus
+        ]
+        return {"sample_rate": self.sample_rate, "plateaus": parts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PrivacyPlan":
         """Inverse of `to_json`. Raises UserError on other keys, values or a wrong digest."""
         names = {entry.name for entry in fields(cls)}
-        expected = names | {"schema", "sample_rate", "digest"}
+        expected = names | {"schema", "sample_rate", "plateaus", "digest"}
         if set(data) != expected or data["schema"] != SCHEMA:
             odd = sorted(set(data) ^ expected) or [f"schema {data.get('schema')!r}"]
             raise UserError(
@@ -172,7 +223,7 @@ class PrivacyPlan:
         for name in ("epsilon", "max_grad_norm"):
             values[name] = math.inf if values[name] == "inf" else values[name]
         plan = cls(**values)
-        if plan.digest != data["digest"] or plan.sample_rate != data["sample_rate"]:
+        if plan.to_json() != data:
             raise UserError(
                 f"plan {data['digest']}",
                 "its fields must hash to its digest",
@@ -183,19 +234,27 @@ class PrivacyPlan:
     def _fields(self) -> dict[str, Any]:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values["bindings"] = dict(self.bindings)
+        values["batch_schedule"] = [list(begin) for begin in self.batch_schedule]
         for name in ("epsilon", "max_grad_norm"):
             values[name] = "inf" if math.isinf(values[name]) else values[name]
         return {"schema": SCHEMA, **values}
 
-    def _figure(self, accountant: str, mechanism: SampledGaussian) -> float:
+    def _figure(self, accountant: str, composition: Composition) -> float:
         if not self.private:
-            return math.inf if mechanism.steps else 0.0
+            return math.inf if composition else 0.0
         try:
-            return epsilon_of(accountant, mechanism, self.delta)
+            return epsilon_of(accountant, composition, self.delta)
         except AccountantFailure:
             if accountant == "pld":
                 raise
-            return epsilon_of("pld", mechanism, self.delta)
+            return epsilon_of("pld", composition, self.delta)
+
+
+def _figure_or_none(accountant: str, composition: Composition, delta: float) -> float | None:
+    try:
+        return epsilon_of(accountant, composition, delta)
+    except AccountantFailure:
+        return None
 
 
 def make_plan(
@@ -208,6 +267,8 @@ def make_plan(
     max_grad_norm: float,
     unit: str = "document",
     accountant: str = "prv",
+    batch_schedule: Mapping[int, float] | None = None,
+    max_batch_size: int | None = None,
     scope: str = "source corpus",
     bindings: Mapping[str, str | int | float | None] | None = None,
     adjacency: str = "add or remove",
@@ -216,7 +277,9 @@ def make_plan(
 
     The noise is calibrated with `accountant` and raised, if need be, until PLD agrees that the
     target holds. Where PRV cannot be computed a warning says so and the plan is accounted with
-    PLD. `epsilon=inf` makes an honest plan without noise. Raises UserError for delta not below
+    PLD. `batch_schedule` maps a step to the expected batch size from there on: plateaus, as each
+    different rate costs the accountant. `max_batch_size` cuts samples, and needs accountant
+    "pld". `epsilon=inf` makes an honest plan without noise. Raises UserError for delta not below
     1/units, a sampling rate above 1, an unknown unit, scope or accountant, an adjacency other
     than "add or remove", and an epsilon out of reach.
     """
@@ -236,6 +299,9 @@ def make_plan(
         steps=steps,
         max_grad_norm=_number("max_grad_norm", max_grad_norm),
         accountant=accountant,
+        batch_schedule=tuple(sorted((batch_schedule or {}).items())),
+        max_batch_size=max_batch_size,
+        sampler=SAMPLER if max_batch_size is None else TRUNCATED,
         noise_multiplier=0.0 if epsilon == math.inf else 1.0,
         scope=scope,
         bindings=bindings or {},
@@ -269,7 +335,7 @@ def _noise_for(plan: PrivacyPlan) -> tuple[str, float]:
             stacklevel=3,
         )
         name, sigma = "pld", _calibrated("pld", plan)
-    whole = SampledGaussian(sigma, plan.sample_rate, plan.steps)
+    whole = plan.composition(noise_multiplier=sigma)
     if name != "pld" and epsilon_of("pld", whole, plan.delta) > plan.epsilon:
         sigma = max(sigma, _calibrated("pld", plan))
     return name, sigma
@@ -278,10 +344,9 @@ def _noise_for(plan: PrivacyPlan) -> tuple[str, float]:
 def _calibrated(accountant: str, plan: PrivacyPlan) -> float:
     return calibrate(
         accountant,
+        lambda sigma: plan.composition(noise_multiplier=sigma),
         epsilon=plan.epsilon,
         delta=plan.delta,
-        sample_rate=plan.sample_rate,
-        steps=plan.steps,
     )
 
 
@@ -313,12 +378,7 @@ def _check(plan: PrivacyPlan) -> None:
             "to publish one unit as it is",
             f"set delta to {_power_below(0.1 / plan.units):g} or less",
         )
-    if plan.expected_batch_size <= 0 or plan.sample_rate > 1:
-        raise UserError(
-            f"expected_batch_size {plan.expected_batch_size:g} of {plan.units} units",
-            "the sampling rate must be above 0 and at most 1",
-            "lower expected_batch_size",
-        )
+    _check_batches(plan)
     if plan.max_grad_norm <= 0 or (plan.private and math.isinf(plan.max_grad_norm)):
         raise UserError(
             f"max_grad_norm {plan.max_grad_norm:g}",
@@ -335,13 +395,52 @@ def _check(plan: PrivacyPlan) -> None:
     _one_of("unit", plan.unit, UNITS)
     _one_of("scope", plan.scope, SCOPES)
     _one_of("accountant", plan.accountant, ACCOUNTANTS)
-    _one_of("sampler", plan.sampler, (SAMPLER,))
+    _one_of("sampler", plan.sampler, (SAMPLER if plan.max_batch_size is None else TRUNCATED,))
     _one_of("noise_source", plan.noise_source, (noise_source,))
     for key, value in plan.bindings.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | None):
             raise UserError(f"binding {key!r}", "it must be text, a number or null", "mend it")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"binding {key!r}", "its number must be finite", "write it as text")
+
+
+def _check_batches(plan: PrivacyPlan) -> None:
+    begins = [step for step, _ in plan.batch_schedule]
+    if any(type(step) is not int for step in begins) or begins != sorted(set(begins)):
+        raise UserError(
+            f"batch_schedule from steps {begins}", "steps are whole and ascend", "mend the schedule"
+        )
+    if begins and not 0 < begins[0] <= begins[-1] < plan.steps:
+        raise UserError(
+            f"batch_schedule from steps {begins}",
+            f"each begins above step 0 and below the {plan.steps} of the plan",
+            "mend the schedule; the batch of the first steps is expected_batch_size",
+        )
+    if len(begins) >= MOST_PLATEAUS:
+        raise UserError(
+            f"batch_schedule of {len(begins) + 1} plateaus",
+            f"at most {MOST_PLATEAUS} can be accounted for in reasonable time",
+            "take fewer and longer ones",
+        )
+    for _, batch in plan.plateaus:
+        _number("expected_batch_size", batch)
+        if not 0 < batch <= plan.units:
+            raise UserError(
+                f"expected_batch_size {batch:g} of {plan.units} units",
+                "the sampling rate must be above 0 and at most 1",
+                "lower expected_batch_size",
+            )
+    largest = plan.max_batch_size
+    if largest is None:
+        return
+    if type(largest) is not int or largest < 1:
+        raise UserError(f"max_batch_size {largest!r}", "it is a whole number above 0", "mend it")
+    if plan.accountant != "pld":
+        raise UserError(
+            f"max_batch_size {largest} with accountant {plan.accountant}",
+            "PLD alone bounds samples that are cut to a largest size",
+            "set accountant to pld",
+        )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -55,10 +55,7 @@ def statement(
     exclusions = [*standard_exclusions(plan), *not_covered]
     if math.isinf(epsilon):
         exclusions.insert(0, "anything: with epsilon inf nothing is promised")
-    sampler = (
-        f"{plan.sampler}, each {plan.unit} in each of {plan.steps} steps independently with "
-        f"probability {plan.sample_rate:.6g}"
-    )
+    sampler = _sampler(plan)
     accountant = summary["accountant"]
     if plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
         accountant += f", checked with {describe('pld')}"
@@ -87,6 +84,24 @@ def statement(
         "cap": dict(summary["cap"]),
     }
     return Statement(sentence, _note(summary), fields)
+
+
+def _sampler(plan: PrivacyPlan) -> str:
+    """How units come into a step, in words."""
+    rates = [
+        f"{batch / plan.units:.6g}" + (f" for {steps} steps" if plan.batch_schedule else "")
+        for steps, batch in plan.plateaus
+    ]
+    text = (
+        f"{plan.sampler}, each {plan.unit} in each of {plan.steps} steps independently with "
+        f"probability {', then '.join(rates)}"
+    )
+    if plan.max_batch_size is None:
+        return text
+    return (
+        f"{text}, of more than {plan.max_batch_size} as many at random, in a corpus of at most "
+        f"{plan.units}"
+    )
 
 
 def standard_exclusions(plan: PrivacyPlan) -> list[str]:

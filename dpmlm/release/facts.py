@@ -118,7 +118,7 @@ def public_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
 def _derived(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plan = PrivacyPlan.from_json(fields)
-        accounted = epsilon_of("pld", plan.mechanism(), plan.delta) if plan.private else math.inf
+        accounted = epsilon_of("pld", plan.composition(), plan.delta) if plan.private else math.inf
     except (UserError, AccountantFailure, TypeError, KeyError, ValueError):
         return {}
     return {

@@ -71,7 +71,9 @@ def train(
         key = ranks.same(secrets.token_bytes(32) if ranks.first else None, "key")
         stream = SecretStream(key)
         private = SecureDPOptimizer(optimizer, plan, stream)
-        sampler = PoissonSampler(units.names, plan.sample_rate, stream=stream)
+        sampler = PoissonSampler(
+            units.names, plan.rate_at, stream=stream, largest=plan.max_batch_size
+        )
         events, saved = list(progress.events), time.monotonic()
         with stop_requests() as stop:
             for step in range(progress.step, plan.steps):

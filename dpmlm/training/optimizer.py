@@ -26,6 +26,7 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
         self._stream = stream
         self._noise_std = plan.noise_multiplier * plan.max_grad_norm if plan.private else 0.0
         self._step_index = 0
+        self._plan = plan
         super().__init__(
             optimizer,
             noise_multiplier=plan.noise_multiplier,
@@ -35,8 +36,12 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
         )
 
     def start_step(self, index: int) -> None:
-        """Name the step whose noise is drawn next: no step may reuse another's."""
+        """Name the step whose noise is drawn next: no step may reuse another's.
+
+        The sum is divided by its expected batch size, a constant of the plan.
+        """
         self._step_index = index
+        self.expected_batch_size = self._plan.batch_at(index)
 
     def signal_skip_step(self, do_skip: bool = True) -> None:
         """Refused: the clipped sum accumulates in `p.grad`, and a skipped step counts it twice."""

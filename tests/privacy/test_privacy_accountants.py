@@ -108,14 +108,14 @@ def test_prv_counts_the_direction_of_an_added_unit(monkeypatch: pytest.MonkeyPat
     from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
 
     mechanism = RUNS[1]
-    usual = accountants._prv(mechanism, DELTA)
+    usual = accountants._prv((mechanism,), DELTA)
 
     class Worse(PoissonSubsampledGaussianPRV):
         def __init__(self, sample_rate: float, noise_multiplier: float) -> None:
             super().__init__(sample_rate, noise_multiplier * 0.97)
 
     monkeypatch.setattr(accountants, "_AddedUnit", Worse)
-    assert accountants._prv(mechanism, DELTA) > usual
+    assert accountants._prv((mechanism,), DELTA) > usual
 
 
 def test_prv_failure_is_retried_then_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_a_run_from_reservation_to_commit(ledger: Ledger, path: Path) -> None:
     ledger.reserve("run", PLAN)
     before = ledger.spent()
     assert before.epsilon == pytest.approx(PLAN.epsilon_spent(20), abs=0.02)
-    assert before.rdp == pytest.approx(renyi_divergence(PLAN.mechanism(), ledger.order))
+    assert before.rdp == pytest.approx(renyi_divergence(PLAN.composition(), ledger.order))
     attempt = ledger.begin_attempt("run")
     for step in range(20):
         ledger.charge("run", attempt, step)
@@ -116,10 +116,10 @@ def test_steps_drawn_again_are_charged_again(ledger: Ledger) -> None:
     assert ledger.spent().rdp == pytest.approx(reserved.rdp * 24 / 20)
     summary = ledger.summary("run")
     assert summary["epsilon"] == max(
-        PLAN.epsilon_spent(20), epsilon_of("pld", PLAN.mechanism(20), 1e-6)
+        PLAN.epsilon_spent(20), epsilon_of("pld", PLAN.composition(20), 1e-6)
     )
     assert summary["lineage"]["epsilon"] == pytest.approx(
-        max(PLAN.epsilon_spent(24), epsilon_of("pld", PLAN.mechanism(24), 1e-6))
+        max(PLAN.epsilon_spent(24), epsilon_of("pld", PLAN.composition(24), 1e-6))
     )
 
 
@@ -161,7 +161,7 @@ def test_repeats_stop_at_the_cap_of_the_filter(path: Path) -> None:
     ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
     ledger.reserve("first", PLAN)
     ledger.reserve("second", plan_of(0.5))
-    step_cost = renyi_divergence(PLAN.mechanism(1), ledger.order)
+    step_cost = renyi_divergence(PLAN.composition(1), ledger.order)
     allowed = 20 + int(ledger.left().rdp / step_cost)
     assert 20 < allowed < 200
     for _ in range(allowed):
@@ -174,7 +174,7 @@ def test_repeats_stop_at_the_cap_of_the_filter(path: Path) -> None:
 
 def test_one_plan_alone_may_use_the_whole_cap_and_closes_it(path: Path) -> None:
     ledger = Ledger.register(path, epsilon=2.0, delta=1e-6, corpus="posts")
-    assert renyi_divergence(PLAN.mechanism(), ledger.order) > ledger.left().rdp
+    assert renyi_divergence(PLAN.composition(), ledger.order) > ledger.left().rdp
     ledger.reserve("run", PLAN)
     with pytest.raises(UserError, match="nothing fits any more"):
         ledger.reserve("more", plan_of(0.1))
@@ -186,14 +186,14 @@ def test_one_plan_alone_may_use_the_whole_cap_and_closes_it(path: Path) -> None:
         ledger.charge("run", 1, step)
     ledger.begin_attempt("run")
     step = 0
-    while epsilon_of("pld", PLAN.mechanism(21 + step), 1e-6) <= 2.0:
+    while epsilon_of("pld", PLAN.composition(21 + step), 1e-6) <= 2.0:
         ledger.charge("run", 2, step)
         step += 1
     with pytest.raises(UserError, match="no budget is left"):
         ledger.charge("run", 2, step)
     billed = ledger.charged_steps("run")
-    assert epsilon_of("pld", PLAN.mechanism(billed), 1e-6) <= 2.0
-    assert epsilon_of("pld", PLAN.mechanism(billed + 1), 1e-6) > 2.0
+    assert epsilon_of("pld", PLAN.composition(billed), 1e-6) <= 2.0
+    assert epsilon_of("pld", PLAN.composition(billed + 1), 1e-6) > 2.0
 
 
 def test_a_larger_budget_than_the_cap_is_refused(path: Path) -> None:
@@ -229,7 +229,7 @@ def test_several_runs_claim_the_cap(ledger: Ledger) -> None:
     assert summary["accountant"].startswith("Renyi filter of order")
     total = ledger.spent()
     assert total.rdp == pytest.approx(
-        sum(renyi_divergence(p.mechanism(), ledger.order) for p in (PLAN, plan_of(3.0)))
+        sum(renyi_divergence(p.composition(), ledger.order) for p in (PLAN, plan_of(3.0)))
     )
     assert total.epsilon + ledger.left().epsilon == pytest.approx(16)
 
@@ -333,7 +333,7 @@ def test_one_of_many_registers(path: Path) -> None:
 def test_together_they_never_pass_the_cap(path: Path) -> None:
     ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
     plan = plan_of(1.5)
-    cost = renyi_divergence(plan.mechanism(), ledger.order)
+    cost = renyi_divergence(plan.composition(), ledger.order)
     room = int(ledger.left().rdp / cost)
     assert 2 <= room < 12
 

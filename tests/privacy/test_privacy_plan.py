@@ -42,7 +42,7 @@ def test_epsilon_is_just_below_the_target(
     )  # fmt: skip
     spent = plan.epsilon_spent(steps)
     assert 0.995 * epsilon <= spent <= epsilon
-    assert epsilon_of("pld", plan.mechanism(), plan.delta) <= epsilon
+    assert epsilon_of("pld", plan.composition(), plan.delta) <= epsilon
     table = plan.check()
     assert table.claimed == spent
     assert table.rdp >= table.pld
@@ -192,7 +192,7 @@ def test_too_little_noise_by_prv_is_raised_until_pld_agrees(
     monkeypatch.setitem(accountants._METHODS, "prv", (lambda m, d: honest(m, d) * 0.985, "opacus"))
     epsilon_of.cache_clear()
     plan = make_plan(**SMALL)
-    assert epsilon_of("pld", plan.mechanism(), plan.delta) <= 2.0
+    assert epsilon_of("pld", plan.composition(), plan.delta) <= 2.0
     epsilon_of.cache_clear()
 
 
