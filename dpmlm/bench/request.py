@@ -48,7 +48,6 @@ COLUMNS = ("plain", "own", "private", "opacus_hooks", "opacus_ghost")
 
 MORE_COLUMNS = (
     "plain_compiled",
-    "private_compiled",
     "plain_recomputed",
     "private_recomputed",
     "private_rows",

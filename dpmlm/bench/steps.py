@@ -163,7 +163,6 @@ STEPS = {
         ghost_step,
     ),
     "plain_compiled": Column("`plain` of a model after model.compile()", _compiled(_plain)),
-    "private_compiled": Column("`private` of a model after model.compile()", _compiled(_private)),
     "plain_recomputed": Column(
         "`plain` with activation checkpointing as transformers does it", _recomputed(_plain)
     ),

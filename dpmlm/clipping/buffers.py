@@ -19,11 +19,14 @@ def unchanged_buffers(model: nn.Module) -> Iterator[None]:
     kept = {}
     if any(module.training for module in model.modules()):
         kept = {n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()}
-    yield
-    found = dict(model.named_buffers())
-    changed = [name for name, before in kept.items() if not torch.equal(found[name], before)]
-    for name in changed:
-        found[name].copy_(kept[name])
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        found = dict(model.named_buffers())
+        changed += [name for name, before in kept.items() if not torch.equal(found[name], before)]
+        for name in changed:
+            found[name].copy_(kept[name])
     if changed:
         raise UserError(
             f"buffer {changed[0]}",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -137,10 +137,14 @@ def _what_else(structure: Structure, batch: MaskedBatch, ours: _Sum, bound: floa
     other = _clipped(structure, with_another_unit(batch, lines), bound)
     if not _furthest(other.norms[1:], ours.norms[1:]) <= EXACT:
         return "the norm of a unit depends on the other units of its batch"
-    alone = _clipped(structure, batch.rows(slice(0, 1)), math.inf)
-    added = _norm(alone.of_parameter)
-    if not abs(float(alone.norms[-1]) - added) <= EXACT * added:
-        return "a unit adds another vector to the sum than its norm was taken of"
+    assert batch.unit_index is not None
+    for unit in range(UNITS):
+        rows = (batch.unit_index == unit).nonzero()[:, 0]
+        single = replace(batch.rows(rows), unit_index=torch.zeros_like(rows))
+        alone = _clipped(structure, single, math.inf)
+        added = _norm(alone.of_parameter)
+        if not abs(float(alone.norms[0]) - added) <= EXACT * added:
+            return "a unit adds another vector to the sum than its norm was taken of"
     return ""
 
 

@@ -120,6 +120,8 @@ FAMILIES: dict[str, Family] = {
 
 
 REFUSED = {
+    "MraForMaskedLM": "without its CUDA kernel, which comes from the hub, its attention returns "
+    "zeros, so that what is measured here is not what it is",
     "ReformerForMaskedLM": "its reversible layers have gradients in training mode alone, where "
     "its hashing is random",
 }

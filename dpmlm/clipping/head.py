@@ -35,6 +35,8 @@ def check_batch(model: nn.Module, batch: MaskedBatch) -> None:
             "ids and attention mask are [B, T], positions, labels and weights [B, K]",
             "build it with dpmlm.masking.make_batch",
         )
+    if bool((batch.masked_weights < 0).any()):
+        raise UserError("masked_weights below 0", "a weight is 0 or more", "mend the batch")
     if batch.input_ids.shape[1] > (limit := max_tokens(model)):
         raise UserError(
             f"rows of {batch.input_ids.shape[1]} tokens",

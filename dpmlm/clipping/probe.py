@@ -10,7 +10,8 @@ from dpmlm.masking import MaskedBatch
 
 UNITS = 5
 """Units in the six rows of a probe."""
-ROWS, SLOTS = 6, 3
+ROWS, SHARE = 6, 0.15
+"""Rows, and masked part of a row: as many slots as training has, so that it sums the same way."""
 
 
 def probe_batch(model: Any, vocab_size: int, width: int) -> MaskedBatch:
@@ -25,13 +26,15 @@ def probe_batch(model: Any, vocab_size: int, width: int) -> MaskedBatch:
     ids[4, 1 : width // 2] = pad  # attended padding: padding_idx must hold there too
     lengths = torch.tensor([width, max(1, width // 2), 1, width, width, max(1, width - 2)])
     mask = torch.arange(width) < lengths[:, None]
-    positions = (torch.rand(ROWS, SLOTS, generator=generator) * lengths[:, None]).long()
-    weights = torch.tensor([[1.0, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 1, 1]])
+    slots = max(3, round(SHARE * width))
+    positions = (torch.rand(ROWS, slots, generator=generator) * lengths[:, None]).long()
+    used = torch.tensor([slots, max(2, slots // 2), 1, 0, slots, slots])
+    weights = (torch.arange(slots) < used[:, None]).float()
     batch = MaskedBatch(
         input_ids=ids.masked_fill(~mask, pad),
         attention_mask=mask,
         masked_positions=positions,
-        masked_labels=torch.randint(0, vocab_size, (ROWS, SLOTS), generator=generator),
+        masked_labels=torch.randint(0, vocab_size, (ROWS, slots), generator=generator),
         masked_weights=weights,
         unit_index=torch.tensor([4, 1, 2, 3, 0, 4]),
     )

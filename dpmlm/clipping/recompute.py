@@ -91,10 +91,12 @@ def _recompute(run: partial[Any], hidden: Tensor, *others: Any) -> Any:
 
     Raises UserError where a gradient would have to go back through a keyword, as it is lost there.
     """
-    if any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(run.keywords)):
+    inside = [run.keywords, [x for x in others if not isinstance(x, Tensor)]]
+    if any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(inside)):
         raise UserError(
             "gradient checkpointing",
-            "this model hands a layer something trainable by keyword, whose gradient is lost",
+            "this model hands a layer something trainable by keyword or inside of another value, "
+            "where its gradient is lost",
             "call model.gradient_checkpointing_disable() and use smaller physical batches",
         )
     if not hidden.requires_grad:  # everything below is frozen; the layer itself may not be

@@ -166,6 +166,7 @@ class Recorder:
                     found.append(param)
             for param in own:
                 param.requires_grad_(False)
+        call.args, call.kwargs, call.gradients = (), {}, []  # hooks keep the call alive
         self._listens = True
         return found
 

@@ -65,7 +65,16 @@ class Structure:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The masked LM inside a PEFT model, whose adapters stand in its layers; else `model`."""
+    """The masked LM inside a PEFT model, whose adapters stand in its layers; else `model`.
+
+    Raises UserError for what `torch.compile` made of one.
+    """
+    if hasattr(model, "_orig_mod"):
+        raise UserError(
+            "a model that torch.compile made",
+            "compiled code may pass over the hooks that gradients are recorded by",
+            "give the model itself",
+        )
     inner = getattr(model, "get_base_model", None)
     return cast(nn.Module, inner()) if callable(inner) else model
 
@@ -116,6 +125,12 @@ def _check_settings(model: Any) -> None:
             f"model of type {kind}",
             f"its per-example gradients cannot be exact: {REFUSED[kind]}",
             "take another type; docs/models.md lists those that are exact",
+        )
+    if any(getattr(module, "_compiled_call_impl", None) for module in model.modules()):
+        raise UserError(
+            f"{kind} after compile()",
+            "compiled code may pass over the hooks that gradients are recorded by",
+            "leave the model as it was loaded",
         )
     if getattr(model.base_model, "attention_type", "original_full") != "original_full":
         raise UserError(

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from dpmlm.errors import UserError
 
+MOST_UNITS = 2**20
+"""Of one batch: a number far above its rows is a mistake that costs gigabytes."""
+
 
 @dataclass(frozen=True)
 class UnitLayout:
@@ -29,10 +32,12 @@ class UnitLayout:
         if unit_index is None:
             return cls(torch.arange(rows, device=device), rows, None)
         index = unit_index.to(device)
-        if index.shape != (rows,) or (rows and int(index.min()) < 0):
+        wrong = index.shape != (rows,)
+        if wrong or (rows and not 0 <= int(index.min()) <= int(index.max()) < MOST_UNITS):
             raise UserError(
                 "unit_index",
-                f"it must hold one number of 0..U-1 for each of the {rows} rows",
+                f"it must hold one number of 0..U-1 for each of the {rows} rows, U at most "
+                f"{MOST_UNITS}",
                 "build the batch with dpmlm.masking or number the units from 0",
             )
         if torch.equal(index, torch.arange(rows, device=device)):

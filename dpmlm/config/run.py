@@ -237,7 +237,8 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     """Of AdamW; biases and norms are exempt."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type of the forward and backward pass; norms, sums and noise are float32 always."""
+    """Type of the forward and backward pass; norms, sums and noise are float32 always. With
+    bfloat16 every row is padded to the window, or a unit would round the others otherwise."""
     checkpoint_minutes: float = speed(30.0, ge=0)
     """Time between checkpoints; one is always written at the end and on SIGTERM."""
     physical_batch_size: int = speed(64, ge=1, le=10**6)

@@ -13,7 +13,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.models import best_device
 from dpmlm.tokens import load_tokenizer
 from dpmlm.tokens.wordpiece import SPECIALS, wordpiece_tokenizer
-from dpmlm.training import load_base_model, new_model
+from dpmlm.training import activation_checkpointing_if, load_base_model, new_model
 
 WINDOW = 128
 """Tokens a row where nobody names a number and the model has so many."""
@@ -119,24 +119,27 @@ def examine(
     """Load the model, and measure it where and at the types that training would use.
 
     `given` is a folder or hub name as `model.from`, or a run file (a file, or any name that ends
-    in .yaml or .yml), whose model, window, vocabulary and precision count unless named here.
+    in .yaml or .yml), whose model, window, vocabulary and precision count unless named here, and
+    whose activation checkpointing.
 
     Raises UserError where model, tokenizer or run file cannot be loaded, or the window is longer
     than the model's positions.
     """
     run = load_config(given) if _is_run_file(given) else None
-    entries = _entries(given, run, tokenizer)
+    entries = entries_of(given, run, tokenizer)
     if run is not None:
         window = window or run.tokens.window
         precision = precision or run.training.precision
-        model = _of_run(run, window, entries)
+        model = model_of(run, window, entries)
     else:
         model = load_base_model(given, _stand_in(), window or 1)
     window = window or min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))
     precision, device = precision or "float32", best_device()
     nn.Module.to(model, device)
     model.eval()
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+    recompute = run is not None and run.training.activation_checkpointing
+    reduced = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    with activation_checkpointing_if(recompute, model), reduced:
         report = check_model(model, entries, window=window)
     return Examination(given, type(model).__name__, window, entries, precision, device, report)
 
@@ -145,7 +148,7 @@ def _is_run_file(given: str) -> bool:
     return Path(given).is_file() or Path(given).suffix in (".yaml", ".yml")
 
 
-def _entries(given: str, run: RunConfig | None, tokenizer: Path | None) -> int | None:
+def entries_of(given: str, run: RunConfig | None, tokenizer: Path | None) -> int | None:
     """Entries of the tokenizer: the one named, the run file's, or the model's own if it has one."""
     if tokenizer is not None:
         return len(load_tokenizer(tokenizer))
@@ -162,7 +165,8 @@ def _entries(given: str, run: RunConfig | None, tokenizer: Path | None) -> int |
         return None
 
 
-def _of_run(run: RunConfig, window: int, entries: int | None) -> Any:
+def model_of(run: RunConfig, window: int, entries: int | None) -> Any:
+    """The model of a run file before its training; its vocabulary may not be trained yet."""
     if run.model.size is not None:
         return new_model(run.model.size, _stand_in(entries or 0), window, run.seed)
     return load_base_model(str(run.model.from_), _stand_in(), window)

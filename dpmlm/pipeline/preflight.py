@@ -13,7 +13,7 @@ from dpmlm.pipeline.models import open_ledger, plan_of
 from dpmlm.release import load_policy as load_release_policy
 from dpmlm.scrub import load_policy as load_scrub_policy
 from dpmlm.tokens import load_tokenizer
-from dpmlm.training import refuse_inexact
+from dpmlm.training import activation_checkpointing_if, refuse_inexact
 
 
 def preflight(run: Run) -> None:
@@ -55,7 +55,9 @@ def _check_models(run: Run, tokenizer: Any | None) -> None:
         return
     if tokenizer is not None and run.config.model.from_ is not None:
         given = f"model.from {run.config.model.from_}"
-        refuse_inexact(initial_model(run, tokenizer), len(tokenizer), given=given)
+        model, training = initial_model(run, tokenizer), run.config.training
+        with activation_checkpointing_if(training.activation_checkpointing, model):
+            refuse_inexact(model, len(tokenizer), given=given)
     load_reference(run, tokenizer)
 
 

@@ -13,6 +13,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.privacy import Ledger, statement
 
 if TYPE_CHECKING:
+    from dpmlm.pipeline.forecast import Forecast
     from dpmlm.privacy import AccountantTable, PrivacyPlan
 
 
@@ -26,6 +27,8 @@ class Preview:
     """None where no corpus is registered yet."""
     refusal: str | None
     """Why the ledger would refuse the plan, if it would."""
+    forecast: "Forecast"
+    """Signal, cost, and other ways to spend the same compute."""
     sentence: str | None
     """What the run's release would say; None where the ledger would refuse."""
 
@@ -35,6 +38,7 @@ class Preview:
             "accountants": asdict(self.table),
             "ledger": self.ledger,
             "refusal": self.refusal,
+            "forecast": self.forecast.to_json(),
             "sentence": self.sentence,
         }
 
@@ -50,6 +54,8 @@ class Preview:
             "",
             "epsilon by accountant at the last step",
             f"  prv {_figure(table.prv)}   pld {_figure(table.pld)}   rdp {_figure(table.rdp)}",
+            "",
+            *self.forecast.lines(),
             "",
         ]
         if self.ledger is None:
@@ -85,6 +91,7 @@ def preview(config: RunConfig) -> Preview:
     progress = Progress()
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
+    from dpmlm.pipeline.forecast import forecast
     from dpmlm.pipeline.models import open_ledger, plan_of
 
     progress.say("calibrating the noise")
@@ -93,15 +100,18 @@ def preview(config: RunConfig) -> Preview:
     progress.say("asking all accountants")
     with progress.bar("accountants"):
         table = plan.check()
+    progress.say("timing a few synthetic rows")
+    with progress.bar("forecast"):
+        ahead = forecast(config, plan)
     if not config.ledger.path.exists():
-        return Preview(plan, table, None, None, _sentence(config, plan))
+        return Preview(plan, table, None, None, ahead, _sentence(config, plan))
     progress.say("asking the ledger")
     left = asdict(Ledger.open(config.ledger.path).left())
     try:
         open_ledger(config.ledger).refuse_unaffordable(plan)
     except UserError as error:
-        return Preview(plan, table, left, str(error), None)
-    return Preview(plan, table, left, None, _sentence(config, plan))
+        return Preview(plan, table, left, str(error), ahead, None)
+    return Preview(plan, table, left, None, ahead, _sentence(config, plan))
 
 
 def _sentence(config: RunConfig, plan: "PrivacyPlan") -> str | None:

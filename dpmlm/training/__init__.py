@@ -6,8 +6,14 @@ from dpmlm.training.evaluation import Evaluation, evaluate
 from dpmlm.training.interrupts import Interrupted
 from dpmlm.training.loop import train
 from dpmlm.training.memory import in_bytes
-from dpmlm.training.model import load_base_model, new_model, refuse_inexact
+from dpmlm.training.model import (
+    activation_checkpointing_if,
+    load_base_model,
+    new_model,
+    refuse_inexact,
+)
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw
+from dpmlm.training.pace import timed_rows
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import CanaryUnits, CorpusUnits, JoinedUnits, Units
@@ -26,11 +32,13 @@ __all__ = [
     "Recipe",
     "SecureDPOptimizer",
     "Units",
+    "activation_checkpointing_if",
     "adamw",
     "evaluate",
     "in_bytes",
     "load_base_model",
     "new_model",
     "refuse_inexact",
+    "timed_rows",
     "train",
 ]

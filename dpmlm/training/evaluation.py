@@ -47,7 +47,7 @@ def evaluate(
     """
     model.eval()
     padded = check_model(model, recipe.table.vocab_size, window=recipe.window).padding_matters
-    recipe = replace(recipe, pad_to_window=padded)
+    recipe = replace(recipe, pad_to_window=padded, precision="float32")
     device = next(model.parameters()).device
     loss = weight = top1 = top5 = 0.0
     done = 0

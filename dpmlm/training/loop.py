@@ -9,22 +9,22 @@ step logged counts only once a checkpoint holds it.
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from dpmlm.clipping import activation_checkpointing, clip_and_sum
+from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
 from dpmlm.training.memory import rows_that_fit
-from dpmlm.training.model import refuse_inexact
+from dpmlm.training.model import activation_checkpointing_if, refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
+from dpmlm.training.pace import arithmetic
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import Units, View
@@ -56,7 +56,7 @@ def train(
     """
     ranks = Ranks.current()
     model.eval()
-    with ranks.together(), _layers_kept_or_not(model, recipe):
+    with ranks.together(), activation_checkpointing_if(recipe.activation_checkpointing, model):
         recipe = ranks.same(_fitted(model, recipe) if ranks.first else None, "recipe")
         optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])
@@ -103,36 +103,33 @@ def train(
         return Progress(plan.steps, attempt, events)
 
 
-def _layers_kept_or_not(model: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
-    return activation_checkpointing(model) if recipe.activation_checkpointing else nullcontext()
-
-
 def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:
     """The recipe with what only a look at the model tells."""
-    with _arithmetic(model, recipe):
+    with arithmetic(model, recipe.precision):
         checked = refuse_inexact(model, recipe.table.vocab_size, window=recipe.window)
         rows = recipe.physical_batch_size
         if recipe.memory_limit is not None:
-            table, masking = recipe.table, recipe.masking
-            rows = rows_that_fit(model, table, masking, recipe.window, recipe.memory_limit)
-            _refuse_too_large_units(recipe, rows)
+            rows = rows_that_fit(
+                model,
+                recipe.table,
+                recipe.masking,
+                recipe.window,
+                recipe.memory_limit,
+                rows_a_unit=recipe.windows_per_draw,
+            )
+            _refuse_too_little(recipe, rows)
     return replace(recipe, pad_to_window=checked.padding_matters, physical_batch_size=rows)
 
 
-def _refuse_too_large_units(recipe: Recipe, rows: int) -> None:
+def _refuse_too_little(recipe: Recipe, rows: int) -> None:
     if rows < recipe.windows_per_draw:
         raise UserError(
-            f"windows_per_draw {recipe.windows_per_draw}",
-            f"a unit's rows are clipped together, and {rows} of {recipe.window} tokens fit into "
-            "the memory limit",
-            "lower windows_per_draw or the window, or raise memory_gib",
+            f"memory limit of {recipe.memory_limit} bytes",
+            f"not even one unit of {recipe.windows_per_draw} rows of {recipe.window} tokens fits, "
+            "and its rows are clipped together",
+            "raise memory_gib, lower windows_per_draw or the window, or set "
+            "activation_checkpointing",
         )
-
-
-def _arithmetic(model: nn.Module, recipe: Recipe) -> torch.autocast:
-    """The types of the forward and backward pass; the engine leaves them for norms and sums."""
-    reduced = recipe.precision == "bfloat16"
-    return torch.autocast(_device(model).type, dtype=torch.bfloat16, enabled=reduced)
 
 
 def _step(
@@ -149,10 +146,10 @@ def _step(
     losses, norms = [torch.zeros(0)], [torch.zeros(0)]
     for units in ranks.share(recipe.micro_batches(drawn)):
         batch = recipe.batch(units).to(_device(model))
-        with _arithmetic(model, recipe):
+        with arithmetic(model, recipe.precision):
             result = clip_and_sum(model, batch, plan.max_grad_norm)
-        losses.append(result.losses.cpu())
-        norms.append(result.norms.cpu())
+        losses.append(result.losses[: len(units)].cpu())
+        norms.append(result.norms[: len(units)].cpu())
     ranks.add_up(optimizer.params)
     for group in optimizer.param_groups:
         group["lr"] = rate

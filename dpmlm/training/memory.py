@@ -4,6 +4,7 @@ Public: it depends on the model, the window and the limit alone. It changes spee
 which units are drawn, their norms or the claim.
 """
 
+from dataclasses import replace
 from typing import Any
 from weakref import finalize
 
@@ -59,17 +60,32 @@ class LiveBytes(TorchDispatchMode):
 
 
 def rows_that_fit(
-    model: nn.Module, table: TokenTable, masking: MaskingSpec, window: int, limit: int
+    model: nn.Module,
+    table: TokenTable,
+    masking: MaskingSpec,
+    window: int,
+    limit: int,
+    *,
+    rows_a_unit: int = 1,
 ) -> int:
     """The largest number of rows of `window` tokens whose clipped sum takes at most `limit` bytes.
 
-    Counted beside weights and optimizer state. At least 1 and at most `LARGEST`. Two small batches
-    are run, at two and at six rows; memory is linear in rows from there on.
+    Counted beside weights and optimizer state; whole units of `rows_a_unit`, at most about
+    `LARGEST` rows, and 0 where not even one unit fits. Two small batches are run, as memory is
+    linear in units from there on.
     """
-    few, many = (_peak(model, _full_rows(count, table, masking, window)) for count in (2, 6))
-    a_row = max(1.0, (many - few) / 4)
-    fixed = few - 2 * a_row
-    return int(min(max(1, (limit / MARGIN - fixed) // a_row), LARGEST))
+    few, many = (2, 6) if rows_a_unit == 1 else (1, 2)
+
+    def peak(units: int) -> int:
+        batch = synthetic_rows(units * rows_a_unit, table, masking, window)
+        index = torch.arange(units).repeat_interleave(rows_a_unit)
+        return _peak(model, replace(batch, unit_index=index))
+
+    least = peak(few)
+    a_unit = max(1.0, (peak(many) - least) / (many - few))
+    fixed = least - few * a_unit
+    units = (limit / MARGIN - fixed) // a_unit
+    return int(min(max(0, units), max(1, LARGEST // rows_a_unit))) * rows_a_unit
 
 
 def _peak(model: nn.Module, batch: MaskedBatch) -> int:
@@ -88,7 +104,7 @@ def _peak(model: nn.Module, batch: MaskedBatch) -> int:
     return live.peak
 
 
-def _full_rows(count: int, table: TokenTable, masking: MaskingSpec, window: int) -> MaskedBatch:
+def synthetic_rows(count: int, table: TokenTable, masking: MaskingSpec, window: int) -> MaskedBatch:
     """Synthetic rows as long as the window."""
     ordinary = np.flatnonzero(~table.special)
     tokens = np.random.default_rng(0).choice(ordinary, size=(count, window))

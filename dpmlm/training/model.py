@@ -1,5 +1,6 @@
 """The model that is trained: new from a size, or continued from a folder or hub name."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import (
 )
 
 from dpmlm.artifacts.models import no_progress_bar
-from dpmlm.clipping import ModelReport, check_model
+from dpmlm.clipping import ModelReport, activation_checkpointing, check_model
 from dpmlm.errors import UserError
 
 SIZES = {"tiny": (128, 2, 2), "mini": (256, 4, 4), "small": (512, 4, 8)}
@@ -68,6 +69,11 @@ def load_base_model(name: str, tokenizer: PreTrainedTokenizerBase, window: int) 
             "make the window smaller",
         )
     return model
+
+
+def activation_checkpointing_if(asked: bool, model: nn.Module) -> AbstractContextManager[None]:
+    """`activation_checkpointing` where it was asked for."""
+    return activation_checkpointing(model) if asked else nullcontext()
 
 
 def refuse_inexact(

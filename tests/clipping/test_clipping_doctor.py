@@ -122,7 +122,12 @@ def running_statistics(model):
     model.train()
 
 
+def compiled(model):
+    model.bert.encoder.layer[1].compile()
+
+
 REFUSED = [
+    (compiled, "compile"),
     (broken_pad, "max_norm"),
     (running_statistics, r"bert.encoder.layer.0.output.LayerNorm \(BatchNorm1d\)"),
     (half, "bfloat16"),
@@ -223,3 +228,10 @@ def test_a_model_whose_rows_see_each_other_is_found():
     report = check_model(model)
     assert not report.exact
     assert report.max_relative_error > 1e-2
+
+
+def test_what_torch_compile_made_is_refused():
+    model = torch.compile(tiny_model("bert"))
+    assert "torch.compile" in check_model(model).reason
+    with pytest.raises(UserError, match=r"torch\.compile"):
+        clip_and_sum(model, awkward_batch(0), 1.0)

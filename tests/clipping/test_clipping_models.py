@@ -20,7 +20,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
-REFUSED = {"big_bird", "reformer"}
+REFUSED = {"big_bird", "mra", "reformer"}
 SHAPES = [(6, 14), (8, 8), (4, 32)]
 """Rows and tokens; rows and tokens of one number must not be taken for each other."""
 

@@ -148,7 +148,7 @@ def test_a_memory_limit_sets_the_rows_of_a_physical_batch(fit, monkeypatch):
 
     monkeypatch.setattr(loop, "clip_and_sum", watched)
     monkeypatch.setattr(loop, "PoissonSampler", Every)
-    monkeypatch.setattr(loop, "rows_that_fit", lambda *_: 2)
+    monkeypatch.setattr(loop, "rows_that_fit", lambda *_, **__: 2)
     fit(a_model(), Numbered(documents(40)), a_plan(steps=4), a_recipe(memory_limit=10**6))
     assert max(rows) == 2
 

@@ -1,13 +1,25 @@
 """Memory of a physical batch, and how many rows fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from small_training import Every, Numbered, a_model, a_recipe, documents, weights, without_noise
+from small_training import (
+    Charges,
+    Every,
+    Numbered,
+    a_model,
+    a_recipe,
+    documents,
+    weights,
+    without_noise,
+)
 from transformers import BertConfig, BertForMaskedLM
 
 from dpmlm.clipping import activation_checkpointing, clip_and_sum
 from dpmlm.clipping.structure import Structure
+from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.training import loop, memory
 from dpmlm.training.memory import LiveBytes, rows_that_fit
@@ -49,7 +61,7 @@ def test_bytes_alive_are_counted_once_and_let_go():
 def test_as_many_rows_as_fit_and_not_many_more(model, limit):
     rows = rows_that_fit(model, table(), SPEC, WINDOW, limit)
     assert 1 < rows <= memory.LARGEST
-    batch = memory._full_rows(rows, table(), SPEC, WINDOW)
+    batch = memory.synthetic_rows(rows, table(), SPEC, WINDOW)
     with LiveBytes() as live:
         clip_and_sum(model, batch, 1.0)
     model.zero_grad()
@@ -57,8 +69,29 @@ def test_as_many_rows_as_fit_and_not_many_more(model, limit):
     assert live.peak >= 0.6 * limit
 
 
-def test_a_limit_below_one_row_gives_one_row(model):
-    assert rows_that_fit(model, table(), SPEC, WINDOW, 1000) == 1
+def test_a_limit_below_one_unit_fits_none(model):
+    assert rows_that_fit(model, table(), SPEC, WINDOW, 1000) == 0
+    one = rows_that_fit(model, table(), SPEC, WINDOW, 2**22)
+    of_units = rows_that_fit(model, table(), SPEC, WINDOW, 2**22, rows_a_unit=8)
+    assert of_units % 8 == 0
+    assert 0 < of_units <= one
+
+
+def test_a_limit_that_no_unit_fits_is_refused_before_a_charge(fit):
+    charges = Charges()
+    recipe = a_recipe(windows_per_draw=5, memory_limit=1000)
+    with pytest.raises(UserError, match="not even one unit of 5 rows"):
+        fit(a_model(), Numbered(documents()), without_noise(), recipe, charges=charges)
+    assert charges.seen == []
+
+
+def test_the_memory_of_units_of_several_rows_is_foreseen(model):
+    """Eight rows a unit are copied side by side; the limit holds all the same."""
+    limit = 2**23
+    rows = rows_that_fit(model, table(), SPEC, WINDOW, limit, rows_a_unit=8)
+    batch = memory.synthetic_rows(rows, table(), SPEC, WINDOW)
+    index = torch.arange(rows // 8).repeat_interleave(8)
+    assert 0.6 * limit < memory._peak(model, replace(batch, unit_index=index)) < limit
 
 
 def test_gradients_are_as_before(model):

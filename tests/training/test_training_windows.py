@@ -112,13 +112,6 @@ def test_training_draws_that_many_windows(fit, monkeypatch):
     assert [event["private"]["units"] for event in progress.events] == [3, 3]
 
 
-def test_a_unit_that_does_not_fit_the_memory_limit_is_refused(fit, monkeypatch):
-    monkeypatch.setattr(loop, "rows_that_fit", lambda *_: 4)
-    units = CorpusUnits(Persons([1]), "train", b"s" * 32)
-    with pytest.raises(UserError, match="windows_per_draw 5"):
-        fit(a_model(), units, a_plan(), a_recipe(windows_per_draw=5, memory_limit=10**6))
-
-
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_unit_contributes_at_least_one_row(count):
     with pytest.raises(UserError, match="windows_per_draw"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmlm.clipping.layers.registry import register_layer_rule
-from dpmlm.clipping.layers.term import DirectTerm, Term, add_to_grad, zero_rows
+from dpmlm.clipping.layers.term import ROUNDING, DirectTerm, Term, add_to_grad, zero_rows
 from dpmlm.clipping.units import UnitLayout
 
 FORM_LIMIT = 2
@@ -16,6 +16,9 @@ factors. Forming pays the weight gradient once, but writes it and reads it twice
 about T^2 (d + p) for the norm and the weight gradient after. Measured on a CPU for d from 128 to
 768, p from d to 4 d and T from 32 to 512: on either side of it the other way is slower by up to
 five times, and within a tenth of equal beside it."""
+LARGEST = 2**20
+"""Numbers of a gradient from which on one as lopsided as a vocabulary's is never formed for a unit,
+whatever it costs: it is as large as a small model."""
 GRAM_BLOCK = 512
 """Features in one running sum of a Gram matrix."""
 GRAM_PARTS = 4
@@ -26,7 +29,8 @@ GRAM_SPLIT_FROM = 128
 
 def forming_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
     """Whether to form per-unit gradients [p, d] rather than Gram matrices [T, T]."""
-    return inputs * outputs <= FORM_LIMIT * positions * (inputs + outputs)
+    of_vocabulary = inputs * outputs > LARGEST and max(inputs, outputs) > 4 * min(inputs, outputs)
+    return not of_vocabulary and inputs * outputs <= FORM_LIMIT * positions * (inputs + outputs)
 
 
 def gram(x_UTd: Tensor, y_USd: Tensor) -> Tensor:
@@ -43,18 +47,29 @@ def gram(x_UTd: Tensor, y_USd: Tensor) -> Tensor:
 
 
 def gram_inner(a_UTd: Tensor, g_UTp: Tensor) -> Tensor:
-    """float32 [U]: sum((a a^T) * (g g^T)); of these symmetric matrices little more than half."""
+    """float32 [U]: sum((a a^T) * (g g^T)), rounded up; of these symmetric matrices little more
+    than half.
+
+    Where positions cancel (large inputs with something in common, output gradients that add up to
+    zero) the sum is much smaller than what it is summed of, and so less exact than tau. `ROUNDING`
+    times the sum of the absolute values is added: a norm must not be told too small.
+    """
     positions = a_UTd.shape[1]
     size = positions if positions < GRAM_SPLIT_FROM else -(-positions // GRAM_PARTS)
     total = a_UTd.new_zeros(len(a_UTd))
     for start in range(0, positions, size):
         rows, after = slice(start, start + size), slice(start + size, None)
         a, g = a_UTd[:, rows], g_UTp[:, rows]
-        total += (gram(a, a) * gram(g, g)).sum((1, 2))
+        total += rounded_up(gram(a, a) * gram(g, g))
         if start + size < positions:
             beside = gram(a, a_UTd[:, after]) * gram(g, g_UTp[:, after])
-            total += 2 * beside.sum((1, 2))
+            total += 2 * rounded_up(beside)
     return total
+
+
+def rounded_up(products_UTS: Tensor) -> Tensor:
+    """float32 [U]: the sum, and `ROUNDING` of the sum of absolute values on top."""
+    return products_UTS.sum((1, 2)) + ROUNDING * products_UTS.abs().sum((1, 2))
 
 
 class OuterTerm(Term):
@@ -84,7 +99,7 @@ class OuterTerm(Term):
             self._formed = formed_Upd.flatten(1)
             # by line first: one running float32 sum over p*d numbers is wrong by 1e-5
             return torch.linalg.vector_norm(formed_Upd, dim=2).square().sum(1)
-        return gram_inner(a, g).clamp_min(0)
+        return gram_inner(a, g).clamp_min(0)  # the sum of squares of numbers
 
     def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
         if self._formed is not None:

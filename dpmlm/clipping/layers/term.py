@@ -14,6 +14,11 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.units import UnitLayout
 
+ROUNDING = 5e-8
+"""Error of a float32 sum of products, as part of the sum of their absolute values. Measured where
+that is up to a hundred million times the sum, for 20 to 512 positions and 256 to 30,522 features:
+at most 1.4e-8 (tests/clipping/test_clipping_cancelling.py)."""
+
 
 def add_to_grad(param: nn.Parameter, value: Tensor) -> None:
     """Adds `value` (of `param`'s shape, or flattened) to `param.grad`, made if there is none."""
@@ -109,12 +114,19 @@ def squared_norms(terms: list[Term], layout: UnitLayout) -> Tensor:
     """float32 [U]: ||sum of terms||^2 for merged terms of one parameter, clamped at 0; settles
     them."""
     total = torch.stack([term.squared_norms(layout) for term in terms]).sum(0)
+    size = total
     for i, first in enumerate(terms):
         for second in terms[i + 1 :]:
-            if (rule := CROSS_RULES.get((type(first), type(second)))) is not None:
-                total = total + 2 * rule(first, second, layout)
-            else:
-                total = total + 2 * CROSS_RULES[type(second), type(first)](second, first, layout)
+            product = 2 * _inner_product(first, second, layout)
+            total, size = total + product, size + product.abs()
     for term in terms:
         term.settle()
+    if len(terms) > 1:  # they may cancel
+        total = total + ROUNDING * size
     return total.clamp_min(0)
+
+
+def _inner_product(first: Term, second: Term, layout: UnitLayout) -> Tensor:
+    if (rule := CROSS_RULES.get((type(first), type(second)))) is not None:
+        return rule(first, second, layout)
+    return CROSS_RULES[type(second), type(first)](second, first, layout)
