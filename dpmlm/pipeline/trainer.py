@@ -48,7 +48,7 @@ class Trainer:
     `dpmlm.run`.
 
     Args:
-        model: a BERT, RoBERTa or DistilBERT masked language model.
+        model: a masked language model of transformers; docs/models.md lists the types.
         tokenizer: its tokenizer, a fast one.
         plan: from `dpmlm.make_plan`; fixed from the first step on.
         documents: dicts with a `text` field, and a `person` field if the plan's unit is person;
