@@ -217,6 +217,10 @@ class PrivacyConfig(Section):
     """Which accountant calibrates the noise; the others are printed beside it."""
     max_batch_size: int | None = Field(None, ge=1, le=10**9)
     """A larger sample is cut to so many units at random; needs accountant pld."""
+    noise: Literal["gaussian", "discrete_gaussian"] = "gaussian"
+    """discrete_gaussian adds whole numbers to a rounded sum; it needs accountant rdp."""
+    noise_seed: int | None = Field(None, ge=0, lt=2**63)
+    """Repeats samples and noise of an earlier run; such a run promises nothing and never passes."""
 
 
 class TrainingConfig(Section):
@@ -317,7 +321,7 @@ class RunConfig(Section):
     @property
     def private(self) -> bool:
         """Whether the run promises anything."""
-        return math.isfinite(self.privacy.epsilon)
+        return math.isfinite(self.privacy.epsilon) and self.privacy.noise_seed is None
 
 
 def claim_fields(section: BaseModel) -> dict[str, Any]:

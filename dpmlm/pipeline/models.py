@@ -86,6 +86,8 @@ def plan_of(
         accountant=privacy.accountant,
         batch_schedule=training.batch_schedule,
         max_batch_size=privacy.max_batch_size,
+        noise=privacy.noise,
+        noise_seed=privacy.noise_seed,
         scope=scope_of(near.threshold if near else None),
         bindings=bindings,
     )

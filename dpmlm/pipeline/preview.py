@@ -47,12 +47,12 @@ class Preview:
         rows = [
             f"unit                 {plan.unit} (add or remove one)",
             f"epsilon, delta       {plan.epsilon:g}, {plan.delta:g}",
-            f"noise_multiplier     {plan.noise_multiplier:.4f}",
+            f"noise_multiplier     {plan.noise_multiplier:.4f} ({self._kind()})",
             f"max_grad_norm        {plan.max_grad_norm:g}",
             *self._batches(),
             f"scope                {plan.scope}",
             "",
-            "epsilon by accountant at the last step",
+            f"epsilon by accountant at the last step{self._estimates()}",
             f"  prv {_figure(table.prv)}   pld {_figure(table.pld)}   rdp {_figure(table.rdp)}",
             "",
             *self.forecast.lines(),
@@ -80,6 +80,14 @@ class Preview:
         if plan.max_batch_size is not None:
             rows.append(f"largest batch        {plan.max_batch_size} units, of more as many")
         return rows
+
+    def _kind(self) -> str:
+        seeded = ", reproducible: nothing is promised" if self.plan.noise_seed is not None else ""
+        return f"{self.plan.noise}{seeded}"
+
+    def _estimates(self) -> str:
+        discrete = self.plan.noise == "discrete_gaussian"
+        return " (prv and pld: of continuous noise, estimates)" if discrete else ""
 
 
 def _figure(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """`Trainer`: private training of one's own model on one's own documents, from Python."""
 
 import hmac
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -58,7 +59,7 @@ class Trainer:
             begun with.
         keys: folder that `dpmlm keys new` wrote.
         ledger: a registered ledger; None registers one in the workspace, with a cap of twice the
-            plan's budget.
+            plan's budget, and without a cap for a plan that promises nothing.
         window: tokens a row, special tokens included.
         precision: of the forward and backward pass; norms, sums and noise are float32 always.
         activation_checkpointing: run layers again in the backward pass: less memory, more than
@@ -204,7 +205,8 @@ class Trainer:
         path = self._workspace.path / "ledger.jsonl"
         if not path.exists():
             plan = self.plan
-            Ledger.register(path, epsilon=2 * plan.epsilon, delta=2 * plan.delta, corpus="trainer")
+            cap = 2 * plan.epsilon if plan.private else math.inf
+            Ledger.register(path, epsilon=cap, delta=2 * plan.delta, corpus="trainer")
         return Ledger.open(path)
 
     def _settings(self, seed: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Units, sampling, accounting, noise, and the ledger: what the privacy claim rests on.
 
 Reading order: `plan` (what a run promises), `accountants` and `calibration` (the numbers behind
-it), `stream`, `sampling` and `noise` (the coins and the noise), `ledger` (what a corpus may spend:
-`filter` is its cap, `journal` its file, `balance` its sums, `admission` its judgement with
-`headroom`, `summary` what comes of it), `statement` (the claim in words).
+it), `stream`, `sampling` and `noise` (the coins and the noise; `discrete` and `grid`: noise of
+whole numbers), `ledger` (what a corpus may spend: `filter` is its cap, `journal` its file,
+`balance` its sums, `admission` its judgement with `headroom`, `summary` what comes of it),
+`statement` (the claim in words).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
 """
 
@@ -16,7 +17,9 @@ from dpmlm.privacy.accountants import (
 )
 from dpmlm.privacy.balance import Budget
 from dpmlm.privacy.calibration import calibrate
+from dpmlm.privacy.discrete import DiscreteGaussian
 from dpmlm.privacy.filter import RenyiFilter
+from dpmlm.privacy.grid import GridNoise
 from dpmlm.privacy.journal import Signer, Verifier
 from dpmlm.privacy.ledger import Ledger
 from dpmlm.privacy.noise import gaussian_noise
@@ -30,6 +33,8 @@ __all__ = [
     "AccountantFailure",
     "AccountantTable",
     "Budget",
+    "DiscreteGaussian",
+    "GridNoise",
     "Ledger",
     "PoissonSampler",
     "PrivacyPlan",

@@ -47,6 +47,8 @@ class SampledGaussian:
     """A larger sample is cut to so many units at random; None takes it as it falls."""
     units: int | None = None
     """With `largest`: a bound on the corpus, as one more unit pushes others out."""
+    discrete: bool = False
+    """Noise of whole numbers on sums of whole numbers; RDP at whole orders alone bounds it."""
 
 
 Composition = tuple[SampledGaussian, ...]
@@ -178,7 +180,9 @@ def renyi_divergence(mechanisms: SampledGaussian | Composition, order: float) ->
     """Renyi divergence of `order` of all steps together (additive over adaptive steps).
 
     Mironov, Talwar, Zhang 2019, section 3.3, computed by Opacus. Raises AccountantFailure where
-    the series for a fractional order cannot be summed.
+    the series for a fractional order cannot be summed. Discrete noise has this divergence at
+    whole orders from 2 on, exactly (`grid.py` says why); others are rounded up, which is safe
+    since divergence grows with its order.
     """
     parts = mechanisms if isinstance(mechanisms, tuple) else (mechanisms,)
     return sum(_divergence(part, order) for part in parts)
@@ -191,6 +195,8 @@ def _divergence(mechanism: SampledGaussian, order: float) -> float:
 
     if mechanism.largest is not None:
         raise AccountantFailure("a sample that is cut to a largest size has no Renyi bound")
+    if mechanism.discrete:
+        order = max(2, math.ceil(order))
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
@@ -239,6 +245,8 @@ def epsilon_of(accountant: str, mechanisms: SampledGaussian | Composition, delta
         return 0.0
     if any(mechanism.noise_multiplier == 0 for mechanism in whole):
         return math.inf
+    if accountant != "rdp" and any(mechanism.discrete for mechanism in whole):
+        raise AccountantFailure(f"{accountant.upper()} does not bound discrete noise")
     return _METHODS[accountant][0](whole, delta)
 
 

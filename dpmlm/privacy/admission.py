@@ -25,7 +25,7 @@ def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
     cap = balance.cap
     if not plan.private and math.isfinite(cap.epsilon):
         raise UserError(
-            f"a run with epsilon inf on ledger {balance.path}",
+            f"a run that promises nothing ({plan.unprotected}) on ledger {balance.path}",
             f"its cap is epsilon {cap.epsilon:g}, which no claim survives after such a run",
             "use another corpus, or register this one with epsilon inf",
         )

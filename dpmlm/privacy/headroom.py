@@ -8,10 +8,13 @@ from dpmlm.privacy.plan import PrivacyPlan
 
 
 def pld_epsilon(plan: PrivacyPlan, steps: int) -> float:
-    """PLD's epsilon after `steps` of the plan, at its delta; `inf` without privacy."""
+    """PLD's epsilon after `steps` of the plan, at its delta; `inf` without privacy.
+
+    RDP's where the noise is discrete, which PLD does not bound.
+    """
     if not plan.private:
         return math.inf
-    return epsilon_of("pld", plan.composition(steps), plan.delta)
+    return epsilon_of(plan.second_accountant, plan.composition(steps), plan.delta)
 
 
 def epsilon_after(plan: PrivacyPlan, steps: int) -> float:

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,16 +17,13 @@ from dpmlm.privacy.accountants import (
     epsilon_of,
 )
 from dpmlm.privacy.calibration import calibrate
+from dpmlm.privacy.noise import NOISE_SOURCES, NOISES, noise_source_of, refuse_noise
 
 SCHEMA = "dpmlm.plan/1"
 UNITS = ("document", "person")
 SCOPES = ("source corpus", "deduplicated corpus")
 SAMPLER = "Poisson"
 TRUNCATED = "truncated Poisson"
-NOISE_SOURCE = (
-    "AES-256-CTR keystream keyed by the operating system, normals by the inverse distribution "
-    "function in float64"
-)
 
 MOST_PLATEAUS = 64
 _EPSILONS = (0.05, 150.0)
@@ -85,8 +82,12 @@ class PrivacyPlan:
     """Units that a sample is cut to; None takes it as it falls."""
     sampler: str = SAMPLER
     """How units are drawn: "Poisson", or "truncated Poisson" with `max_batch_size`."""
-    noise_source: str = NOISE_SOURCE
+    noise_source: str = NOISE_SOURCES["gaussian"]
     """Where the noise comes from; "none" where there is none."""
+    noise: str = "gaussian"
+    """"gaussian", rounded to float32, or "discrete_gaussian", on a grid and without rounding."""
+    noise_seed: int | None = None
+    """At least 0; makes samples and noise reproducible, and so the plan not private."""
 
     def __post_init__(self) -> None:
         schedule = tuple((step, float(batch)) for step, batch in self.batch_schedule)
@@ -102,8 +103,20 @@ class PrivacyPlan:
 
     @property
     def private(self) -> bool:
-        """False for an honest run without privacy."""
-        return math.isfinite(self.epsilon)
+        """False for an honest run without privacy: no noise, or noise that can be drawn again."""
+        return math.isfinite(self.epsilon) and self.noise_seed is None
+
+    @property
+    def unprotected(self) -> str:
+        """Why nothing is promised; empty where something is."""
+        if math.isinf(self.epsilon):
+            return "epsilon inf"
+        return "reproducible noise" if self.noise_seed is not None else ""
+
+    @property
+    def second_accountant(self) -> str:
+        """What confirms the plan's figure: PLD, or RDP again where the noise is discrete."""
+        return "rdp" if self.noise == "discrete_gaussian" else "pld"
 
     @property
     def sample_rate(self) -> float:
@@ -151,8 +164,15 @@ class PrivacyPlan:
         for length, batch in parts:
             taken = min(length, left)
             left -= taken
-            cut = (self.max_batch_size, self.units) if self.max_batch_size else (None, None)
-            found.append(SampledGaussian(sigma, batch / self.units, taken, *cut))
+            part = SampledGaussian(
+                sigma,
+                batch / self.units,
+                taken,
+                largest=self.max_batch_size,
+                units=self.units if self.max_batch_size else None,
+                discrete=self.noise == "discrete_gaussian",
+            )
+            found.append(part)
         return tuple(part for part in found if part.steps)
 
     def largest_step(self) -> SampledGaussian:
@@ -172,13 +192,16 @@ class PrivacyPlan:
 
         Raises UserError when PRV and PLD disagree by more than 2 % (at least 0.005, at most 0.1),
         or when the plan's own figure or RDP's is below PLD's by more than that: the claim rests on
-        a number that a second implementation does not confirm.
+        a number that a second implementation does not confirm. For discrete noise PRV and PLD are
+        those of continuous noise of the same size: no bounds then, but close to the truth.
         """
         if not self.private:
             return AccountantTable(prv=math.inf, pld=math.inf, rdp=math.inf, claimed=math.inf)
         whole = self.composition()
-        pld = epsilon_of("pld", whole, self.delta)
-        rdp, prv = (_figure_or_none(name, whole, self.delta) for name in ("rdp", "prv"))
+        continuous = tuple(replace(part, discrete=False) for part in whole)
+        pld = epsilon_of("pld", continuous, self.delta)
+        rdp = _figure_or_none("rdp", whole, self.delta)
+        prv = _figure_or_none("prv", continuous, self.delta)
         claimed = self._figure(self.accountant, whole)
         tolerance = min(max(0.02 * pld, 0.005), 0.1)
         if prv is not None and abs(prv - pld) > tolerance:
@@ -272,6 +295,8 @@ def make_plan(
     scope: str = "source corpus",
     bindings: Mapping[str, str | int | float | None] | None = None,
     adjacency: str = "add or remove",
+    noise: str = "gaussian",
+    noise_seed: int | None = None,
 ) -> PrivacyPlan:
     """Plan whose noise is the least that keeps epsilon at or below the target.
 
@@ -279,9 +304,12 @@ def make_plan(
     target holds. Where PRV cannot be computed a warning says so and the plan is accounted with
     PLD. `batch_schedule` maps a step to the expected batch size from there on: plateaus, as each
     different rate costs the accountant. `max_batch_size` cuts samples, and needs accountant
-    "pld". `epsilon=inf` makes an honest plan without noise. Raises UserError for delta not below
-    1/units, a sampling rate above 1, an unknown unit, scope or accountant, an adjacency other
-    than "add or remove", and an epsilon out of reach.
+    "pld". `epsilon=inf` makes an honest plan without noise. `noise="discrete_gaussian"` needs
+    `accountant="rdp"`, the only one that bounds it. With a `noise_seed` the noise is as large but
+    can be drawn again, so the plan is not private.
+
+    Raises UserError for delta not below 1/units, a sampling rate above 1, an unknown unit, scope,
+    accountant or noise, an adjacency other than "add or remove", and an epsilon out of reach.
     """
     if adjacency != "add or remove":
         raise UserError(
@@ -305,9 +333,11 @@ def make_plan(
         noise_multiplier=0.0 if epsilon == math.inf else 1.0,
         scope=scope,
         bindings=bindings or {},
-        noise_source="none" if epsilon == math.inf else NOISE_SOURCE,
+        noise_source=noise_source_of(epsilon, noise, noise_seed),
+        noise=noise,
+        noise_seed=noise_seed,
     )
-    if not plan.private:
+    if math.isinf(plan.epsilon):
         return plan
     try:
         accountant, sigma = _noise_for(plan)
@@ -336,8 +366,9 @@ def _noise_for(plan: PrivacyPlan) -> tuple[str, float]:
         )
         name, sigma = "pld", _calibrated("pld", plan)
     whole = plan.composition(noise_multiplier=sigma)
-    if name != "pld" and epsilon_of("pld", whole, plan.delta) > plan.epsilon:
-        sigma = max(sigma, _calibrated("pld", plan))
+    second = plan.second_accountant
+    if name != second and epsilon_of(second, whole, plan.delta) > plan.epsilon:
+        sigma = max(sigma, _calibrated(second, plan))
     return name, sigma
 
 
@@ -365,7 +396,8 @@ def _check(plan: PrivacyPlan) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{name} {value!r}", "it must be a whole number above 0", f"set {name}")
     low, high = _EPSILONS
-    if plan.private and not low <= plan.epsilon <= high:
+    noised = math.isfinite(plan.epsilon)
+    if noised and not low <= plan.epsilon <= high:
         raise UserError(
             f"epsilon {plan.epsilon:g}",
             f"it must lie between {low:g} and {high:g}, or be inf",
@@ -379,24 +411,26 @@ def _check(plan: PrivacyPlan) -> None:
             f"set delta to {_power_below(0.1 / plan.units):g} or less",
         )
     _check_batches(plan)
-    if plan.max_grad_norm <= 0 or (plan.private and math.isinf(plan.max_grad_norm)):
+    if plan.max_grad_norm <= 0 or (noised and math.isinf(plan.max_grad_norm)):
         raise UserError(
             f"max_grad_norm {plan.max_grad_norm:g}",
             "it must be above 0, and finite unless epsilon is inf",
             "set max_grad_norm to about 1.0",
         )
-    if (plan.noise_multiplier > 0) is not plan.private or math.isinf(plan.noise_multiplier):
+    if (plan.noise_multiplier > 0) is not noised or math.isinf(plan.noise_multiplier):
         raise UserError(
             f"noise_multiplier {plan.noise_multiplier:g} with epsilon {plan.epsilon:g}",
             "a finite epsilon needs finite noise above 0, and inf has none",
             "make the plan with make_plan",
         )
-    noise_source = NOISE_SOURCE if plan.private else "none"
     _one_of("unit", plan.unit, UNITS)
     _one_of("scope", plan.scope, SCOPES)
     _one_of("accountant", plan.accountant, ACCOUNTANTS)
     _one_of("sampler", plan.sampler, (SAMPLER if plan.max_batch_size is None else TRUNCATED,))
-    _one_of("noise_source", plan.noise_source, (noise_source,))
+    _one_of("noise", plan.noise, NOISES)
+    refuse_noise(plan.noise, plan.accountant, plan.noise_seed)
+    source = noise_source_of(plan.epsilon, plan.noise, plan.noise_seed)
+    _one_of("noise_source", plan.noise_source, (source,))
     for key, value in plan.bindings.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | None):
             raise UserError(f"binding {key!r}", "it must be text, a number or null", "mend it")

@@ -10,6 +10,11 @@ from dpmlm.privacy.accountants import describe
 from dpmlm.privacy.plan import PrivacyPlan
 
 SCHEMA = "dpmlm.statement/1"
+ROUNDING = {
+    "gaussian": "rounding of the clipped sum and of the noise",
+    "discrete_gaussian": "rounding of the clipped sum, before its noise,",
+}
+"""What no accountant covers, by kind of noise."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,13 @@ def statement(
     shown = "inf" if math.isinf(epsilon) else f"{math.ceil(epsilon * 1e4) / 1e4:.4f}"
     exclusions = [*standard_exclusions(plan), *not_covered]
     if math.isinf(epsilon):
-        exclusions.insert(0, "anything: with epsilon inf nothing is promised")
+        why = plan.unprotected or "epsilon inf"
+        exclusions.insert(0, f"anything: with {why} nothing is promised")
     sampler = _sampler(plan)
     accountant = summary["accountant"]
-    if plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
+    if plan.noise == "discrete_gaussian":
+        accountant += ", whole orders, which hold for discrete noise"
+    elif plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
         accountant += f", checked with {describe('pld')}"
     sentence = (
         f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
@@ -118,7 +126,7 @@ def standard_exclusions(plan: PrivacyPlan) -> list[str]:
         "figures labelled private (validation loss, norms, clip fractions, batch sizes, scrub and "
         "dedup counts) wherever they are shown, and choices made after seeing them",
         "what can be concluded about somebody from what other people's text has in common",
-        "rounding of the noise to 32-bit floating point",
+        f"{ROUNDING[plan.noise]} to 32-bit floating point",
     ]
 
 

@@ -14,11 +14,26 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-_CHUNK = 1 << 15  # numbers a time: key stream and results of a chunk stay in the second-level cache
-_ZEROS = bytes(8 * _CHUNK)
+BLOCK = 1 << 15
+"""Numbers a time: key stream and results of a block stay in the second-level cache."""
+
+_ZEROS = bytes(8 * BLOCK)
 _EXPONENT_OF_ONE = np.uint64(0x3FF0000000000000)
 _BITS_DROPPED = np.uint64(12)
 _HALF_STEP_BELOW_ONE = 1.0 - 2.0**-53
+
+
+class Words:
+    """The random 64-bit words of one (label, step), in order."""
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._buffer = bytearray(8 * BLOCK + 16)
+
+    def next(self, count: int) -> NDArray[np.uint64]:
+        """uint64 [count], count at most `BLOCK`, in a buffer that the next call overwrites."""
+        self._encryptor.update_into(_ZEROS[: 8 * count], self._buffer)
+        return np.frombuffer(self._buffer, dtype="<u8", count=count)
 
 
 class SecretStream:
@@ -41,6 +56,14 @@ class SecretStream:
     def from_os(cls) -> "SecretStream":
         """A stream under a fresh key from the operating system's generator."""
         return cls(secrets.token_bytes(32))
+
+    @classmethod
+    def reproducible(cls, seed: int) -> "SecretStream":
+        """The same stream for the same `seed`, to repeat a run. **Nothing drawn from it protects.**
+
+        Whoever knows or guesses the seed can take the noise away again.
+        """
+        return cls(hashlib.sha256(b"dpmlm.privacy.stream/reproducible/1\0%d" % seed).digest())
 
     def __repr__(self) -> str:
         return "SecretStream(secret)"
@@ -70,16 +93,15 @@ class SecretStream:
             out[start : start + len(chunk)] = chunk
         return out
 
+    def words(self, label: str, step: int) -> Words:
+        """The bits themselves, for whoever makes other numbers of them."""
+        return Words(self._sub_key(label, step))
+
     def _chunks(self, n: int, label: str, step: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """Uniforms in (0, 1), in a buffer that the next chunk overwrites."""
-        encryptor = Cipher(
-            algorithms.AES(self._sub_key(label, step)), modes.CTR(bytes(16))
-        ).encryptor()
-        buffer = bytearray(8 * _CHUNK + 16)
-        for start in range(0, n, _CHUNK):
-            count = min(_CHUNK, n - start)
-            encryptor.update_into(_ZEROS[: 8 * count], buffer)
-            words = np.frombuffer(buffer, dtype="<u8", count=count)
+        source = self.words(label, step)
+        for start in range(0, n, BLOCK):
+            words = source.next(min(BLOCK, n - start))
             # 52 random bits under the exponent of 1.0 are a float64 in [1, 2); the subtraction
             # is exact.
             np.right_shift(words, _BITS_DROPPED, out=words)

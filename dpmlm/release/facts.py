@@ -12,7 +12,8 @@ from typing import Any
 from audits.recheck import contradictions
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
-from dpmlm.privacy.plan import NOISE_SOURCE, PrivacyPlan
+from dpmlm.privacy.noise import NOISE_SOURCES
+from dpmlm.privacy.plan import PrivacyPlan
 
 PRIVATE_PATHS = ("audit.verbatim", "audit.seconds", "scrub", "dedup", "corpus", "evaluation")
 """Parts computed from private text: for the auditor, never in a bundle."""
@@ -73,9 +74,9 @@ def spelled(value: Any) -> Any:
 def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts, spelled, with what follows from the plan computed here rather than believed.
 
-    Adds `plan.private`, `plan.cryptographic_noise` and `plan.accounted_epsilon` (PLD, from noise,
-    sampling rate and steps). A plan that is not sound in itself gets none of them, so that rules
-    that need them find them missing.
+    Adds `plan.private`, `plan.cryptographic_noise` and `plan.accounted_epsilon` (from noise,
+    sampling rate and steps, by PLD, or by RDP where the noise is discrete). A plan that is not
+    sound in itself gets none of them, so that rules that need them find them missing.
     """
     whole = {str(part): spelled(value) for part, value in facts.items()}
     plan = whole.get("plan")
@@ -118,11 +119,12 @@ def public_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
 def _derived(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plan = PrivacyPlan.from_json(fields)
-        accounted = epsilon_of("pld", plan.composition(), plan.delta) if plan.private else math.inf
+        second = plan.second_accountant
+        accounted = epsilon_of(second, plan.composition(), plan.delta) if plan.private else math.inf
     except (UserError, AccountantFailure, TypeError, KeyError, ValueError):
         return {}
     return {
         "private": plan.private,
-        "cryptographic_noise": plan.noise_source == NOISE_SOURCE,
+        "cryptographic_noise": plan.noise_source in NOISE_SOURCES.values(),
         "accounted_epsilon": spelled(accounted),
     }

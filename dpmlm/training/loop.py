@@ -68,8 +68,7 @@ def train(
                 charges.commit(progress.attempt, plan.steps)
             return progress
         attempt = ranks.same(charges.begin() if ranks.first else None, "attempt")
-        key = ranks.same(secrets.token_bytes(32) if ranks.first else None, "key")
-        stream = SecretStream(key)
+        stream = _stream(plan, ranks)
         private = SecureDPOptimizer(optimizer, plan, stream)
         sampler = PoissonSampler(
             units.names, plan.rate_at, stream=stream, largest=plan.max_batch_size
@@ -101,6 +100,13 @@ def train(
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
         return Progress(plan.steps, attempt, events)
+
+
+def _stream(plan: PrivacyPlan, ranks: Ranks) -> SecretStream:
+    """What samples and noise are drawn from: one key on all ranks, a new one each attempt."""
+    if plan.noise_seed is not None:  # the plan says of itself that it is not private
+        return SecretStream.reproducible(plan.noise_seed)
+    return SecretStream(ranks.same(secrets.token_bytes(32) if ranks.first else None, "key"))
 
 
 def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:

@@ -1,8 +1,9 @@
 """The DP optimizer: Opacus' contract, with noise from a cryptographic generator.
 
 `clip_and_sum` leaves the clipped sum of a logical batch in `p.grad`. One `step()` adds noise of
-standard deviation noise_multiplier * max_grad_norm to every trainable parameter, divides by the
-plan's expected batch size (a public constant), and updates.
+standard deviation noise_multiplier * max_grad_norm to every trainable parameter (discrete noise:
+a little more, `dpmlm/privacy/grid.py`), divides by the plan's expected batch size (a public
+constant), and updates.
 """
 
 import math
@@ -12,7 +13,7 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from dpmlm.privacy import PrivacyPlan, SecretStream, gaussian_noise
+from dpmlm.privacy import GridNoise, PrivacyPlan, SecretStream, gaussian_noise
 
 
 class SecureDPOptimizer(DPOptimizerFastGradientClipping):
@@ -24,7 +25,8 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
 
     def __init__(self, optimizer: Optimizer, plan: PrivacyPlan, stream: SecretStream) -> None:
         self._stream = stream
-        self._noise_std = plan.noise_multiplier * plan.max_grad_norm if plan.private else 0.0
+        noised = plan.noise_multiplier > 0
+        self._noise_std = plan.noise_multiplier * plan.max_grad_norm if noised else 0.0
         self._step_index = 0
         self._plan = plan
         super().__init__(
@@ -34,6 +36,10 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
             expected_batch_size=plan.expected_batch_size,
             loss_reduction="mean",
         )
+        self._grid: GridNoise | None = None
+        if noised and plan.noise == "discrete_gaussian":
+            numbers = sum(parameter.numel() for parameter in self.params)
+            self._grid = GridNoise(plan.noise_multiplier, plan.max_grad_norm, numbers)
 
     def start_step(self, index: int) -> None:
         """Name the step whose noise is drawn next: no step may reuse another's.
@@ -61,16 +67,17 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
     def add_noise(self) -> None:
         """p.grad = clipped sum + noise, in float32."""
         for index, parameter in enumerate(self.params):
-            total = parameter.summed_grad
-            if self._noise_std > 0:
-                total = total + gaussian_noise(
-                    tuple(parameter.shape),
-                    self._noise_std,
-                    self._stream,
-                    label=f"noise/{index}",
-                    step=self._step_index,
-                ).to(total.device)
+            total = self._noised(parameter.summed_grad, f"noise/{index}")
             parameter.grad = total.to(parameter.dtype)
+
+    def _noised(self, total: torch.Tensor, label: str) -> torch.Tensor:
+        stream, step = self._stream, self._step_index
+        if self._noise_std == 0:
+            return total
+        if self._grid is not None:
+            return self._grid.add(total, stream, label=label, step=step)
+        noise = gaussian_noise(tuple(total.shape), self._noise_std, stream, label=label, step=step)
+        return total + noise.to(total.device)
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:

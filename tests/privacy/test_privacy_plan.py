@@ -120,16 +120,20 @@ def test_every_field_is_in_the_digest_and_guarded_by_it() -> None:
         "epsilon": 3.0, "delta": 1e-7, "units": 6501, "unit": "person", "steps": 51,
         "expected_batch_size": 255.0, "max_grad_norm": 2.0, "accountant": "pld",
         "noise_multiplier": 9.0, "scope": "deduplicated corpus", "bindings": {"window": 64},
+        "batch_schedule": [[20, 300.0]],
     }  # fmt: skip
     assert set(changes) == set(data) - {
-        "schema", "digest", "sample_rate", "sampler", "noise_source"
+        "schema", "digest", "sample_rate", "plateaus", "max_batch_size", "sampler", "noise",
+        "noise_seed", "noise_source",
     }  # fmt: skip
     for name, value in changes.items():
         with pytest.raises(UserError, match="hash to its digest"):
             PrivacyPlan.from_json({**data, name: value})
-    for name in ("sampler", "noise_source"):
+    for name in ("sampler", "noise", "noise_source"):
         with pytest.raises(UserError, match="must be one of"):
             PrivacyPlan.from_json({**data, name: "shuffle"})
+    with pytest.raises(UserError, match="must be one of"):
+        PrivacyPlan.from_json({**data, "noise_seed": 5})
     with pytest.raises(UserError, match="extra"):
         PrivacyPlan.from_json({**data, "extra": 1})
     with pytest.raises(UserError, match="steps"):
