@@ -35,6 +35,7 @@ from dpmlm.cli import (
     scrub,
     train,
     verify,
+    vocab,
 )
 from dpmlm.cli.options import print_json
 from dpmlm.errors import UserError, VerdictNo
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    init, plan, run, scrub, dedup, train, evaluate,
+    init, plan, run, scrub, dedup, vocab, train, evaluate,
     audit, gate, release, verify, report, ledger, keys, doctor, bench,
 ):  # fmt: skip
     verb.register(app)

@@ -2,11 +2,12 @@
 
 from dpmlm.config.loading import load_config, parse_overrides
 from dpmlm.config.plain import NotPlain, read_plain, shortened
-from dpmlm.config.run import LedgerConfig, RunConfig, claim_fields
+from dpmlm.config.run import LedgerConfig, PrivateVocabularyConfig, RunConfig, claim_fields
 
 __all__ = [
     "LedgerConfig",
     "NotPlain",
+    "PrivateVocabularyConfig",
     "RunConfig",
     "claim_fields",
     "load_config",

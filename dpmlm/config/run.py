@@ -147,6 +147,21 @@ class VocabularyConfig(PublicCorpusConfig):
     """Extra entries that stand for nothing yet."""
 
 
+class PrivateVocabularyConfig(Section):
+    """A WordPiece vocabulary from words of the private training text, charged to the ledger."""
+
+    size: int = Field(8000, ge=64, le=200_000)
+    """Entries at most, special tokens included."""
+    epsilon: float = Field(gt=0, le=150)
+    """Of choosing the words, beside the training's."""
+    delta: float = Field(gt=0, lt=0.5)
+    """Of choosing the words: half is the chance that a word of one unit alone comes out."""
+    words_per_unit: int = Field(100, ge=1, le=100_000)
+    """Most different words that one unit contributes."""
+    unused: int = Field(128, ge=0, le=200_000)
+    """Extra entries that stand for nothing yet: canaries need some, however few words come out."""
+
+
 class TokensConfig(Section):
     """How text becomes tokens."""
 
@@ -154,6 +169,8 @@ class TokensConfig(Section):
     """vocab.txt, tokenizer.json, a folder, or a hub name."""
     train: VocabularyConfig | None = None
     """Train a vocabulary on public text instead."""
+    private: PrivateVocabularyConfig | None = None
+    """Train a vocabulary on the private text with differential privacy, charged to the ledger."""
     window: int = Field(128, ge=8, le=8192)
     """Tokens a row, special tokens included."""
     stride: int = Field(128, ge=1, le=8192)
@@ -161,8 +178,10 @@ class TokensConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.vocabulary is None) == (self.train is None):
-            raise ValueError("name exactly one of tokens.vocabulary and tokens.train")
+        if [self.vocabulary, self.train, self.private].count(None) != 2:
+            raise ValueError(
+                "name exactly one of tokens.vocabulary, tokens.train and tokens.private"
+            )
         return self
 
 
@@ -313,6 +332,11 @@ class RunConfig(Section):
             raise ValueError(
                 "training.expected_batch_size is larger than privacy.units: "
                 "the sampling rate would exceed 1"
+            )
+        private = self.tokens.private
+        if private is not None and private.delta >= 1 / self.privacy.units:
+            raise ValueError(
+                f"tokens.private.delta is not below 1/privacy.units = {1 / self.privacy.units:.3g}"
             )
         if math.isfinite(self.privacy.epsilon) and not math.isfinite(self.privacy.max_grad_norm):
             raise ValueError("a finite privacy.epsilon needs a finite privacy.max_grad_norm")

@@ -1,11 +1,12 @@
-"""A ledger for a person to read: `dpmlm ledger show` and `dpmlm ledger verify`."""
+"""A run's ledger, and a ledger for a person to read: `dpmlm ledger show` and `ledger verify`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmlm.errors import IntegrityError
+from dpmlm.config import LedgerConfig
+from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy import Ledger
 
 
@@ -96,6 +97,26 @@ def check_ledger(path: Path) -> LedgerCheck:
     except IntegrityError as broken:
         return LedgerCheck(str(path), False, None, str(broken))
     return LedgerCheck(str(path), True, len(ledger.entries), None)
+
+
+def open_ledger(config: LedgerConfig) -> Ledger:
+    """The registered ledger of the corpus, whose cap must be the run file's."""
+    if not config.path.exists():
+        raise UserError(
+            f"ledger {config.path}",
+            "no corpus is registered there, and a cap is set before the first run",
+            f"`dpmlm ledger register {config.path} --epsilon {config.cap.epsilon:g} "
+            f"--delta {config.cap.delta:g}`, or `dpmlm init` in the run file's folder",
+        )
+    ledger = Ledger.open(config.path)
+    if ledger.cap != (config.cap.epsilon, config.cap.delta):
+        raise UserError(
+            f"ledger.cap of epsilon {config.cap.epsilon:g}, delta {config.cap.delta:g}",
+            f"{config.path} was registered with epsilon {ledger.cap[0]:g}, "
+            f"delta {ledger.cap[1]:g}, and a cap is never edited",
+            "write the registered cap into the run file",
+        )
+    return ledger
 
 
 def budget_text(amount: Mapping[str, Any]) -> str:

@@ -94,7 +94,8 @@ def refuse_unfit(config: RunConfig, entries: int) -> None:
         raise UserError(
             f"a vocabulary of {entries} tokens",
             f"a canary's secret takes each token from {ALPHABET}, drawn from the rarest third",
-            "use a larger vocabulary (tokens.train.unused adds to it), or set audit.canaries to 0",
+            "use a larger vocabulary (tokens.train.unused or tokens.private.unused adds to it), or "
+            "set audit.canaries to 0",
         )
 
 

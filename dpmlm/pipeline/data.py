@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpmlm.artifacts import SealedFolder
 from dpmlm.config import claim_fields
@@ -29,8 +29,12 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
 from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def read_public(path: Path, text: str) -> Iterator[Document]:
@@ -197,7 +201,10 @@ def _dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 
 def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     tokens = run.config.tokens
-    if tokens.train is not None:
+    tokenizer: PreTrainedTokenizerFast
+    if tokens.private is not None:
+        tokenizer = private_tokenizer(run, folder)
+    elif tokens.train is not None:
         public = read_public(tokens.train.corpus, tokens.train.text)
         tokenizer = train_tokenizer(
             (d.text for d in public), vocab_size=tokens.train.size, unused=tokens.train.unused
@@ -212,6 +219,8 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 def _tokens_settings(run: Run) -> dict[str, Any]:
     """Of the window, nothing: it is drawn at training time."""
     tokens = run.config.tokens
+    if tokens.private is not None:
+        return claim_fields(tokens.private)
     if tokens.train is not None:
         return claim_fields(tokens.train) | {"source": public_digest(tokens.train.corpus)}
     return {"vocabulary": tokenizer_digest(load_tokenizer(str(tokens.vocabulary)))}

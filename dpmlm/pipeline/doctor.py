@@ -154,6 +154,8 @@ def entries_of(given: str, run: RunConfig | None, tokenizer: Path | None) -> int
         return len(load_tokenizer(tokenizer))
     if run is not None and run.tokens.train is not None:
         return run.tokens.train.size
+    if run is not None and run.tokens.private is not None:
+        return run.tokens.private.size
     if run is not None:
         return len(load_tokenizer(str(run.tokens.vocabulary)))
     folder = Path(given)

@@ -15,17 +15,18 @@ from torch import nn
 from audits.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
-from dpmlm.config import LedgerConfig, RunConfig, claim_fields
+from dpmlm.config import RunConfig, claim_fields
 from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
+from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model, model_bindings
 from dpmlm.pipeline.canaries import canary_units, masking_spec
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
-from dpmlm.privacy import Ledger, PrivacyPlan, make_plan
+from dpmlm.privacy import PrivacyPlan, make_plan
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import (
     Checkpoints,
@@ -72,6 +73,7 @@ def plan_of(
         "precision": training.precision,
         "dropout": "off",
         "canary_commitment": commitment,
+        **_vocabulary_bindings(config),
         **(models or {}),
     }
     near = config.dedup.near
@@ -91,6 +93,18 @@ def plan_of(
         scope=scope_of(near.threshold if near else None),
         bindings=bindings,
     )
+
+
+def _vocabulary_bindings(config: RunConfig) -> dict[str, float]:
+    """The budget of a vocabulary of private text; nothing for a public one."""
+    private = config.tokens.private
+    if private is None:
+        return {}
+    return {
+        "vocabulary_epsilon": private.epsilon,
+        "vocabulary_delta": private.delta,
+        "vocabulary_words_per_unit": private.words_per_unit,
+    }
 
 
 def control_plan(plan: PrivacyPlan) -> PrivacyPlan:
@@ -123,26 +137,6 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
         precision=training.precision,
         checkpoint_minutes=training.checkpoint_minutes,
     )
-
-
-def open_ledger(config: LedgerConfig) -> Ledger:
-    """The registered ledger of the corpus, whose cap must be the run file's."""
-    if not config.path.exists():
-        raise UserError(
-            f"ledger {config.path}",
-            "no corpus is registered there, and a cap is set before the first run",
-            f"`dpmlm ledger register {config.path} --epsilon {config.cap.epsilon:g} "
-            f"--delta {config.cap.delta:g}`, or `dpmlm init` in the run file's folder",
-        )
-    ledger = Ledger.open(config.path)
-    if ledger.cap != (config.cap.epsilon, config.cap.delta):
-        raise UserError(
-            f"ledger.cap of epsilon {config.cap.epsilon:g}, delta {config.cap.delta:g}",
-            f"{config.path} was registered with epsilon {ledger.cap[0]:g}, "
-            f"delta {ledger.cap[1]:g}, and a cap is never edited",
-            "write the registered cap into the run file",
-        )
-    return ledger
 
 
 def _plan(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:

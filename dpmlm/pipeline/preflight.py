@@ -3,16 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+from dpmlm.config import RunConfig
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_models
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
-from dpmlm.pipeline.models import open_ledger, plan_of
+from dpmlm.pipeline.models import plan_of
+from dpmlm.pipeline.vocabulary import FOLDER, selection_of
+from dpmlm.privacy import PartitionSelection
 from dpmlm.release import load_policy as load_release_policy
 from dpmlm.scrub import load_policy as load_scrub_policy
-from dpmlm.tokens import load_tokenizer
+from dpmlm.tokens import least_size, load_tokenizer
 from dpmlm.training import activation_checkpointing_if, refuse_inexact
 
 
@@ -26,14 +30,30 @@ def preflight(run: Run) -> None:
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
     ledger = open_ledger(config.ledger)
-    train, vocabulary = config.tokens.train, config.tokens.vocabulary
+    vocabulary = config.tokens.vocabulary
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
-    refuse_unfit(config, len(tokenizer) if tokenizer else train.size if train else 0)
+    refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config))
     _check_models(run, tokenizer)
     if not run.workspace.stage("plan").exists():
         run.progress.say("calibrating the noise")
         with run.progress.bar("noise"):
-            ledger.refuse_unaffordable(plan_of(config))
+            ledger.refuse_unaffordable(plan_of(config), beside=_to_be_drawn(run))
+
+
+def _entries(config: RunConfig) -> int:
+    """Entries of a vocabulary that is to be trained: at most, or at least where words are drawn."""
+    train, private = config.tokens.train, config.tokens.private
+    if train is not None:
+        return train.size
+    return least_size(private.unused) if private is not None else 0
+
+
+def _to_be_drawn(run: Run) -> PartitionSelection | None:
+    """What choosing the vocabulary costs, unless it is public or drawn already."""
+    private = run.config.tokens.private
+    if private is None or run.finished(f"tokens/{FOLDER}") is not None:
+        return None
+    return selection_of(private)
 
 
 def _check_texts(run: Run) -> None:

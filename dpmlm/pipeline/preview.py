@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
-from dpmlm.pipeline.accounts import left_text
+from dpmlm.pipeline.accounts import left_text, open_ledger
 from dpmlm.pipeline.progress import Progress
 from dpmlm.privacy import Ledger, statement
 
 if TYPE_CHECKING:
     from dpmlm.pipeline.forecast import Forecast
-    from dpmlm.privacy import AccountantTable, PrivacyPlan
+    from dpmlm.privacy import AccountantTable, PartitionSelection, PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Preview:
     """Why the ledger would refuse the plan, if it would."""
     forecast: "Forecast"
     """Signal, cost, and other ways to spend the same compute."""
+    vocabulary: dict[str, float] | None
+    """Budget, noise and threshold of a vocabulary from the private text; None for a public one."""
     sentence: str | None
     """What the run's release would say; None where the ledger would refuse."""
 
@@ -39,6 +41,7 @@ class Preview:
             "ledger": self.ledger,
             "refusal": self.refusal,
             "forecast": self.forecast.to_json(),
+            "vocabulary": self.vocabulary,
             "sentence": self.sentence,
         }
 
@@ -51,6 +54,7 @@ class Preview:
             f"max_grad_norm        {plan.max_grad_norm:g}",
             *self._batches(),
             f"scope                {plan.scope}",
+            *self._vocabulary(),
             "",
             f"epsilon by accountant at the last step{self._estimates()}",
             f"  prv {_figure(table.prv)}   pld {_figure(table.pld)}   rdp {_figure(table.rdp)}",
@@ -89,6 +93,22 @@ class Preview:
         discrete = self.plan.noise == "discrete_gaussian"
         return " (prv and pld: of continuous noise, estimates)" if discrete else ""
 
+    def _vocabulary(self) -> list[str]:
+        if self.vocabulary is None:
+            return []
+        names = ("epsilon", "delta", "words_per_unit")
+        epsilon, delta, words = (self.vocabulary[name] for name in names)
+        shown = f"epsilon {epsilon:g}, delta {delta:g}, at most {words:g} words a unit; a word of"
+        return [
+            f"vocabulary           of private text, charged beside the training: {shown}",
+            f"{'':<21}units with as many words comes out if about {self._units():.0f} hold it",
+        ]
+
+    def _units(self) -> float:
+        assert self.vocabulary is not None
+        threshold: float = self.vocabulary["threshold"]
+        return threshold * self.vocabulary["words_per_unit"] ** 0.5
+
 
 def _figure(value: float | None) -> str:
     return "fails" if value is None else f"{value:.4f}"
@@ -100,7 +120,8 @@ def preview(config: RunConfig) -> Preview:
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
     from dpmlm.pipeline.forecast import forecast
-    from dpmlm.pipeline.models import open_ledger, plan_of
+    from dpmlm.pipeline.models import plan_of
+    from dpmlm.pipeline.vocabulary import describe_selection, selection_of
 
     progress.say("calibrating the noise")
     with progress.bar("noise"):
@@ -111,18 +132,24 @@ def preview(config: RunConfig) -> Preview:
     progress.say("timing a few synthetic rows")
     with progress.bar("forecast"):
         ahead = forecast(config, plan)
+    selection = selection_of(config.tokens.private) if config.tokens.private else None
+    vocabulary = describe_selection(selection) if selection else None
     if not config.ledger.path.exists():
-        return Preview(plan, table, None, None, ahead, _sentence(config, plan))
+        sentence = _sentence(config, plan, selection)
+        return Preview(plan, table, None, None, ahead, vocabulary, sentence)
     progress.say("asking the ledger")
     left = asdict(Ledger.open(config.ledger.path).left())
     try:
-        open_ledger(config.ledger).refuse_unaffordable(plan)
+        open_ledger(config.ledger).refuse_unaffordable(plan, beside=selection)
     except UserError as error:
-        return Preview(plan, table, left, str(error), ahead, None)
-    return Preview(plan, table, left, None, ahead, _sentence(config, plan))
+        return Preview(plan, table, left, str(error), ahead, vocabulary, None)
+    sentence = _sentence(config, plan, selection)
+    return Preview(plan, table, left, None, ahead, vocabulary, sentence)
 
 
-def _sentence(config: RunConfig, plan: "PrivacyPlan") -> str | None:
+def _sentence(
+    config: RunConfig, plan: "PrivacyPlan", selection: "PartitionSelection | None"
+) -> str | None:
     """The statement of a finished run of this plan, from a reservation in a copy of the ledger."""
     from dpmlm.pipeline.outcome import RELEASED, not_covered
     from dpmlm.release import load_policy
@@ -137,6 +164,8 @@ def _sentence(config: RunConfig, plan: "PrivacyPlan") -> str | None:
                 cap = config.ledger.cap
                 Ledger.register(path, epsilon=cap.epsilon, delta=cap.delta, corpus="preview")
             ledger = Ledger.open(path)
+            if selection is not None:
+                ledger.spend_selection("preview", selection)
             ledger.reserve("preview", plan)
         except UserError:
             return None

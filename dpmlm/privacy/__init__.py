@@ -4,7 +4,7 @@ Reading order: `plan` (what a run promises), `accountants` and `calibration` (th
 it), `stream`, `sampling` and `noise` (the coins and the noise; `discrete` and `grid`: noise of
 whole numbers), `ledger` (what a corpus may spend: `filter` is its cap, `journal` its file,
 `balance` its sums, `admission` its judgement with `headroom`, `summary` what comes of it),
-`statement` (the claim in words).
+`selection` (words of a private corpus), `statement` (the claim in words).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
 """
 
@@ -25,6 +25,7 @@ from dpmlm.privacy.ledger import Ledger
 from dpmlm.privacy.noise import gaussian_noise
 from dpmlm.privacy.plan import AccountantTable, PrivacyPlan, make_plan
 from dpmlm.privacy.sampling import PoissonSampler
+from dpmlm.privacy.selection import PartitionSelection
 from dpmlm.privacy.statement import Statement, standard_exclusions, statement
 from dpmlm.privacy.stream import SecretStream
 
@@ -36,6 +37,7 @@ __all__ = [
     "DiscreteGaussian",
     "GridNoise",
     "Ledger",
+    "PartitionSelection",
     "PoissonSampler",
     "PrivacyPlan",
     "RenyiFilter",

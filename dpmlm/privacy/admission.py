@@ -14,6 +14,7 @@ from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence
 from dpmlm.privacy.balance import Balance, Run
 from dpmlm.privacy.headroom import fitting_epsilon, pld_epsilon, steps_within
 from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.privacy.selection import PartitionSelection
 
 
 def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
@@ -62,8 +63,24 @@ def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) 
             "epsilon must be finite and above 0, delta in [0, 1)",
             "charge what the mechanism proves",
         )
+    divergence = balance.cap.divergence_of(epsilon)
+    _refuse_over(balance, label, divergence, delta)
+    return divergence
+
+
+def admit_selection(balance: Balance, label: str, selection: PartitionSelection) -> float:
+    """Divergence of a selection's noise; its threshold spends delta of the column.
+
+    Less than an (epsilon, delta)-DP mechanism of the same budget costs. Raises UserError over what
+    is left.
+    """
+    divergence = selection.divergence(balance.cap.order)
+    _refuse_over(balance, label, divergence, selection.threshold_delta)
+    return divergence
+
+
+def _refuse_over(balance: Balance, label: str, divergence: float, delta: float) -> None:
     cap = balance.cap
-    divergence = cap.divergence_of(epsilon)
     total = balance.divergence() + divergence
     if total > cap.rdp or balance.other_delta + delta > cap.column:
         left = balance.left()
@@ -73,7 +90,6 @@ def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) 
             f"{left.rdp:.4g} and {left.delta:.4g} are left",
             "spend less, or ask whoever registered the corpus",
         )
-    return divergence
 
 
 def divergences(plan: PrivacyPlan, order: float) -> tuple[float, float]:

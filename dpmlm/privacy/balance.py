@@ -1,5 +1,6 @@
 """`Balance`: what the entries of a ledger add up to, and what is left of its cap."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
 
-_KINDS = ("register", "reserve", "attempt", "charge", "commit", "spend", "repair")
+_KINDS = ("register", "reserve", "attempt", "charge", "commit", "spend", "select", "repair")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Balance:
         self.other_divergence = 0.0
         self.other_delta = 0.0
         self.others = 0
+        self.selections: list[dict[str, Any]] = []
 
     def apply(self, entry: dict[str, Any]) -> None:
         """Take in one entry. Raises IntegrityError when it makes no sense where it stands."""
@@ -110,6 +112,14 @@ class Balance:
     def alone(self) -> Run | None:
         """The one run, if nothing else was charged to the corpus."""
         return next(iter(self.runs.values())) if len(self.runs) == 1 and not self.others else None
+
+    def beside(self, divergence: float, delta: float) -> "Balance":
+        """This balance as it is after one more mechanism."""
+        after = copy.copy(self)
+        after.others = self.others + 1
+        after.other_divergence = self.other_divergence + divergence
+        after.other_delta = self.other_delta + delta
+        return after
 
     def spent(self) -> Budget:
         """What all entries cost; `Ledger.spent` says how it is counted."""
@@ -162,6 +172,13 @@ class Balance:
         self.others += 1
         self.other_divergence += entry["divergence"]
         self.other_delta += entry["delta"]
+
+    def _select(self, entry: Mapping[str, Any]) -> None:
+        self.others += 1
+        self.other_divergence += entry["divergence"]
+        self.other_delta += entry["threshold_delta"]
+        names = ("label", "epsilon", "delta", "words_per_unit")
+        self.selections.append({name: entry[name] for name in names})
 
     def _repair(self, entry: Mapping[str, Any]) -> None:
         """A mended last line changes no amount."""

@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy.admission import admit_mechanism, admit_plan, check_repeat, divergences
+from dpmlm.privacy.admission import (
+    admit_mechanism,
+    admit_plan,
+    admit_selection,
+    check_repeat,
+    divergences,
+)
 from dpmlm.privacy.balance import Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.privacy.selection import PartitionSelection
 from dpmlm.privacy.summary import summarise
 
 
@@ -116,10 +123,27 @@ class Ledger:
             costs = {name: write_number(getattr(run, name)) for name in ("divergence", "again")}
             self._write("reserve", run_id=run_id, plan=plan.to_json(), **costs)
 
-    def refuse_unaffordable(self, plan: PrivacyPlan) -> None:
-        """Raise the UserError that `reserve` of a new run would raise now; charges nothing."""
+    def refuse_unaffordable(
+        self, plan: PrivacyPlan, *, beside: PartitionSelection | None = None
+    ) -> None:
+        """Raise the UserError that `reserve` of a new run would raise now; charges nothing.
+
+        With `beside`, the one that `spend_selection`, or `reserve` after it, would raise.
+        """
         self._journal.refresh()
-        admit_plan(self._state, plan)
+        if beside is None:
+            admit_plan(self._state, plan)
+            return
+        divergence = admit_selection(self._state, "vocabulary", beside)
+        try:
+            admit_plan(self._state.beside(divergence, beside.threshold_delta), plan)
+        except UserError as error:
+            raise UserError(
+                f"{error.given} beside a vocabulary of epsilon {beside.epsilon:g}, "
+                f"delta {beside.delta:g} ({divergence:.4g} of it)",
+                f"{error.rule}, the vocabulary taken off",
+                error.next_step,
+            ) from None
 
     def begin_attempt(self, run_id: str) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more."""
@@ -174,6 +198,24 @@ class Ledger:
         with self._journal.exclusive():
             divergence = admit_mechanism(self._state, label, epsilon, delta)
             self._write("spend", label=label, epsilon=epsilon, delta=delta, divergence=divergence)
+
+    def spend_selection(self, label: str, selection: PartitionSelection) -> None:
+        """Charge a partition selection, on the disk before this returns; only then is it drawn.
+
+        Its noise costs order / (2 noise_multiplier^2) of divergence, its threshold half of its
+        delta, in the ledger's column. Each draw is charged anew. Raises UserError over what is
+        left.
+        """
+        with self._journal.exclusive():
+            self._write(
+                "select",
+                label=label,
+                epsilon=selection.epsilon,
+                delta=selection.delta,
+                words_per_unit=selection.words_per_unit,
+                threshold_delta=selection.threshold_delta,
+                divergence=admit_selection(self._state, label, selection),
+            )
 
     @property
     def cap(self) -> tuple[float, float]:
@@ -256,6 +298,8 @@ class Ledger:
             seen = seen or (head is not None and entry["hash"] == head["hash"])
             if entry["kind"] == "reserve":
                 self._check_divergence(entry, fresh)
+            if entry["kind"] == "select":
+                self._check_selection(entry, fresh)
         if head is not None and not seen:
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {head['number']}",
@@ -312,11 +356,22 @@ class Ledger:
         expected = divergences(run.plan, state.cap.order)
         recorded = (run.divergence, run.again)
         if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(recorded, expected)):
-            raise IntegrityError(
-                f"ledger {self._journal.path}, line {entry['number']}",
-                "the recorded divergences are not those of the plan",
-                "restore the file from a copy",
-            )
+            raise self._wrong_amount(entry, "the recorded divergences are not those of the plan")
+
+    def _check_selection(self, entry: Mapping[str, Any], state: Balance) -> None:
+        names = ("epsilon", "delta", "words_per_unit")
+        selection = PartitionSelection(**{name: entry[name] for name in names})
+        expected = (selection.divergence(state.cap.order), selection.threshold_delta)
+        recorded = (entry["divergence"], entry["threshold_delta"])
+        if not all(map(lambda a, b: math.isclose(a, b, rel_tol=1e-6), recorded, expected)):
+            raise self._wrong_amount(entry, "the recorded amounts are not those of its selection")
+
+    def _wrong_amount(self, entry: Mapping[str, Any], rule: str) -> IntegrityError:
+        return IntegrityError(
+            f"ledger {self._journal.path}, line {entry['number']}",
+            rule,
+            "restore the file from a copy",
+        )
 
 
 def _now() -> str:

@@ -67,11 +67,19 @@ def statement(
         accountant += ", whole orders, which hold for discrete noise"
     elif plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
         accountant += f", checked with {describe('pld')}"
+    vocabulary = vocabulary_of(plan)
+    if vocabulary is not None and not _charged(vocabulary, summary):
+        raise UserError(
+            f"ledger summary of run {summary['run_id']!r}",
+            "the run's vocabulary was chosen from private text and is not charged there",
+            "take the summary of the ledger that the vocabulary was charged to",
+        )
     sentence = (
         f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
         f"of any outcome of releasing {what} differs by at most a factor e^{shown}, plus "
-        f"{summary['delta']:g}. Sampling: {sampler}; accountant: {accountant}; noise source: "
-        f"{plan.noise_source}; scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
+        f"{summary['delta']:g}. {_vocabulary_sentence(plan, vocabulary)}Sampling: "
+        f"{sampler}; accountant: {accountant}; noise source: {plan.noise_source}; "
+        f"scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
     )
     fields = {
         "schema": SCHEMA,
@@ -84,6 +92,7 @@ def statement(
         "noise_source": plan.noise_source,
         "scope": plan.scope,
         "not_covered": exclusions,
+        "vocabulary": vocabulary,
         "basis": summary["basis"],
         "plan_digest": plan.digest,
         "committed_steps": summary["committed_steps"],
@@ -109,6 +118,34 @@ def _sampler(plan: PrivacyPlan) -> str:
     return (
         f"{text}, of more than {plan.max_batch_size} as many at random, in a corpus of at most "
         f"{plan.units}"
+    )
+
+
+def vocabulary_of(plan: PrivacyPlan) -> dict[str, float] | None:
+    """Budget of the vocabulary that the plan binds; None for a public one."""
+    found = {
+        name: plan.bindings.get(f"vocabulary_{name}")
+        for name in ("epsilon", "delta", "words_per_unit")
+    }
+    if found["epsilon"] is None:
+        return None
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _charged(vocabulary: Mapping[str, float], summary: Mapping[str, Any]) -> bool:
+    return any(
+        all(one[name] == value for name, value in vocabulary.items())
+        for one in summary["lineage"].get("selections", ())
+    )
+
+
+def _vocabulary_sentence(plan: PrivacyPlan, vocabulary: Mapping[str, float] | None) -> str:
+    if vocabulary is None:
+        return ""
+    return (
+        f"Both include the choice of the vocabulary from at most {vocabulary['words_per_unit']:g} "
+        f"words of each {plan.unit} by partition selection (epsilon {vocabulary['epsilon']:g}, "
+        f"delta {vocabulary['delta']:g}). "
     )
 
 

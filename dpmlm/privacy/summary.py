@@ -29,6 +29,7 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
         "lineage": {
             "runs": len(balance.runs),
             "mechanisms": balance.others,
+            "selections": [dict(selection) for selection in balance.selections],
             "epsilon": write_number(lineage.epsilon),
             "delta": lineage.delta,
         },

@@ -15,6 +15,7 @@ from typing import Any
 from audits.recheck import contradictions as audit_contradictions
 from dpmlm.errors import UserError
 from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.privacy.statement import vocabulary_of
 from dpmlm.release.facts import find, number, public, spelled
 from dpmlm.release.gate import Decision, RuleResult, decide, verdict_of
 from dpmlm.release.inventory import GET_ORIGINAL, Finding
@@ -152,6 +153,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         ("unit", plan.unit),
         ("scope", plan.scope),
         ("plan_digest", plan.digest),
+        ("vocabulary", vocabulary_of(plan)),
     ):
         if not same(claim.get(name), value):
             what = f"it claims {claim.get(name)}, plan and ledger say {value}"

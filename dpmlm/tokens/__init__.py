@@ -1,10 +1,12 @@
 """Tokens: vocabularies, encoding, and documents packed into sealed shards.
 
-Reading order: `tokenizer` (which one), `wordpiece` (BERT's, also trained here), `encoder`, `shard`
-(the format), `store` (a corpus of shards). Windows are drawn at training time, by dpmlm.masking.
+Reading order: `tokenizer` (which one), `wordpiece` (BERT's, also trained here), `histogram` (words
+of a private corpus, for a private selection), `encoder`, `shard` (the format), `store` (a corpus of
+shards). Windows are drawn at training time, by dpmlm.masking.
 """
 
 from dpmlm.tokens.encoder import Encoder
+from dpmlm.tokens.histogram import WordHistogram
 from dpmlm.tokens.shard import TokenShard
 from dpmlm.tokens.store import TokenStore
 from dpmlm.tokens.tokenizer import (
@@ -13,15 +15,18 @@ from dpmlm.tokens.tokenizer import (
     save_tokenizer,
     tokenizer_digest,
 )
-from dpmlm.tokens.wordpiece import train_tokenizer
+from dpmlm.tokens.wordpiece import least_size, train_from_counts, train_tokenizer
 
 __all__ = [
     "Encoder",
     "TokenShard",
     "TokenStore",
+    "WordHistogram",
+    "least_size",
     "load_sealed_tokenizer",
     "load_tokenizer",
     "save_tokenizer",
     "tokenizer_digest",
+    "train_from_counts",
     "train_tokenizer",
 ]

@@ -38,11 +38,12 @@ class Encoder:
         """Content token ids of each text, of `dtype` [N]; lone surrogates count as `?`."""
         encoded: list[np.ndarray] = []
         for first in range(0, len(texts), _BATCH):
-            part = [_encodable(text) for text in texts[first : first + _BATCH]]
+            part = [encodable(text) for text in texts[first : first + _BATCH]]
             rows = self._backend.encode_batch_fast(part, add_special_tokens=False)
             encoded += [np.array(row.ids, dtype=self.dtype) for row in rows]
         return encoded
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """The text as UTF-8 can hold it: a lone surrogate becomes `?`."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

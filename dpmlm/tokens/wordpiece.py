@@ -1,9 +1,13 @@
-"""WordPiece tokenizers in the manner of BERT: from a `vocab.txt`, or trained on public text."""
+"""WordPiece tokenizers in the manner of BERT: from a `vocab.txt`, or trained on counted words.
 
+The words are of public text, or they come out of a private selection (`dpmlm.privacy.selection`).
+"""
+
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpmlm.errors import UserError
 
@@ -18,6 +22,8 @@ _LONGEST_WORD = 100
 _FIRST_CODE = 0xF0000
 _LETTERS_AND_DIGITS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PRINTABLE = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+_ALWAYS = [*_PRINTABLE, *(PREFIX + character for character in _LETTERS_AND_DIGITS)]
+_CONSTANT = frozenset(_ALWAYS)
 
 
 def wordpiece_tokenizer(vocabulary: Mapping[str, int]) -> "PreTrainedTokenizerFast":
@@ -86,8 +92,9 @@ def train_tokenizer(
     """A lower-casing WordPiece tokenizer trained on declared **public** text.
 
     A vocabulary reveals words of the text it was trained on: private text never comes here
-    (row 10 of the claim). Ids: the five specials of BERT, `unused` tokens [unused0].. that no text
-    produces (canaries use them), single characters, then pieces in the order they were merged.
+    (row 10 of the claim; `train_from_counts` is for words that were selected from it). Ids: the
+    five specials of BERT, `unused` tokens [unused0].. that no text produces (canaries use them),
+    single characters, then pieces in the order they were merged.
     Printable ASCII is always in, so plain English never becomes [UNK].
 
     The vocabulary has at most `vocab_size` pieces, fewer when the text is too short. It is a
@@ -102,34 +109,63 @@ def train_tokenizer(
             "a vocabulary is trained on text",
             "name another file in tokens.train",
         )
-    reserved = [*SPECIALS, *(f"[unused{n}]" for n in range(unused))]
-    always = [*_PRINTABLE, *(PREFIX + character for character in _LETTERS_AND_DIGITS)]
-    room = vocab_size - len(reserved) - len(always)
+    return train_from_counts(counts, vocab_size=vocab_size, unused=unused)
+
+
+def train_from_counts(
+    counts: Mapping[str, int], *, vocab_size: int, unused: int = 0
+) -> "PreTrainedTokenizerFast":
+    """`train_tokenizer` from words and their counts alone, which may be none.
+
+    Pieces beside the constant ones (`least_size`) are made of these words and their characters.
+
+    Raises UserError when `vocab_size` leaves no room.
+    """
+    room = vocab_size - least_size(unused)
     if room < 1:
         raise UserError(
             f"a vocabulary of {vocab_size} tokens",
             f"special, unused and ASCII pieces alone are {vocab_size - room}",
-            "raise tokens.train.size",
+            "raise its size, or lower unused",
         )
+    reserved = [*SPECIALS, *(f"[unused{n}]" for n in range(unused))]
     alphabet = _alphabet(counts, min(_ALPHABET, room // 4))
-    merged = _merge(counts, alphabet, vocab_size)
-    pieces = dict.fromkeys([*reserved, *always, *merged])
+    merged = _merge(counts, alphabet, vocab_size) if counts else []
+    pieces = dict.fromkeys([*reserved, *_ALWAYS, *merged])
     return wordpiece_tokenizer({piece: i for i, piece in enumerate(list(pieces)[:vocab_size])})
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
+def least_size(unused: int = 0) -> int:
+    """Entries of every trained vocabulary, whatever its words: special, unused and ASCII ones."""
+    return len(SPECIALS) + unused + len(_ALWAYS)
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text as BERT's lower-casing tokenizer splits it, punctuation among them."""
+    normalizer, splitter = _splitter()
+    return [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+
+
+def is_learnable(word: str) -> bool:
+    """Whether a vocabulary can gain from the word: not in it anyway, and not too long for it."""
+    return word not in _CONSTANT and len(word) <= _LONGEST_WORD
+
+
+@functools.cache
+def _splitter() -> tuple[Any, Any]:
     from tokenizers import normalizers, pre_tokenizers
 
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    splitter = pre_tokenizers.BertPreTokenizer()
+    return normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for text in texts:
-        normal = normalizer.normalize_str(text)
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normal))
+        counts.update(split_words(text))
     return counts
 
 
-def _alphabet(counts: Counter[str], limit: int) -> set[str]:
+def _alphabet(counts: Mapping[str, int], limit: int) -> set[str]:
     """The `limit` commonest characters, and printable ASCII."""
     characters: Counter[str] = Counter()
     for word, count in counts.items():
@@ -139,7 +175,7 @@ def _alphabet(counts: Counter[str], limit: int) -> set[str]:
     return {*ranked[:limit], *_PRINTABLE}
 
 
-def _merge(counts: Counter[str], alphabet: set[str], vocab_size: int) -> list[str]:
+def _merge(counts: Mapping[str, int], alphabet: set[str], vocab_size: int) -> list[str]:
     """Pieces by byte-pair merging of words (as WordPiece trainers do), in order of their merge.
 
     The library's WordPiece trainer breaks ties by ids that depend on a hash seeded per process:

@@ -87,6 +87,11 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path, change, near):
         ({"training__expected_batch_size": 7000}, "sampling rate would exceed 1"),
         ({"privacy__max_grad_norm": "inf"}, "finite"),
         ({"tokens__vocabulary": None}, "exactly one of tokens.vocabulary"),
+        ({"tokens__private": {"epsilon": 1, "delta": 1e-9}}, "exactly one of tokens.vocabulary"),
+        (
+            {"tokens__vocabulary": None, "tokens__private": {"epsilon": 1, "delta": 0.01}},
+            "tokens.private.delta is not below 1/privacy.units",
+        ),
         ({"model__from": "x"}, "exactly one of model.size"),
         ({"release__recipients": []}, "at least 1"),
         ({"name": "../up"}, "match pattern"),
@@ -202,18 +207,20 @@ def number_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[st
 NUMBERS = dict(number_fields(RunConfig))
 
 
-def whole() -> dict:
-    """Changes that make every optional section present."""
+def whole(field: str = "") -> dict:
+    """Changes that make every optional section present that may stand beside `field`."""
+    private = field.startswith("tokens__private")
+    source = {"epsilon": 1, "delta": 1e-9} if private else {"corpus": "p.jsonl"}
     return {
         "audit__control": {"corpus": "p.jsonl"},
-        "tokens__train": {"corpus": "p.jsonl"},
+        "tokens__private" if private else "tokens__train": source,
         "tokens__vocabulary": None,
     }
 
 
 def refusal(folder: Path, **changes) -> str:
     with pytest.raises(UserError) as caught:
-        load_config(write(folder, **whole(), **changes))
+        load_config(write(folder, **whole(next(iter(changes))), **changes))
     return str(caught.value)
 
 

@@ -1,0 +1,56 @@
+"""`dpmlm vocab`: a vocabulary from private text, charged to its ledger."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpmlm.cli.options import AsJson, print_json
+from dpmlm.cli.scrub import Text
+
+
+def register(app: typer.Typer) -> None:
+    app.command("vocab")(vocab)
+
+
+def vocab(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Private corpus to read.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The vocab.txt to write.")],
+    ledger: Annotated[Path, typer.Option(help="The corpus' ledger; charged before the draw.")],
+    epsilon: Annotated[float, typer.Option(help="Budget of choosing the words.")],
+    delta: Annotated[float, typer.Option(help="Budget of choosing the words.")],
+    size: Annotated[int, typer.Option(min=64, max=200_000, help="Entries at most.")] = 8000,
+    words_per_unit: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Different words a unit contributes at most.")
+    ] = 100,
+    unused: Annotated[
+        int, typer.Option(min=0, max=200_000, help="Entries that stand for nothing yet.")
+    ] = 128,
+    person: Annotated[
+        str | None, typer.Option(help="Field with the person; default: each document is a unit.")
+    ] = None,
+    text: Text = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Learn a WordPiece vocabulary from IN with differential privacy; each call is charged.
+
+    Example: dpmlm vocab notes.jsonl vocab.txt --ledger ledger.jsonl --epsilon 1 --delta 1e-7
+    """
+    from dpmlm.config import PrivateVocabularyConfig
+    from dpmlm.errors import UserError
+    from dpmlm.pipeline.vocabulary import vocabulary_file
+
+    if not 0 < epsilon <= 150 or not 0 < delta < 0.5:
+        raise UserError(
+            f"--epsilon {epsilon:g} --delta {delta:g}",
+            "epsilon is above 0 and at most 150, delta between 0 and 0.5",
+            "see dpmlm vocab --help",
+        )
+    config = PrivateVocabularyConfig(
+        size=size, epsilon=epsilon, delta=delta, words_per_unit=words_per_unit, unused=unused
+    )
+    done = vocabulary_file(source, target, ledger, config, text=text, person=person)
+    if as_json:
+        print_json("dpmlm.vocab/1", done.to_json())
+    else:
+        typer.echo(done.text())
