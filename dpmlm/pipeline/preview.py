@@ -27,8 +27,8 @@ class Preview:
     """None where no corpus is registered yet."""
     refusal: str | None
     """Why the ledger would refuse the plan, if it would."""
-    forecast: "Forecast"
-    """Signal, cost, and other ways to spend the same compute."""
+    forecast: "Forecast | str"
+    """Signal, cost, and other ways to spend the same compute; or why there is none yet."""
     vocabulary: dict[str, float] | None
     """Budget, noise and threshold of a vocabulary from the private text; None for a public one."""
     sentence: str | None
@@ -40,7 +40,7 @@ class Preview:
             "accountants": asdict(self.table),
             "ledger": self.ledger,
             "refusal": self.refusal,
-            "forecast": self.forecast.to_json(),
+            "forecast": None if isinstance(self.forecast, str) else self.forecast.to_json(),
             "vocabulary": self.vocabulary,
             "sentence": self.sentence,
         }
@@ -59,7 +59,7 @@ class Preview:
             f"epsilon by accountant at the last step{self._estimates()}",
             f"  prv {_figure(table.prv)}   pld {_figure(table.pld)}   rdp {_figure(table.rdp)}",
             "",
-            *self.forecast.lines(),
+            *self._forecast(),
             "",
         ]
         if self.ledger is None:
@@ -84,6 +84,11 @@ class Preview:
         if plan.max_batch_size is not None:
             rows.append(f"largest batch        {plan.max_batch_size} units, of more as many")
         return rows
+
+    def _forecast(self) -> list[str]:
+        if isinstance(self.forecast, str):
+            return [f"cost                 not estimated: {self.forecast}"]
+        return self.forecast.lines()
 
     def _kind(self) -> str:
         seeded = ", reproducible: nothing is promised" if self.plan.noise_seed is not None else ""
@@ -130,8 +135,12 @@ def preview(config: RunConfig) -> Preview:
     with progress.bar("accountants"):
         table = plan.check()
     progress.say("timing a few synthetic rows")
+    ahead: Forecast | str
     with progress.bar("forecast"):
-        ahead = forecast(config, plan)
+        try:
+            ahead = forecast(config, plan)
+        except UserError as error:  # of its model or vocabulary, which may come later
+            ahead = str(error)
     selection = selection_of(config.tokens.private) if config.tokens.private else None
     vocabulary = describe_selection(selection) if selection else None
     if not config.ledger.path.exists():

@@ -76,8 +76,8 @@ def draw_twice_as_often(monkeypatch):
     """A sampler at twice the planned rate."""
 
     class Doubled(PoissonSampler):
-        def __init__(self, units, rate, *, stream):
-            super().__init__(units, min(1.0, 2 * rate), stream=stream)
+        def __init__(self, units, rate, *, stream, largest):
+            super().__init__(units, lambda step: min(1.0, 2 * rate(step)), stream=stream)
 
     monkeypatch.setattr(loop, "PoissonSampler", Doubled)
 
