@@ -373,6 +373,8 @@ def _plain(value: Any) -> Any:
         return Path(value).name
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):  # as JSON gives it back: numbers are no keys there
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

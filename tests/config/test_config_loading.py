@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,7 @@ def test_a_malformed_override_is_refused(setting):
 def test_speed_alone_does_not_enter_the_claim(tmp_path):
     before = claim_fields(load_config(write(tmp_path)))
     faster = {"training__physical_batch_size": 8, "training__checkpoint_minutes": 1}
+    faster["training__activation_checkpointing"] = True
     assert claim_fields(load_config(write(tmp_path, **faster))) == before
     other = claim_fields(load_config(write(tmp_path, training__learning_rate=1)))
     assert other != before
@@ -256,3 +258,9 @@ def test_an_exponent_without_a_point_is_text_to_yaml_and_a_number_here(tmp_path,
     assert load_config(write(tmp_path, training__learning_rate=text)).training.learning_rate == 1e-3
     given = parse_overrides([f"training.learning_rate={text}", "training.steps=2e2"])
     assert load_config(write(tmp_path), given).training.steps == 200
+
+
+def test_a_schedule_is_the_same_after_json(tmp_path: Path) -> None:
+    fields = claim_fields(load_config(write(tmp_path, training__batch_schedule={9: 20, 10: 30})))
+    assert fields["training"]["batch_schedule"] == {"9": 20, "10": 30}
+    assert json.loads(json.dumps(fields)) == fields

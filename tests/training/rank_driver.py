@@ -43,7 +43,7 @@ class Documents:
         ]
 
     def views(self, index, step, count):
-        return [View(self._examples[index], step)]
+        return [View(self._examples[index], step * count + row) for row in range(count)]
 
 
 class Noted(PublicText):
@@ -100,6 +100,7 @@ def main(job: dict) -> None:
         masking=MaskingSpec(strategy="token", ratio=0.2),
         window=16, stride=16, mask_seed=b"m" * 32, learning_rate=1e-2, warmup=0.1,
         weight_decay=0.01, physical_batch_size=2, checkpoint_minutes=1e9,
+        **job.get("recipe", {}),
     )  # fmt: skip
     model = a_model(seed=ranks.rank)  # the ranks start apart and must agree
     identity = load_identity(folder / "trainer.key")
