@@ -21,7 +21,7 @@ _NAMED = 5
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 _COST = {
     "one pass": "about the price of a step without privacy",
-    "row by row": "each row runs alone: about the price of that many batches of one row",
+    "row by row": "each row runs alone: two to four times the price of one pass",
 }
 
 
