@@ -50,7 +50,7 @@ def test_json_has_every_documented_field(call, saved):
     assert len(found["unused"]) == 12
     assert (found["reason"], found["next_step"]) == ("", "")
     shown = call("doctor", folder, "--window", 20).out
-    assert "that many batches of one row" in shown
+    assert "two to four times the price of one pass" in shown
     assert "12 parameters take noise and learn nothing" in shown
     assert "and 7 more" in shown
 
