@@ -99,7 +99,7 @@ class OuterTerm(Term):
             self._formed = formed_Upd.flatten(1)
             # by line first: one running float32 sum over p*d numbers is wrong by 1e-5
             return torch.linalg.vector_norm(formed_Upd, dim=2).square().sum(1)
-        return gram_inner(a, g).clamp_min(0)  # the sum of squares of numbers
+        return gram_inner(a, g).clamp_min(0)
 
     def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
         if self._formed is not None:
