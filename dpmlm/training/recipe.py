@@ -84,7 +84,8 @@ class Recipe:
 
         Reduced types round a row otherwise in a batch of another shape, and as a unit more changes
         shapes, it would move the gradients of all others by more than a thousandth of
-        max_grad_norm (tests/training/test_training_reduced.py). The empty row keeps the attention mask from being left out.
+        max_grad_norm (tests/training/test_training_reduced.py). The empty row keeps the attention
+        mask from being left out.
         """
         return self.precision == "bfloat16"
 

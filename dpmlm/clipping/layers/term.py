@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dpmlm.clipping.units import UnitLayout
 
 ROUNDING = 5e-8
-"""Error of a float32 sum of products, as part of the sum of their absolute values. That it is enough
-is held by tests/clipping/test_clipping_cancelling.py, up to sums that vanish beside it."""
+"""Error of a float32 sum of products, as part of the sum of their absolute values. That it is
+enough is held by tests/clipping/test_clipping_cancelling.py, up to sums that vanish beside it."""
 
 
 def add_to_grad(param: nn.Parameter, value: Tensor) -> None:
