@@ -13,6 +13,7 @@ from dpmlm.clipping.grad_sample_module import FLOAT32_TAU, MaskedLMGradSampleMod
 from dpmlm.clipping.layers import register_layer_rule
 from dpmlm.clipping.recompute import activation_checkpointing
 from dpmlm.clipping.result import ClipResult
+from dpmlm.clipping.scratch import own_scratch
 
 __all__ = [
     "FLOAT32_TAU",
@@ -26,5 +27,6 @@ __all__ = [
     "clip_and_sum",
     "evaluate_batch",
     "masked_lm_loss",
+    "own_scratch",
     "register_layer_rule",
 ]

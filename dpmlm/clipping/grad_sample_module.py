@@ -26,6 +26,7 @@ from dpmlm.clipping.recompute import recomputing, repeatable
 from dpmlm.clipping.recorder import Consumer, Recorder
 from dpmlm.clipping.result import ClipResult
 from dpmlm.clipping.rowwise import clip_rows
+from dpmlm.clipping.scratch import Scratch, scratch_of
 from dpmlm.clipping.structure import Structure
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.errors import UserError
@@ -109,7 +110,8 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         terms: dict[nn.Parameter, list[Term]] = {}
         losses = _losses(structure, batch, layout, terms.__setitem__)
         with torch.no_grad(), full_float32(losses.device):
-            squares = [squared_norms(of_param, layout) for of_param in terms.values()]
+            scratch = scratch_of(self._module)
+            squares = [squared_norms(of_param, layout, scratch) for of_param in terms.values()]
             norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(losses)
             add = self._adding(norms, losses, layout, max_grad_norm)
             for param in list(terms):
@@ -125,7 +127,7 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
 
         def measure(param: nn.Parameter, terms: list[Term]) -> None:
             with full_float32(device):
-                first.add_(squared_norms(terms, layout))
+                first.add_(squared_norms(terms, layout, Scratch()))
 
         with recomputing(structure.recomputed), repeatable(device):
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -135,7 +137,7 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
 
             def measure_and_add(param: nn.Parameter, terms: list[Term]) -> None:
                 with full_float32(device):
-                    second.add_(squared_norms(terms, layout))
+                    second.add_(squared_norms(terms, layout, Scratch()))
                 add(param, terms)
 
             _losses(structure, batch, layout, measure_and_add, at_once=True)

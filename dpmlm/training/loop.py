@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpmlm.clipping import clip_and_sum
+from dpmlm.clipping import clip_and_sum, own_scratch
 from dpmlm.errors import UserError
 from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
 from dpmlm.training.charges import Charges
@@ -56,7 +56,11 @@ def train(
     """
     ranks = Ranks.current()
     model.eval()
-    with ranks.together(), activation_checkpointing_if(recipe.activation_checkpointing, model):
+    with (
+        ranks.together(),
+        own_scratch(model),
+        activation_checkpointing_if(recipe.activation_checkpointing, model),
+    ):
         recipe = ranks.same(_fitted(model, recipe) if ranks.first else None, "recipe")
         optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         progress = checkpoints.load(model, optimizer) or Progress(0, 0, [])

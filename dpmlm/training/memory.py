@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dpmlm.clipping import clip_and_sum
+from dpmlm.clipping import clip_and_sum, own_scratch
 from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_batch
 
 MARGIN = 1.25
@@ -96,7 +96,7 @@ def _peak(model: nn.Module, batch: MaskedBatch) -> int:
     for param in found:
         param.grad = None
     try:
-        with LiveBytes() as live:
+        with own_scratch(model), LiveBytes() as live:
             clip_and_sum(model, batch, 1.0)
     finally:
         for param, gradient in found.items():

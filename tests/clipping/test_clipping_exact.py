@@ -18,6 +18,7 @@ from small_models import small_model
 from dpmlm.clipping import FLOAT32_TAU, clip_and_sum
 from dpmlm.clipping.layers import linear
 from dpmlm.clipping.layers.linear import OuterTerm
+from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
 REFERENCE = {}
@@ -171,7 +172,7 @@ def test_largest_norm_error_is_a_tenth_of_tau(seed):
 
 def squared_norm_error(a, g):
     truth = torch.bmm(g.double().mT, a.double()).square().sum((1, 2))
-    ours = OuterTerm(a, g).squared_norms(UnitLayout.of(len(a), None, a.device))
+    ours = OuterTerm(a, g).squared_norms(UnitLayout.of(len(a), None, a.device), Scratch())
     return float(((ours - truth) / truth).abs().max())
 
 

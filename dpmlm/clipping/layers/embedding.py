@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.layers.registry import register_layer_rule
 from dpmlm.clipping.layers.term import Term, zero_rows
+from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
 
@@ -18,6 +19,8 @@ class LookupTerm(Term):
     the output gradients of each (unit, id) pair: nothing of the table's size for any unit
     (compare the sparse embedding norms of Kong and Munoz Medina, NeurIPS 2023).
     """
+
+    sparse = True
 
     def __init__(self, ids: Tensor, e: Tensor) -> None:
         self.ids = ids
@@ -37,7 +40,7 @@ class LookupTerm(Term):
             self._pairs = distinct // lines, distinct % lines, summed
         return self._pairs
 
-    def squared_norms(self, layout: UnitLayout) -> Tensor:
+    def squared_norms(self, layout: UnitLayout, scratch: Scratch) -> Tensor:
         unit, _, summed = self.pairs(layout, int(self.ids.max()) + 1)
         return summed.new_zeros(layout.count).index_add_(0, unit, summed.square().sum(1))
 

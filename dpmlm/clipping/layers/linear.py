@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.layers.registry import register_layer_rule
 from dpmlm.clipping.layers.term import ROUNDING, DirectTerm, Term, add_to_grad, zero_rows
+from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
 FORM_LIMIT = 2
@@ -22,9 +23,9 @@ whatever it costs: it is as large as a small model."""
 GRAM_BLOCK = 512
 """Features in one running sum of a Gram matrix."""
 GRAM_PARTS = 4
-"""Cuts along the positions of a Gram matrix: 10 of 16 blocks are computed."""
-GRAM_SPLIT_FROM = 128
-"""Positions below which the blocks would be too small to pay, measured on a CPU."""
+"""Cuts along the positions of a Gram matrix, at most: 10 of 16 blocks are computed."""
+GRAM_ROWS = 128
+"""Positions of a block, at least: smaller products cost more than is saved."""
 
 
 def forming_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
@@ -55,7 +56,7 @@ def gram_inner(a_UTd: Tensor, g_UTp: Tensor) -> Tensor:
     times the sum of the absolute values is added: a norm must not be told too small.
     """
     positions = a_UTd.shape[1]
-    size = positions if positions < GRAM_SPLIT_FROM else -(-positions // GRAM_PARTS)
+    size = -(-positions // max(1, min(GRAM_PARTS, positions // GRAM_ROWS)))
     total = a_UTd.new_zeros(len(a_UTd))
     for start in range(0, positions, size):
         rows, after = slice(start, start + size), slice(start + size, None)
@@ -92,10 +93,11 @@ class OuterTerm(Term):
             self._grouped = layout.group(self.a), layout.group(self.g)
         return self._grouped
 
-    def squared_norms(self, layout: UnitLayout) -> Tensor:
+    def squared_norms(self, layout: UnitLayout, scratch: Scratch) -> Tensor:
         a, g = self.grouped(layout)
         if forming_is_cheaper(a.shape[1], a.shape[2], g.shape[2]):
-            formed_Upd = torch.bmm(g.mT, a)
+            shape = len(a), g.shape[2], a.shape[2]
+            formed_Upd = torch.bmm(g.mT, a, out=scratch.empty(shape, a.device))
             self._formed = formed_Upd.flatten(1)
             # by line first: one running float32 sum over p*d numbers is wrong by 1e-5
             return torch.linalg.vector_norm(formed_Upd, dim=2).square().sum(1)

@@ -7,11 +7,12 @@ parameter's size for every row unless that is the cheaper way.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self, TypeVar, cast
+from typing import ClassVar, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
 ROUNDING = 5e-8
@@ -34,9 +35,15 @@ class Term(ABC):
     In the order of their use: `merged`, `squared_norms`, `settle`, `leave_out`, `add_clipped`.
     """
 
+    sparse: ClassVar[bool] = False
+    """Whether it adds to few lines of `p.grad`, which has to be there in full before."""
+
     @abstractmethod
-    def squared_norms(self, layout: UnitLayout) -> Tensor:
-        """float32 [U]: ||sum over the unit's rows of this share||^2."""
+    def squared_norms(self, layout: UnitLayout, scratch: Scratch) -> Tensor:
+        """float32 [U]: ||sum over the unit's rows of this share||^2.
+
+        What is formed for it lies in `scratch` until the term was added.
+        """
 
     @abstractmethod
     def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
@@ -64,7 +71,7 @@ class DirectTerm(Term):
         self.gradient = gradient
         """float32 [B, *parameter shape]."""
 
-    def squared_norms(self, layout: UnitLayout) -> Tensor:
+    def squared_norms(self, layout: UnitLayout, scratch: Scratch) -> Tensor:
         return layout.total(self.gradient).flatten(1).square().sum(1)
 
     def add_clipped(self, param: nn.Parameter, coefficients_U: Tensor, layout: UnitLayout) -> None:
@@ -101,18 +108,21 @@ def register_cross_rule(
 
 
 def merge_terms(terms: list[Term]) -> list[Term]:
-    """One term of each kind: a weight used n times in one forward counts as one longer use."""
+    """One term of each kind: a weight used n times in one forward counts as one longer use.
+
+    Sparse ones come last: a dense one writes `p.grad` anew, where a sparse one has to clear it.
+    """
     merged: dict[type[Term], Term] = {}
     for term in terms:
         kind = type(term)
         merged[kind] = merged[kind].merged(term) if kind in merged else term
-    return list(merged.values())
+    return sorted(merged.values(), key=lambda term: term.sparse)
 
 
-def squared_norms(terms: list[Term], layout: UnitLayout) -> Tensor:
+def squared_norms(terms: list[Term], layout: UnitLayout, scratch: Scratch) -> Tensor:
     """float32 [U]: ||sum of terms||^2 for merged terms of one parameter, clamped at 0; settles
     them."""
-    total = torch.stack([term.squared_norms(layout) for term in terms]).sum(0)
+    total = torch.stack([term.squared_norms(layout, scratch) for term in terms]).sum(0)
     size = total
     for i, first in enumerate(terms):
         for second in terms[i + 1 :]:
