@@ -45,9 +45,17 @@ class Row:
             if not isinstance(found, Failure)
         }
 
+    def ratios(self, measure: str, baseline: str) -> dict[str, float]:
+        """Of each column to `baseline`, turn by turn; empty where that one was not measured."""
+        if measure == "peak_bytes":
+            return ratios({name: (peak,) for name, peak in self.values(measure).items()}, baseline)
+        field_name = measure.removesuffix("_seconds")
+        timed = {name: t for name, t in self.timings.items() if not isinstance(t, Failure)}
+        return ratios({name: getattr(t, field_name) for name, t in timed.items()}, baseline)
+
     def ratio(self, measure: str, column: str, baseline: str) -> float | None:
-        """Of medians; None where one of the two was not measured."""
-        return ratios(self.values(measure), baseline).get(column)
+        """One of `ratios`; None where one of the two was not measured."""
+        return self.ratios(measure, baseline).get(column)
 
 
 @dataclass(frozen=True)

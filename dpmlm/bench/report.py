@@ -8,7 +8,7 @@ from dpmlm.bench.memory import Memory
 from dpmlm.bench.request import COLUMNS
 from dpmlm.bench.steps import STEPS
 from dpmlm.bench.targets import judge
-from dpmlm.bench.timing import Failure, Timing, ratios
+from dpmlm.bench.timing import Failure, Timing
 from dpmlm.bench.update import UPDATES
 
 SCHEMA = "dpmlm.bench/1"
@@ -48,7 +48,7 @@ def _row(row: Row) -> dict[str, Any]:
             measure: {
                 baseline: compared
                 for baseline in BASELINES
-                if (compared := ratios(row.values(measure), baseline))
+                if (compared := row.ratios(measure, baseline))
             }
             for measure in MEASURES
         },
@@ -63,6 +63,7 @@ def _timing(found: Timing | Failure) -> dict[str, Any]:
         "wall_seconds": found.wall_seconds,
         "cpu_seconds": found.cpu_seconds,
         "wall_turns": list(found.wall),
+        "cpu_turns": list(found.cpu),
     }
 
 

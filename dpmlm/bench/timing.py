@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -118,11 +118,17 @@ def attempt(call: Callable[..., T], *arguments: Any) -> T | Failure:
         return f"{type(error).__name__}: {first[:200]}".rstrip(": ")
 
 
-def ratios(values: Mapping[str, float], baseline: str) -> dict[str, float]:
-    """Each value over the baseline's; empty where the baseline has none."""
-    if not values.get(baseline):
+def ratios(turns: Mapping[str, Sequence[float]], baseline: str) -> dict[str, float]:
+    """Each column over the baseline, the median of the turns' ratios; empty without a baseline.
+
+    Turn by turn, as other work on the machine slows a turn and not a column.
+    """
+    if not all(base := turns.get(baseline, ())) or not base:
         return {}
-    return {name: value / values[baseline] for name, value in values.items()}
+    return {
+        name: statistics.median(one / other for one, other in zip(found, base, strict=True))
+        for name, found in turns.items()
+    }
 
 
 def _wait(device: str) -> None:

@@ -53,11 +53,13 @@ def test_every_column_has_finite_figures(measured):
 def test_ratios_are_of_the_figures_beside_them(measured):
     (row,) = to_json(measured)["rows"]
     for baseline in ("plain", "own", "opacus_hooks", "opacus_ghost"):
-        for measure_name in ("wall_seconds", "cpu_seconds"):
-            of = row["ratios"][measure_name][baseline]
-            base = row["columns"][baseline][measure_name]
+        for kind in ("wall", "cpu"):
+            of = row["ratios"][f"{kind}_seconds"][baseline]
+            base = row["columns"][baseline][f"{kind}_turns"]
             for name in COLUMNS:
-                assert of[name] == pytest.approx(row["columns"][name][measure_name] / base)
+                turns = row["columns"][name][f"{kind}_turns"]
+                first, second = (one / other for one, other in zip(turns, base))
+                assert of[name] == pytest.approx((first + second) / 2)
     assert row["ratios"]["peak_bytes"] == {}
 
 
@@ -140,8 +142,16 @@ def test_memory_is_measured_in_a_process_of_its_own(bert):
 
 
 def test_ratios_without_a_baseline_are_none():
-    assert ratios({"plain": 2.0, "own": 1.0}, "plain") == {"plain": 1.0, "own": 0.5}
-    assert ratios({"own": 1.0}, "plain") == {}
+    assert ratios({"plain": (2.0,), "own": (1.0,)}, "plain") == {"plain": 1.0, "own": 0.5}
+    assert ratios({"own": (1.0,)}, "plain") == {}
+
+
+def test_a_machine_that_slows_down_moves_no_ratio():
+    """Medians over the turns are 2 and 3 here; each turn says a half."""
+    slowing = {"plain": (2.0, 2.0, 2.0, 6.0, 6.0), "own": (1.0, 1.0, 1.0, 3.0, 3.0)}
+    assert ratios(slowing, "plain")["own"] == 0.5
+    apart = {"plain": (2.0, 2.0, 6.0, 6.0, 6.0), "own": (1.0, 1.0, 3.0, 3.0, 2.9)}
+    assert ratios(apart, "plain")["own"] == 0.5
 
 
 @pytest.mark.parametrize(
