@@ -1,20 +1,33 @@
 """The documents name files and tests that exist."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from dpmlm.privacy import make_plan
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
 
-def test_privacy_names_tests_that_exist():
-    page = (ROOT / "docs/privacy.md").read_text()
+def test_the_claim_names_tests_that_exist():
+    page = (ROOT / "docs/claim.md").read_text()
     named = re.findall(r"`([\w/]+\.py)::(test_\w+)", page)
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
+
+
+def test_the_claim_is_recomputed_with_another_library(tmp_path, monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/claim.md").read_text(), re.DOTALL)[1]
+    plan = make_plan(epsilon=8, delta=1e-6, units=6500, unit="person",
+                     expected_batch_size=256, steps=150, max_grad_norm=1.0)  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/claim.md", "exec"), {})
+    assert float(capsys.readouterr().out) == pytest.approx(plan.check().pld, rel=1e-6)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,26 +1,24 @@
 """What a statement and a gate need to know of one run: its claim, and the account of its corpus."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from dpmlm.privacy.accountants import describe
-from dpmlm.privacy.balance import Balance, Run, write_number
+from dpmlm.privacy.balance import Balance, write_number
 from dpmlm.privacy.headroom import epsilon_after
+from dpmlm.privacy.plan import PrivacyPlan
 
 
 def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
     """JSON object of what `Ledger.summary` says of the run, without the state of the file."""
     run, cap, lineage = balance.runs[run_id], balance.cap, balance.spent()
-    epsilon, delta, accountant = _claim(balance, run)
-    return {
+    account = {
         "run_id": run_id,
         "corpus": balance.corpus,
         "plan_digest": run.plan.digest,
         "unit": run.plan.unit,
-        "epsilon": write_number(epsilon),
-        "delta": delta,
         "basis": "plan" if balance.alone else "filter",
-        "accountant": accountant,
         "reserved_steps": run.plan.steps,
         "charged_steps": run.charged,
         "committed_steps": run.committed,
@@ -35,15 +33,32 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
         },
         "key_id": balance.key_id,
     }
+    epsilon, delta = claim_of(run.plan, account)
+    filtered = not balance.alone and math.isfinite(epsilon)
+    ours = f"Renyi filter of order {cap.order:g}, {describe('rdp')}"
+    return {
+        **account,
+        "epsilon": write_number(epsilon),
+        "delta": delta,
+        "accountant": ours if filtered else describe(run.plan.accountant),
+    }
 
 
-def _claim(balance: Balance, run: Run) -> tuple[float, float, str]:
-    """Epsilon, delta and accountant of what may be said of the run."""
-    plan, cap = run.plan, balance.cap
-    if balance.alone:
-        steps = run.committed or run.billed
-        return epsilon_after(plan, steps), plan.delta, describe(plan.accountant)
-    if math.isinf(balance.spent().epsilon):
-        return math.inf, plan.delta, describe(plan.accountant)
-    accountant = f"Renyi filter of order {cap.order:g}, {describe('rdp')}"
-    return cap.epsilon, cap.delta, accountant
+def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, float]:
+    """Epsilon and delta that a summary of `plan` has to say, from its steps, its lineage and its
+    cap alone: for somebody who has no ledger to read.
+
+    Raises KeyError, TypeError or ValueError for a summary that says too little or cannot be.
+    """
+    cap, lineage = summary["cap"], summary["lineage"]
+    alone = summary["basis"] == "plan"
+    if alone is not (lineage["runs"] == 1 and not lineage["mechanisms"]):
+        raise ValueError("the basis is not that of the lineage")
+    committed, charged = int(summary["committed_steps"]), int(summary["charged_steps"])
+    if summary["reserved_steps"] != plan.steps or not 0 <= committed <= charged:
+        raise ValueError("steps are charged under their plan before they are committed")
+    if alone:
+        return epsilon_after(plan, committed or max(charged, plan.steps)), plan.delta
+    if lineage["epsilon"] == "inf":
+        return math.inf, plan.delta
+    return float(cap["epsilon"]), float(cap["delta"])

@@ -14,8 +14,10 @@ from typing import Any
 
 from audits.recheck import contradictions as audit_contradictions
 from dpmlm.errors import UserError
+from dpmlm.privacy.accountants import AccountantFailure
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.statement import vocabulary_of
+from dpmlm.privacy.summary import claim_of
 from dpmlm.release.facts import find, number, public, spelled
 from dpmlm.release.gate import Decision, RuleResult, decide, verdict_of
 from dpmlm.release.inventory import GET_ORIGINAL, Finding
@@ -158,6 +160,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         if not same(claim.get(name), value):
             what = f"it claims {claim.get(name)}, plan and ledger say {value}"
             findings.append(Finding("statement.json", name, what, _SIGNER_ERRED))
+    findings += _accounted_otherwise(plan, ledger)
     if not findings and claimed is not None:
         shown = "inf" if math.isinf(claimed) else f"{claimed:.4f}"
         clause = f"one {plan.unit}, the probability", f"factor e^{shown}, plus {claim['delta']:g}."
@@ -165,6 +168,24 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
             what = "its sentence does not say what its fields say"
             findings.append(Finding("statement.json", "sentence", what, _SIGNER_ERRED))
     return findings
+
+
+def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[Finding]:
+    """Epsilon of the ledger, computed again: the plan's at its steps, or the cap of several runs."""
+    counted = number(ledger.get("epsilon"))
+    try:
+        expected, delta = claim_of(plan, ledger)
+    except (AccountantFailure, AttributeError, KeyError, TypeError, ValueError, UserError):
+        return [
+            Finding("ledger.json", "whole file", "no claim follows from its steps", _SIGNER_ERRED)
+        ]
+    if counted is not None and same(counted, expected) and same(ledger.get("delta"), delta):
+        return []
+    what = (
+        f"it counts epsilon {ledger.get('epsilon')} at delta {ledger.get('delta')}, its plan and "
+        f"steps give {expected:.4f} at {delta:g}"
+    )
+    return [Finding("ledger.json", "epsilon", what, _SIGNER_ERRED)]
 
 
 def _decided_otherwise(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:

@@ -278,6 +278,46 @@ def test_contradictions_that_the_signer_signed(bundle, check, keys, file, edit, 
     assert found_in in {finding.file for finding in check(bundle).findings}
 
 
+def fewer_steps(ledger):
+    """Of a run whose plan and ledger have more."""
+    ledger.update(committed_steps=1, charged_steps=1, reserved_steps=1)
+
+
+def several_runs(ledger):
+    ledger["lineage"]["runs"] = 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "epsilon"),
+    [
+        (lambda ledger: None, 2.0),
+        (fewer_steps, 2.0),
+        (several_runs, 2.0),
+        (lambda ledger: ledger.update(committed_steps=10**6), None),
+        (lambda ledger: ledger.pop("lineage"), None),
+        (lambda ledger: ledger.update(basis="filter"), None),
+    ],
+)
+def test_an_epsilon_that_plan_and_ledger_do_not_give_is_found(bundle, check, keys, edit, epsilon):
+    """Even where sentence, fields and ledger agree on it and the signer signed it."""
+    ledger, claim = (json.loads((bundle / f"{part}.json").read_text())
+                     for part in ("ledger", "statement"))  # fmt: skip
+    told = f"{claim['epsilon']:.4f}"
+
+    def tell(part):
+        part["epsilon"] = epsilon or part["epsilon"]
+        if "sentence" in part:
+            part["sentence"] = part["sentence"].replace(told, f"{part['epsilon']:.4f}")
+
+    _edit_json(bundle / "ledger.json", edit)
+    for part in ("ledger", "statement"):
+        _edit_json(bundle / f"{part}.json", tell)
+    _sign_again(bundle, keys.signing)
+    found = {finding.file for finding in check(bundle).findings}
+    assert "ledger.json" in found
+    assert ledger["epsilon"] != epsilon
+
+
 def test_another_policy_under_the_same_decision_is_found(bundle, check, keys):
     path = bundle / "policy.yaml"
     path.write_text(path.read_text().replace("max: 8.0", "max: 80.0"))
