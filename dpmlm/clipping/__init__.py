@@ -9,11 +9,14 @@ exact here), `evaluate`.
 from dpmlm.clipping.clip import clip_and_sum
 from dpmlm.clipping.doctor import ModelReport, check_model
 from dpmlm.clipping.evaluate import EvalResult, MaskedLMLoss, evaluate_batch, masked_lm_loss
-from dpmlm.clipping.grad_sample_module import FLOAT32_TAU, MaskedLMGradSampleModule
+from dpmlm.clipping.grad_sample_module import (
+    FLOAT32_TAU,
+    MaskedLMGradSampleModule,
+    own_scratch,
+)
 from dpmlm.clipping.layers import register_layer_rule
 from dpmlm.clipping.recompute import activation_checkpointing
 from dpmlm.clipping.result import ClipResult
-from dpmlm.clipping.scratch import own_scratch
 
 __all__ = [
     "FLOAT32_TAU",

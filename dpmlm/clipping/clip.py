@@ -23,6 +23,9 @@ def clip_and_sum(
     max_grad_norm / (1 + tau) in L2 norm; tau covers the relative error of a float32 norm. A unit
     whose loss or norm is not finite contributes exactly zero.
 
+    On a CPU the memory of gradients formed for single units is kept for the next call, until the
+    model is gone or an enclosing `own_scratch(model)` ends; it holds figures of single units.
+
     Dropout follows `model.train()` and `model.eval()`. `math.inf` as `max_grad_norm` means no
     clipping. `model` may be a `MaskedLMGradSampleModule` (its own tau then holds).
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmlm.clipping.evaluate import evaluating
-from dpmlm.clipping.grad_sample_module import MaskedLMGradSampleModule
+from dpmlm.clipping.grad_sample_module import MaskedLMGradSampleModule, own_scratch
 from dpmlm.clipping.head import masked_logits, max_tokens, used_slots
 from dpmlm.clipping.precision import full_float32
 from dpmlm.clipping.probe import (
@@ -64,7 +64,7 @@ def check_model(
     tokenizer's; ids are drawn below it, and a tokenizer with more ids than the embedding is a
     reason. Beside norms and sum: no parameter that a unit reaches is missing, another unit in the
     batch changes nothing, a second call gives the same. Gradients, mode and random state are as
-    before afterwards. Memory: about five gradients.
+    before afterwards. Memory: about ten gradients.
     """
     try:
         structure = Structure.of(model)
@@ -77,7 +77,11 @@ def check_model(
             return ModelReport(False, None, "every parameter is frozen", structure.path)
         width = int(min(window, max_tokens(structure.model) - PADDING))
         batch = probe_batch(structure.model, min(vocab_size or lines, lines), width)
-        with _undisturbed(structure.trainable), evaluating(structure.model):
+        with (
+            _undisturbed(structure.trainable),
+            evaluating(structure.model),
+            own_scratch(structure.model),
+        ):
             error, reason, unused = _measure(structure, batch)
             with full_float32(batch.input_ids.device):  # reduced types would hide small effects
                 padding = reason == "" and _padding_matters(structure, batch)

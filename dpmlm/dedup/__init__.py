@@ -5,14 +5,22 @@ source corpus, *near* moves it to the deduplicated corpus. `shingles.py` and `ca
 pairs (datasketch MinHash LSH), `clusters.py` joins the verified ones.
 """
 
-from dpmlm.dedup.deduplication import REPORT_THRESHOLD, deduplicate, scope_of
+from dpmlm.dedup.deduplication import (
+    REPORT_THRESHOLD,
+    Mode,
+    deduplicate,
+    mode_of,
+    scope_of,
+)
 from dpmlm.dedup.records import CrossSplitPair, DedupResult, Removal
 
 __all__ = [
     "REPORT_THRESHOLD",
     "CrossSplitPair",
     "DedupResult",
+    "Mode",
     "Removal",
     "deduplicate",
+    "mode_of",
     "scope_of",
 ]

@@ -6,7 +6,7 @@ remains, and so one record more or less is at most one training unit more or les
 held out only if no copy of it falls in training. Unit person: equal texts within one person are
 kept once; across persons they stay, since removing one person must not move texts to others.
 
-**Near** (a threshold): exact and near-duplicates are removed over the whole corpus. One record
+**Quality** (a threshold): exact and near-duplicates are removed over the whole corpus. One record
 decides whether others survive, which a claim on the source corpus does not withstand
 (Debenedetti et al. 2023, arXiv 2309.05610): the claim is about the deduplicated corpus.
 
@@ -32,9 +32,17 @@ Documents = Sequence[dict[str, Any]]
 _Removed = list[tuple[dict[str, Any], Removal]]
 
 
+Mode = Literal["stable", "quality"]
+
+
+def mode_of(threshold: float | None) -> Mode:
+    """Whether one record decides over others in `deduplicate` with this threshold."""
+    return "stable" if threshold is None else "quality"
+
+
 def scope_of(threshold: float | None) -> Literal["source corpus", "deduplicated corpus"]:
     """Which corpus the privacy claim is about after `deduplicate` with this threshold."""
-    return "source corpus" if threshold is None else "deduplicated corpus"
+    return "source corpus" if mode_of(threshold) == "stable" else "deduplicated corpus"
 
 
 def deduplicate(

@@ -13,6 +13,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.privacy import Ledger, statement
 
 if TYPE_CHECKING:
+    from dpmlm.dedup import Mode
     from dpmlm.pipeline.forecast import Forecast
     from dpmlm.privacy import AccountantTable, PartitionSelection, PrivacyPlan
 
@@ -29,6 +30,8 @@ class Preview:
     """Why the ledger would refuse the plan, if it would."""
     forecast: "Forecast | str"
     """Signal, cost, and other ways to spend the same compute; or why there is none yet."""
+    dedup: "Mode"
+    """"stable" keeps the claim on the source corpus, "quality" does not."""
     vocabulary: dict[str, float] | None
     """Budget, noise and threshold of a vocabulary from the private text; None for a public one."""
     sentence: str | None
@@ -41,6 +44,7 @@ class Preview:
             "ledger": self.ledger,
             "refusal": self.refusal,
             "forecast": None if isinstance(self.forecast, str) else self.forecast.to_json(),
+            "dedup": self.dedup,
             "vocabulary": self.vocabulary,
             "sentence": self.sentence,
         }
@@ -53,7 +57,7 @@ class Preview:
             f"noise_multiplier     {plan.noise_multiplier:.4f} ({self._kind()})",
             f"max_grad_norm        {plan.max_grad_norm:g}",
             *self._batches(),
-            f"scope                {plan.scope}",
+            f"scope                {plan.scope} (dedup is {self.dedup})",
             *self._vocabulary(),
             "",
             f"epsilon by accountant at the last step{self._estimates()}",
@@ -124,6 +128,7 @@ def preview(config: RunConfig) -> Preview:
     progress = Progress()
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
+    from dpmlm.dedup import mode_of
     from dpmlm.pipeline.forecast import forecast
     from dpmlm.pipeline.models import plan_of
     from dpmlm.pipeline.vocabulary import describe_selection, selection_of
@@ -143,17 +148,19 @@ def preview(config: RunConfig) -> Preview:
             ahead = str(error)
     selection = selection_of(config.tokens.private) if config.tokens.private else None
     vocabulary = describe_selection(selection) if selection else None
+    near = config.dedup.near
+    dedup = mode_of(near.threshold if near else None)
     if not config.ledger.path.exists():
         sentence = _sentence(config, plan, selection)
-        return Preview(plan, table, None, None, ahead, vocabulary, sentence)
+        return Preview(plan, table, None, None, ahead, dedup, vocabulary, sentence)
     progress.say("asking the ledger")
     left = asdict(Ledger.open(config.ledger.path).left())
     try:
         open_ledger(config.ledger).refuse_unaffordable(plan, beside=selection)
     except UserError as error:
-        return Preview(plan, table, left, str(error), ahead, vocabulary, None)
+        return Preview(plan, table, left, str(error), ahead, dedup, vocabulary, None)
     sentence = _sentence(config, plan, selection)
-    return Preview(plan, table, left, None, ahead, vocabulary, sentence)
+    return Preview(plan, table, left, None, ahead, dedup, vocabulary, sentence)
 
 
 def _sentence(

@@ -171,7 +171,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
 
 
 def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[Finding]:
-    """Epsilon of the ledger, computed again: the plan's at its steps, or the cap of several runs."""
+    """Epsilon of the ledger, computed again: the plan's at its steps, or several runs' cap."""
     counted = number(ledger.get("epsilon"))
     try:
         expected, delta = claim_of(plan, ledger)

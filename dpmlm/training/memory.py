@@ -19,6 +19,9 @@ from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_ba
 
 MARGIN = 1.25
 """Allocators keep more than is alive: blocks are rounded up and lie apart."""
+STEPS = 3
+"""Of a measurement: the second makes what is kept between steps, the third begins with it and with
+gradients to add to, as a physical batch in the middle of a large one does."""
 LARGEST = 1024
 """Rows beyond which more make no step faster."""
 
@@ -89,7 +92,8 @@ def rows_that_fit(
 
 
 def _peak(model: nn.Module, batch: MaskedBatch) -> int:
-    """Bytes alive at once during `clip_and_sum`, gradients included; gradients are put back."""
+    """Bytes alive at once during `clip_and_sum`, with gradients and all that is kept between its
+    calls; gradients are put back."""
     device = next(model.parameters()).device
     batch = batch.to(device)
     found = {p: p.grad for p in model.parameters()}
@@ -97,7 +101,8 @@ def _peak(model: nn.Module, batch: MaskedBatch) -> int:
         param.grad = None
     try:
         with own_scratch(model), LiveBytes() as live:
-            clip_and_sum(model, batch, 1.0)
+            for _ in range(STEPS):
+                clip_and_sum(model, batch, 1.0)
     finally:
         for param, gradient in found.items():
             param.grad = gradient

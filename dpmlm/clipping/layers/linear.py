@@ -14,9 +14,7 @@ from dpmlm.clipping.units import UnitLayout
 FORM_LIMIT = 2
 """A gradient is formed while its d p numbers are at most this many times the T (d + p) of its
 factors. Forming pays the weight gradient once, but writes it and reads it twice; the Gram way pays
-about T^2 (d + p) for the norm and the weight gradient after. Measured on a CPU for d from 128 to
-768, p from d to 4 d and T from 32 to 512: on either side of it the other way is slower by up to
-five times, and within a tenth of equal beside it."""
+about T^2 (d + p) for the norm and the weight gradient after. Speed alone depends on it."""
 LARGEST = 2**20
 """Numbers of a gradient from which on one as lopsided as a vocabulary's is never formed for a unit,
 whatever it costs: it is as large as a small model."""
@@ -25,7 +23,7 @@ GRAM_BLOCK = 512
 GRAM_PARTS = 4
 """Cuts along the positions of a Gram matrix, at most: 10 of 16 blocks are computed."""
 GRAM_ROWS = 128
-"""Positions of a block, at least: smaller products cost more than is saved."""
+"""Positions of a block, at least: small products are slow ones."""
 
 
 def forming_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
@@ -48,8 +46,8 @@ def gram(x_UTd: Tensor, y_USd: Tensor) -> Tensor:
 
 
 def gram_inner(a_UTd: Tensor, g_UTp: Tensor) -> Tensor:
-    """float32 [U]: sum((a a^T) * (g g^T)), rounded up; of these symmetric matrices little more
-    than half.
+    """float32 [U]: sum((a a^T) * (g g^T)), rounded up. These matrices are symmetric: of long ones
+    little more than half is computed.
 
     Where positions cancel (large inputs with something in common, output gradients that add up to
     zero) the sum is much smaller than what it is summed of, and so less exact than tau. `ROUNDING`
