@@ -1,5 +1,6 @@
 """What a run would promise, before it spends anything: `dpmlm plan`."""
 
+import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -34,6 +35,8 @@ class Preview:
     """"stable" keeps the claim on the source corpus, "quality" does not."""
     vocabulary: dict[str, float] | None
     """Budget, noise and threshold of a vocabulary from the private text; None for a public one."""
+    at_noise: "StepsAtNoise | None"
+    """How many steps the budget buys with noise of the reader's choice; None where not asked."""
     sentence: str | None
     """What the run's release would say; None where the ledger would refuse."""
 
@@ -46,6 +49,7 @@ class Preview:
             "forecast": None if isinstance(self.forecast, str) else self.forecast.to_json(),
             "dedup": self.dedup,
             "vocabulary": self.vocabulary,
+            "at_noise": asdict(self.at_noise) if self.at_noise else None,
             "sentence": self.sentence,
         }
 
@@ -65,6 +69,7 @@ class Preview:
             "",
             *self._forecast(),
             "",
+            *([self.at_noise.line(plan), ""] if self.at_noise else []),
         ]
         if self.ledger is None:
             rows.append("ledger               no corpus is registered yet (dpmlm init)")
@@ -119,12 +124,53 @@ class Preview:
         return threshold * self.vocabulary["words_per_unit"] ** 0.5
 
 
+@dataclass(frozen=True)
+class StepsAtNoise:
+    """The other way round: noise given, steps found."""
+
+    noise_multiplier: float
+    """As asked."""
+    steps: int
+    """Most steps of the plan's first batch that stay within its epsilon and delta."""
+
+    @classmethod
+    def of(cls, plan: "PrivacyPlan", noise_multiplier: float) -> "StepsAtNoise":
+        """Raises UserError for noise not above 0 and a plan that promises nothing."""
+        from dpmlm.privacy import AccountantFailure, calibrate_steps
+
+        asked = f"--noise-multiplier {noise_multiplier:g}"
+        if not 0 < noise_multiplier < math.inf:
+            raise UserError(asked, "noise is finite and above 0", "give for example 0.8")
+        if not plan.private:
+            raise UserError(asked, "the plan promises nothing", "set a finite privacy.epsilon")
+        step = plan.composition(1, noise_multiplier=noise_multiplier)[0]
+        try:
+            steps = min(
+                calibrate_steps(accountant, step, epsilon=plan.epsilon, delta=plan.delta)
+                for accountant in {plan.accountant, plan.second_accountant}
+            )
+        except AccountantFailure as failure:
+            rule = f"no accountant counts its steps ({failure})"
+            raise UserError(asked, rule, "set privacy.accountant to pld or rdp") from failure
+        return cls(noise_multiplier, steps)
+
+    def line(self, plan: "PrivacyPlan") -> str:
+        """As `dpmlm plan` prints it."""
+        return (
+            f"noise_multiplier {self.noise_multiplier:g} instead: epsilon {plan.epsilon:g} pays "
+            f"for {self.steps} steps of {plan.expected_batch_size:g} units"
+        )
+
+
 def _figure(value: float | None) -> str:
     return "fails" if value is None else f"{value:.4f}"
 
 
-def preview(config: RunConfig) -> Preview:
-    """Calibrate the plan of a run file; nothing is written and nothing is reserved."""
+def preview(config: RunConfig, noise_multiplier: float | None = None) -> Preview:
+    """Calibrate the plan of a run file; nothing is written and nothing is reserved.
+
+    With a `noise_multiplier` the steps that it leaves the budget for are found too.
+    """
     progress = Progress()
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
@@ -139,6 +185,7 @@ def preview(config: RunConfig) -> Preview:
     progress.say("asking all accountants")
     with progress.bar("accountants"):
         table = plan.check()
+    at_noise = StepsAtNoise.of(plan, noise_multiplier) if noise_multiplier is not None else None
     progress.say("timing a few synthetic rows")
     ahead: Forecast | str
     with progress.bar("forecast"):
@@ -152,15 +199,15 @@ def preview(config: RunConfig) -> Preview:
     dedup = mode_of(near.threshold if near else None)
     if not config.ledger.path.exists():
         sentence = _sentence(config, plan, selection)
-        return Preview(plan, table, None, None, ahead, dedup, vocabulary, sentence)
+        return Preview(plan, table, None, None, ahead, dedup, vocabulary, at_noise, sentence)
     progress.say("asking the ledger")
     left = asdict(Ledger.open(config.ledger.path).left())
     try:
         open_ledger(config.ledger).refuse_unaffordable(plan, beside=selection)
     except UserError as error:
-        return Preview(plan, table, left, str(error), ahead, dedup, vocabulary, None)
+        return Preview(plan, table, left, str(error), ahead, dedup, vocabulary, at_noise, None)
     sentence = _sentence(config, plan, selection)
-    return Preview(plan, table, left, None, ahead, dedup, vocabulary, sentence)
+    return Preview(plan, table, left, None, ahead, dedup, vocabulary, at_noise, sentence)
 
 
 def _sentence(

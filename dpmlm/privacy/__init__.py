@@ -16,7 +16,7 @@ from dpmlm.privacy.accountants import (
     epsilon_of,
 )
 from dpmlm.privacy.balance import Budget
-from dpmlm.privacy.calibration import calibrate
+from dpmlm.privacy.calibration import calibrate, calibrate_steps
 from dpmlm.privacy.discrete import DiscreteGaussian
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.grid import GridNoise
@@ -47,6 +47,7 @@ __all__ = [
     "Statement",
     "Verifier",
     "calibrate",
+    "calibrate_steps",
     "describe",
     "epsilon_of",
     "gaussian_noise",

@@ -1,10 +1,15 @@
-"""The smallest noise multiplier whose epsilon stays at or below a target."""
+"""The smallest noise multiplier, or the most steps, whose epsilon stays at or below a target."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from dpmlm.privacy.accountants import AccountantFailure, Composition, epsilon_of
+from dpmlm.privacy.accountants import (
+    AccountantFailure,
+    Composition,
+    SampledGaussian,
+    epsilon_of,
+)
 
 SLACK = 0.003
 """A calibrated epsilon lies in [(1 - SLACK) target, target]."""
@@ -62,6 +67,36 @@ def calibrate(accountant: str, noised: Noised, *, epsilon: float, delta: float) 
     if not math.isfinite(best):
         raise AccountantFailure(f"{accountant} reached no noise for epsilon {epsilon:g}")
     return best
+
+
+def calibrate_steps(
+    accountant: str, step: SampledGaussian, *, epsilon: float, delta: float, most: int = 10**7
+) -> int:
+    """Most steps like `step` for which `accountant` stays at or below `epsilon`; 0 if one is over.
+
+    RDP, which never counts too little, gives steps that surely fit; from there the range is
+    doubled and halved with the accountant itself. Stops at `most`. Raises AccountantFailure where
+    the accountant gives no number.
+    """
+
+    def fits(count: int, by: str) -> bool:
+        return epsilon_of(by, (replace(step, steps=count),), delta) <= epsilon
+
+    def last(by: str, low: int) -> int:
+        high = max(1, low)
+        while high <= most and fits(high, by):
+            low, high = high, 2 * high
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle, by) else (low, middle)
+        return low
+
+    try:
+        sure = last("rdp", 0)
+    except AccountantFailure:
+        sure = 0
+    return sure if accountant == "rdp" else last(accountant, sure)
 
 
 def _round_up(sigma: float) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmlm.dedup import CrossSplitPair, Removal, candidates, deduplicate, scope_of
+from dpmlm.dedup import CrossSplitPair, Removal, candidates, deduplicate, mode_of, scope_of
 from dpmlm.dedup.shingles import jaccard, shingle_set
 from dpmlm.errors import UserError
 
@@ -200,6 +200,7 @@ def test_persons_keep_their_own_copy() -> None:
 def test_scope_is_said_as_the_claim_needs_it() -> None:
     assert scope_of(None) == "source corpus"
     assert scope_of(1.0) == scope_of(0.8) == "deduplicated corpus"
+    assert [mode_of(None), mode_of(1.0)] == ["stable", "quality"]
 
 
 def test_bad_arguments_are_refused() -> None:
