@@ -4,7 +4,7 @@ Reading order: `plan` (what a run promises), `accountants` and `calibration` (th
 it), `stream`, `sampling` and `noise` (the coins and the noise; `discrete` and `grid`: noise of
 whole numbers), `ledger` (what a corpus may spend: `filter` is its cap, `journal` its file,
 `balance` its sums, `admission` its judgement with `headroom`, `summary` what comes of it),
-`selection` (words of a private corpus), `statement` (the claim in words).
+`selection` (words of a private corpus), `statement` (the claim in words; `details` beside them).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
 """
 

@@ -3,13 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import describe
+from dpmlm.privacy.details import details, epsilon_by_accountant
 from dpmlm.privacy.plan import PrivacyPlan
 
 SCHEMA = "dpmlm.statement/1"
+PACKAGES = ("dpmlm-framework", "torch", "opacus", "dp-accounting", "cryptography")
+"""Whose versions a statement names: they draw, add up and count."""
 ROUNDING = {
     "gaussian": "rounding of the clipped sum and of the noise",
     "discrete_gaussian": "rounding of the clipped sum, before its noise,",
@@ -99,6 +103,9 @@ def statement(
         "charged_steps": summary["charged_steps"],
         "lineage": dict(summary["lineage"]),
         "cap": dict(summary["cap"]),
+        "details": details(plan),
+        "epsilon_by_accountant": epsilon_by_accountant(plan),
+        "versions": {package: version(package) for package in PACKAGES},
     }
     return Statement(sentence, _note(summary), fields)
 

@@ -248,6 +248,12 @@ def test_a_decision_edited_to_pass_is_found_even_when_the_signer_signs_it(failed
         ("ledger.json", lambda ledger: ledger.update(plan_digest="x"), "ledger.json"),
         ("statement.json", lambda claim: claim.update(epsilon=1.0), "statement.json"),
         ("statement.json", lambda claim: claim.update(unit="document"), "statement.json"),
+        ("statement.json", lambda claim: claim["details"].update(adjacency="x"), "statement.json"),
+        (
+            "statement.json",
+            lambda claim: claim["details"]["renyi"][0].update(divergence=0.1),
+            "statement.json",
+        ),
         ("statement.json", lambda claim: claim.update(sentence="All is well."), "statement.json"),
         ("evidence.json", lambda audit: audit["power"].update(status="no"), "decision.json"),
         ("evidence.json", lambda audit: audit["claim"].update(plan_digest="x"), "evidence.json"),
