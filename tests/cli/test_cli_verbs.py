@@ -31,6 +31,7 @@ CALLS = [
     ("dpmlm.written/1", "init", "fresh"),
     ("dpmlm.written/1", "keys", "new", "more"),
     ("dpmlm.preview/1", "plan", "run.yaml"),
+    ("dpmlm.checklist/1", "plan", "run.yaml", "--checklist"),
     ("dpmlm.run/1", "run", "run.yaml"),
     ("dpmlm.run/1", "train", "run.yaml"),
     ("dpmlm.run/1", "evaluate", "run.yaml"),
