@@ -94,8 +94,9 @@ def test_a_person_reads_each_result(prepared, call):
     for _, *words in CALLS:
         called = call(*words)
         assert called.status == 0, called.err
-        said[" ".join(words[:2])] = called.out
+        said[" ".join(words[:3] if "--checklist" in words else words[:2])] = called.out
     assert "the ledger would accept it" in said["plan run.yaml"]
+    assert "all in place" in said["plan run.yaml --checklist"]
     assert said["run run.yaml"].startswith("verdict      PASS")
     assert "--show-private" in said["evaluate run.yaml"]
     assert said["gate run.yaml"].startswith("PASS under internal")
