@@ -2,8 +2,8 @@
 
 Reading order: `clip` (what it does), `grad_sample_module` (how), `recorder` (the one backward
 pass), `head` (masked positions and the loss), `layers/` (one rule a layer family), `structure`
-and `families` (which models), `rowwise` (all others), `recompute` (less memory), `doctor` (is it
-exact here), `evaluate`.
+and `families` (which models), `rowwise` (all others), `recompute` (less memory), `scratch`
+(memory used again), `doctor` (is it exact here), `evaluate`.
 """
 
 from dpmlm.clipping.clip import clip_and_sum

@@ -1,7 +1,7 @@
 """What the corpus says twice: exact and near-duplicates, each removal with its evidence.
 
 `deduplication.py` decides, and holds the two modes: *stable* keeps the privacy claim on the
-source corpus, *near* moves it to the deduplicated corpus. `shingles.py` and `candidates.py` find
+source corpus, *quality* moves it to the deduplicated corpus. `shingles.py` and `candidates.py` find
 pairs (datasketch MinHash LSH), `clusters.py` joins the verified ones.
 """
 

@@ -147,11 +147,9 @@ def test_ratios_without_a_baseline_are_none():
 
 
 def test_a_machine_that_slows_down_moves_no_ratio():
-    """Medians over the turns are 2 and 3 here; each turn says a half."""
-    slowing = {"plain": (2.0, 2.0, 2.0, 6.0, 6.0), "own": (1.0, 1.0, 1.0, 3.0, 3.0)}
+    """Most turns say a half; the medians over the turns, 6 and 1, would say a sixth."""
+    slowing = {"plain": (2.0, 2.0, 6.0, 6.0, 6.0), "own": (1.0, 1.0, 3.0, 0.9, 0.9)}
     assert ratios(slowing, "plain")["own"] == 0.5
-    apart = {"plain": (2.0, 2.0, 6.0, 6.0, 6.0), "own": (1.0, 1.0, 3.0, 3.0, 2.9)}
-    assert ratios(apart, "plain")["own"] == 0.5
 
 
 @pytest.mark.parametrize(
