@@ -77,10 +77,10 @@ def _tokenizer(config: RunConfig) -> tuple[bool, str]:
 
     tokens = config.tokens
     if tokens.private is not None:
-        return True, "made in the run from private text and charged; sealed with the tokens and in the bundle"
+        return True, "made in the run from private text and charged; sealed in the bundle"
     if tokens.train is not None:
         there = tokens.train.corpus.exists()
-        says = f"made in the run from {tokens.train.corpus.name}; sealed with the tokens and in the bundle"
+        says = f"made in the run from {tokens.train.corpus.name}; sealed in the bundle"
         return there, says if there else f"there is no {tokens.train.corpus}: mend tokens.train"
     named = str(tokens.vocabulary)
     found = tokenizer_digest(load_tokenizer(named))
