@@ -60,7 +60,8 @@ def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
     """The curve of the plan's Poisson-subsampled Gaussian mechanism, add or remove one unit.
 
     Reads `noise_multiplier`, `sample_rate` and `steps`, or `plateaus` of the latter two where the
-    plan has a schedule, and `max_batch_size` and `units` where samples are cut. `copies` r > 1 is
+    plan has a schedule, `max_batch_size` and `units` where samples are cut, and `bands` where
+    groups of units take turns under correlated noise. `copies` r > 1 is
     the curve for r units that hold one secret: sensitivities 0..r with weights Bin(r, q), which
     is far more than r times epsilon at a larger delta. Discretisation errs toward a weaker claim,
     so that it cannot raise a false alarm. Raises UserError when the plan lacks a field, promises
@@ -74,11 +75,16 @@ def trade_off_curve(plan: Mapping[str, Any], copies: int = 1) -> TradeOffCurve:
             "a plan without noise has no trade-off curve",
             "judge such a model by extraction alone",
         )
-    cut = plan.get("max_batch_size")
-    if cut is not None and copies > 1:
+    cut, bands = plan.get("max_batch_size"), plan.get("bands", 1)
+    if copies > 1 and (cut is not None or bands > 1):
+        given, what = (
+            (f"bands {bands}", "take turns")
+            if cut is None
+            else (f"max_batch_size {cut}", "are in samples that are cut")
+        )
         raise UserError(
-            f"max_batch_size {cut} with {copies} copies of a secret",
-            "no curve is known for several units in samples that are cut",
+            f"{given} with {copies} copies of a secret",
+            f"no curve is known for several units that {what}",
             "plant each secret once",
         )
     try:
@@ -108,9 +114,18 @@ def _curve(plan: Mapping[str, Any], copies: int) -> TradeOffCurve:
 
 
 def _plateaus(plan: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Steps at one sampling rate, one after the other; the whole plan where it has no schedule."""
+    """Steps at one sampling rate, one after the other; the whole plan where it has no schedule.
+
+    With bands, noise that a step shares with the b - 1 before it, each unit is drawn from in every
+    b-th step alone, at b times the rate: as many steps count.
+    """
     parts: Sequence[Mapping[str, Any]] | None = plan.get("plateaus")
-    return parts or [{"steps": plan["steps"], "sample_rate": plan["sample_rate"]}]
+    parts = parts or [{"steps": plan["steps"], "sample_rate": plan["sample_rate"]}]
+    bands = plan.get("bands", 1)
+    return [
+        {"steps": -(-part["steps"] // bands), "sample_rate": min(1.0, part["sample_rate"] * bands)}
+        for part in parts
+    ]
 
 
 def _step(plan: Mapping[str, Any], rate: float, copies: int, interval: float) -> Any:
@@ -176,6 +191,11 @@ def check_plan(plan: Mapping[str, Any]) -> None:
             or (_is_count(plan["max_batch_size"]) and _is_count(plan.get("units"))),
             "a whole number above 0, beside one of units",
         ),
+        "bands": (
+            _is_count(plan.get("bands", 1))
+            and _largest_rate(plan) * plan.get("bands", 1) <= 1 + 1e-9,
+            "a whole number above 0, that times the sampling rate is at most 1",
+        ),
         "bindings": (
             isinstance(plan.get("bindings"), Mapping | None),
             "an object, where it is given",
@@ -206,6 +226,12 @@ def _are_plateaus(plan: Mapping[str, Any]) -> bool:
         for part in parts
     )
     return sound and sum(part["steps"] for part in parts) == plan["steps"]
+
+
+def _largest_rate(plan: Mapping[str, Any]) -> float:
+    parts = plan.get("plateaus") if _are_plateaus(plan) else None
+    rates = [part["sample_rate"] for part in parts or ()]
+    return max([*rates, plan["sample_rate"]]) if _is_number(plan["sample_rate"]) else 0.0
 
 
 def _is_number(value: Any) -> bool:

@@ -32,6 +32,7 @@ from dpmlm.cli import (
     release,
     report,
     run,
+    runs,
     scrub,
     train,
     verify,
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    init, plan, run, scrub, dedup, vocab, train, evaluate,
+    init, plan, run, runs, scrub, dedup, vocab, train, evaluate,
     audit, gate, release, verify, report, ledger, keys, doctor, bench,
 ):  # fmt: skip
     verb.register(app)

@@ -222,8 +222,9 @@ class MaskingConfig(Section):
 class PrivacyConfig(Section):
     """The claim. Every field is a public constant, fixed before the first batch."""
 
-    unit: Literal["document", "person"] = "document"
-    """What is added or removed between neighbouring corpora."""
+    unit: Literal["document", "person", "sequence"] = "document"
+    """What is added or removed between neighbouring corpora; a sequence is one row of tokens, the
+    weakest of the three: a document of ten rows is ten of them."""
     epsilon: float = Field(gt=0, allow_inf_nan=True)
     """inf trains without privacy and says so."""
     delta: float = Field(gt=0, lt=1)
@@ -238,8 +239,16 @@ class PrivacyConfig(Section):
     """A larger sample is cut to so many units at random; needs accountant pld."""
     noise: Literal["gaussian", "discrete_gaussian"] = "gaussian"
     """discrete_gaussian adds whole numbers to a rounded sum; it needs accountant rdp."""
+    bands: int = Field(1, ge=1, le=10**4)
+    """Steps over which noise is correlated (banded matrix factorisation), so that later noise takes
+    back earlier noise; costs bands - 1 copies of the weights in memory. 1: independent noise."""
     noise_seed: int | None = Field(None, ge=0, lt=2**63)
     """Repeats samples and noise of an earlier run; such a run promises nothing and never passes."""
+
+    @property
+    def owner(self) -> Literal["document", "person"]:
+        """What documents are split and deduplicated by: sequences go with their document."""
+        return "person" if self.unit == "person" else "document"
 
 
 class TrainingConfig(Section):
@@ -333,7 +342,17 @@ class RunConfig(Section):
                 "training.expected_batch_size is larger than privacy.units: "
                 "the sampling rate would exceed 1"
             )
+        if self.privacy.bands * max(batches) > self.privacy.units:
+            raise ValueError(
+                "privacy.bands times training.expected_batch_size is larger than privacy.units: "
+                "units take turns, and the sampling rate of those whose turn it is would exceed 1"
+            )
         private = self.tokens.private
+        if private is not None and self.privacy.unit == "sequence":
+            raise ValueError(
+                "tokens.private chooses words by document or person: it bounds what one of them "
+                "contributes, and a sequence is cut only once the vocabulary is there"
+            )
         if private is not None and private.delta >= 1 / self.privacy.units:
             raise ValueError(
                 f"tokens.private.delta is not below 1/privacy.units = {1 / self.privacy.units:.3g}"

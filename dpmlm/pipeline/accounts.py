@@ -29,7 +29,8 @@ class Account:
     runs: list[dict[str, Any]]
     """Each with run_id; plan, the epsilon and delta it was reserved with; epsilon and delta that
     may be claimed for it, and whether by its own plan or by the filter over all runs (basis);
-    its reserved, charged and committed steps."""
+    its reserved, charged and committed steps; whether every choice that it was a candidate of is
+    charged (choices_charged)."""
 
     @classmethod
     def of(cls, path: Path) -> "Account":
@@ -59,6 +60,8 @@ class Account:
         rows.append(f"left   {left_text(self.left)}")
         for run in self.runs:
             whose = ", of all runs together" if run["basis"] == "filter" else ""
+            if not run["choices_charged"]:
+                whose += ", NOT counting a choice among runs by private text"
             rows.append(
                 f"run    {run['run_id']}: plan {budget_text(run['plan'])}; "
                 f"claim {budget_text(run)}{whose}; steps {run['reserved_steps']} "
@@ -135,7 +138,7 @@ def left_text(amount: Mapping[str, Any]) -> str:
 
 
 def _shown(summary: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("run_id", "epsilon", "delta", "basis")
+    fields = ("run_id", "epsilon", "delta", "basis", "choices_charged")
     steps = ("reserved_steps", "charged_steps", "committed_steps")
     own = {"epsilon": plan["epsilon"], "delta": plan["delta"]}
     return {

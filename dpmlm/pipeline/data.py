@@ -67,7 +67,7 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
                 continue
             row = stage_document(
                 item,
-                unit=run.config.privacy.unit,
+                unit=run.config.privacy.owner,
                 validation=run.config.split.validation,
                 key=run.secrets.unit_key,
             )
@@ -102,7 +102,7 @@ def _corpus_settings(run: Run) -> dict[str, Any]:
     config = run.config
     fields = claim_fields(config.corpus) | {"split": config.split.validation}
     return fields | {
-        "unit": config.privacy.unit,
+        "unit": config.privacy.owner,
         "source": _keyed_digest(config.corpus.path, run.secrets.corpus_key),
     }
 
@@ -183,7 +183,7 @@ def _dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     result = deduplicate(
         documents,
         threshold=near.threshold if near else None,
-        unit=run.config.privacy.unit,
+        unit=run.config.privacy.owner,
         key=run.secrets.unit_key,
         progress=report,
     )

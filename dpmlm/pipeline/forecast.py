@@ -20,6 +20,8 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Of the batch size: the same units in all, in fewer and larger steps or more and smaller."""
 FEWEST_STEPS = 50
 """Below these Adam's averages have seen too little to be worth a suggestion."""
+BANDS = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of steps over which noise may be correlated, that are compared."""
 TIMED_ROWS = 4
 
 
@@ -44,6 +46,19 @@ class Spending:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Noise correlated over a number of steps, at the plan's epsilon."""
+
+    bands: int
+    """Steps over which it is correlated; 1: independent noise."""
+    noise_multiplier: float
+    """Calibrated with RDP."""
+    noise_of_sums: float
+    """Root mean square, over all steps, of the noise on the sum of gradients so far, as part of
+    that of independent noise."""
+
+
+@dataclass(frozen=True)
 class Forecast:
     """Measured on this machine with synthetic rows; nothing private is read."""
 
@@ -62,6 +77,9 @@ class Forecast:
     """Of the training in all."""
     spendings: tuple[Spending, ...] = ()
     """The same units in other batches; empty without privacy."""
+    correlations: tuple[Correlation, ...] = ()
+    """The plan's batches with noise correlated over more and fewer steps; empty where its noise
+    cannot be."""
 
     @property
     def suggested(self) -> Spending | None:
@@ -91,6 +109,19 @@ class Forecast:
             rows.append(
                 f"  {way.expected_batch_size:>8}{way.steps:>8}{way.noise_multiplier:>18.4f}"
                 f"{way.noise_per_step:>14.4g}{mark}"
+            )
+        return rows + self._correlations()
+
+    def _correlations(self) -> list[str]:
+        if len(self.correlations) < 2:
+            return []
+        rows = ["", "the same steps with correlated noise (privacy.bands)"]
+        rows.append(f"  {'bands':>8}{'noise_multiplier':>18}{'noise of sums':>16}")
+        least = min(self.correlations, key=lambda way: way.noise_of_sums)
+        for way in self.correlations:
+            mark = "  least noise on the sums" if way == least else ""
+            rows.append(
+                f"  {way.bands:>8}{way.noise_multiplier:>18.4f}{way.noise_of_sums:>16.3f}{mark}"
             )
         return rows
 
@@ -123,30 +154,58 @@ def forecast(config: RunConfig, plan: "PrivacyPlan") -> Forecast:
         seconds_a_step=seconds_a_step,
         seconds=rows * seconds_a_row + plan.steps * seconds_a_step,
         spendings=spendings(plan) if plan.private else (),
+        correlations=correlations(plan) if plan.private else (),
     )
 
 
 def spendings(plan: "PrivacyPlan") -> tuple[Spending, ...]:
     """The plan's units in all, cut into batches of other sizes, at its epsilon and delta."""
-    from dpmlm.privacy import AccountantFailure, SampledGaussian, calibrate
-
     units = sum(steps * batch for steps, batch in plan.plateaus)
     found = []
     for factor in FACTORS:
         batch = round(factor * units / plan.steps)
         if not 1 <= batch <= plan.units:
             continue
-        steps, rate = max(1, round(units / batch)), batch / plan.units
-
-        def noised(sigma: float, rate: float = rate, steps: int = steps) -> Any:
-            return (SampledGaussian(sigma, rate, steps),)
-
-        try:
-            sigma = calibrate("rdp", noised, epsilon=plan.epsilon, delta=plan.delta)
-        except AccountantFailure:
-            continue
-        found.append(Spending(batch, steps, sigma))
+        steps = max(1, round(units / batch))
+        if sigma := _noise_for(plan, batch, steps, bands=1):
+            found.append(Spending(batch, steps, sigma))
     return tuple(found)
+
+
+def correlations(plan: "PrivacyPlan") -> tuple[Correlation, ...]:
+    """The plan's steps at its epsilon and delta, with as many bands as its rate allows."""
+    from dpmlm.privacy import band_coefficients, error_of_sums
+
+    if plan.max_batch_size is not None or plan.noise != "gaussian" or plan.batch_schedule:
+        return ()
+    alone = None
+    found = []
+    for bands in BANDS:
+        if bands > plan.steps or bands * plan.largest_batch > plan.units:
+            break
+        sigma = _noise_for(plan, plan.largest_batch, plan.steps, bands)
+        if sigma is None:
+            break
+        error = sigma * error_of_sums(band_coefficients(bands, plan.steps), plan.steps)
+        alone = alone or error
+        found.append(Correlation(bands, sigma, error / alone))
+    return tuple(found)
+
+
+def _noise_for(plan: "PrivacyPlan", batch: float, steps: int, bands: int) -> float | None:
+    """Noise multiplier by RDP; None where there is none."""
+    from dpmlm.privacy import AccountantFailure, SampledGaussian, calibrate
+
+    rate, turns = bands * batch / plan.units, math.ceil(steps / bands)
+    try:
+        return calibrate(
+            "rdp",
+            lambda sigma: (SampledGaussian(sigma, rate, turns),),
+            epsilon=plan.epsilon,
+            delta=plan.delta,
+        )
+    except AccountantFailure:
+        return None
 
 
 def _table(entries: int) -> TokenTable:

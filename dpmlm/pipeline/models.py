@@ -40,6 +40,7 @@ from dpmlm.training import (
     Units,
     in_bytes,
     train,
+    units_of,
 )
 from dpmlm.training.charges import Charges
 
@@ -90,7 +91,8 @@ def plan_of(
         max_batch_size=privacy.max_batch_size,
         noise=privacy.noise,
         noise_seed=privacy.noise_seed,
-        scope=scope_of(near.threshold if near else None),
+        bands=privacy.bands,
+        scope=None if privacy.unit == "sequence" else scope_of(near.threshold if near else None),
         bindings=bindings,
     )
 
@@ -180,7 +182,8 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 def _private_units(run: Run) -> Units:
     """The corpus' training units and the included canaries."""
     store = TokenStore.open(run.folder("tokens"))
-    corpus = CorpusUnits(store, "train", run.secrets.mask_seed)
+    window = run.config.tokens.window
+    corpus = units_of(store, "train", run.config.privacy.unit, run.secrets.mask_seed, window)
     return JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
 
 

@@ -278,6 +278,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "policy": load_policy(release.policy).digest,
         "recipients": sorted(recipient.key_id for recipient in run.consumers),
         "keepers": sorted(recipient.key_id for recipient in run.keepers),
+        "choices": open_ledger(run.config.ledger).choices(planned(run)[1]),
     }
 
 

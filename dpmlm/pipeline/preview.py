@@ -90,6 +90,12 @@ class Preview:
                 f"  {steps:>6} at rate     {batch / plan.units:.5f} ({batch:g} of {plan.units} "
                 f"units expected), noise {noise:.4g} of max_grad_norm on the mean gradient"
             )
+        if plan.bands > 1:
+            rows.append(
+                f"bands                {plan.bands}: as many groups of units take turns, each at "
+                f"{plan.bands} times the rate; noise takes back part of that of {plan.bands - 1} "
+                "steps before"
+            )
         if plan.max_batch_size is not None:
             rows.append(f"largest batch        {plan.max_batch_size} units, of more as many")
         return rows
@@ -145,14 +151,14 @@ class StepsAtNoise:
             raise UserError(asked, "the plan promises nothing", "set a finite privacy.epsilon")
         step = plan.composition(1, noise_multiplier=noise_multiplier)[0]
         try:
-            steps = min(
+            turns = min(
                 calibrate_steps(accountant, step, epsilon=plan.epsilon, delta=plan.delta)
                 for accountant in {plan.accountant, plan.second_accountant}
             )
         except AccountantFailure as failure:
             rule = f"no accountant counts its steps ({failure})"
             raise UserError(asked, rule, "set privacy.accountant to pld or rdp") from failure
-        return cls(noise_multiplier, steps)
+        return cls(noise_multiplier, turns * plan.bands)
 
     def line(self, plan: "PrivacyPlan") -> str:
         """As `dpmlm plan` prints it."""

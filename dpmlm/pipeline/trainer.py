@@ -30,13 +30,13 @@ from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
 from dpmlm.tokens import TokenStore, tokenizer_digest
 from dpmlm.training import (
     Checkpoints,
-    CorpusUnits,
     LedgerCharges,
     Ranks,
     Recipe,
     in_bytes,
     refuse_inexact,
     train,
+    units_of,
 )
 
 
@@ -131,7 +131,7 @@ class Trainer:
             tokens = self._open_tokens()
             self._run_id = self._join(tokens, found, secrets.corpus_key)
             store = self._tokens(tokens, found, secrets.unit_key)
-        self._units = CorpusUnits(store, "train", secrets.mask_seed)
+        self._units = units_of(store, "train", plan.unit, secrets.mask_seed, window)
         if len(self._units.names) > plan.units:
             raise UserError(
                 f"plan.units {plan.units}",
@@ -258,13 +258,14 @@ class Trainer:
     ) -> TokenStore:
         """Tokenised documents, sealed in the workspace; written once."""
         if folder.manifest is None:
+            owner: Unit = "person" if self.plan.unit == "person" else "document"
             dropped = [item for item in found if isinstance(item, Dropped)]
             folder.write_json("dropped", [item.as_dict() for item in dropped])
             rows = (
                 {
                     "id": item.id,
                     "text": item.text,
-                    "unit": unit_of(item, cast(Unit, self.plan.unit), key),
+                    "unit": unit_of(item, owner, key),
                     "split": "train",
                 }
                 for item in found

@@ -12,7 +12,11 @@ from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
 
-_KINDS = ("register", "reserve", "attempt", "charge", "commit", "spend", "select", "repair")
+_KINDS = (
+    "register", "reserve", "attempt", "charge", "commit", "spend", "select", "choose", "repair",
+)  # fmt: skip
+LABELS = ("public", "dp", "private")
+"""What a choice among runs looked at: nothing private, noisy figures, or exact ones."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Balance:
         self.other_delta = 0.0
         self.others = 0
         self.selections: list[dict[str, Any]] = []
+        self.choices: list[dict[str, Any]] = []
 
     def apply(self, entry: dict[str, Any]) -> None:
         """Take in one entry. Raises IntegrityError when it makes no sense where it stands."""
@@ -112,6 +117,14 @@ class Balance:
     def alone(self) -> Run | None:
         """The one run, if nothing else was charged to the corpus."""
         return next(iter(self.runs.values())) if len(self.runs) == 1 and not self.others else None
+
+    def choices_of(self, run_id: str) -> list[dict[str, Any]]:
+        """Choices that the run took part in: label, epsilon, and the number of candidates."""
+        return [
+            {"label": one["label"], "epsilon": one["epsilon"], "candidates": len(one["runs"])}
+            for one in self.choices
+            if run_id in one["runs"]
+        ]
 
     def beside(self, divergence: float, delta: float) -> "Balance":
         """This balance as it is after one more mechanism."""
@@ -179,6 +192,14 @@ class Balance:
         self.other_delta += entry["threshold_delta"]
         names = ("label", "epsilon", "delta", "words_per_unit")
         self.selections.append({name: entry[name] for name in names})
+
+    def _choose(self, entry: Mapping[str, Any]) -> None:
+        if entry["label"] not in LABELS or not set(entry["runs"]) <= self.runs.keys():
+            raise ValueError("a choice is labelled, and among runs of this ledger")
+        if entry["label"] == "dp":
+            self.others += 1
+            self.other_divergence += entry["divergence"]
+        self.choices.append({name: entry[name] for name in ("runs", "label", "epsilon")})
 
     def _repair(self, entry: Mapping[str, Any]) -> None:
         """A mended last line changes no amount."""

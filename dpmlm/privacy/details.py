@@ -16,7 +16,7 @@ RENYI_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CUSTOM_CODE = (
     "per-unit gradient norms and the clipped sum (dpmlm.clipping)",
     "sampling of units (dpmlm.privacy.sampling)",
-    "the noise (dpmlm.privacy.noise, stream, discrete)",
+    "the noise (dpmlm.privacy.noise, stream, discrete, bands)",
     "PRV in the direction of an added unit (dpmlm.privacy.accountants)",
     "the ledger and its filter (dpmlm.privacy.ledger, filter)",
 )
@@ -36,7 +36,7 @@ def details(plan: PrivacyPlan) -> dict[str, Any]:
             "norm_of_a_units_gradient": _spelled(plan.max_grad_norm),
         },
         "mechanism": {
-            "name": "Gaussian noise on the clipped sum over a Poisson sample (DP-SGD)",
+            "name": _mechanism(plan),
             "noise": plan.noise,
             "noise_multiplier": plan.noise_multiplier,
             "largest_sample": plan.max_batch_size,
@@ -44,12 +44,27 @@ def details(plan: PrivacyPlan) -> dict[str, Any]:
                 {"steps": steps, "sample_rate": batch / plan.units}
                 for steps, batch in plan.plateaus
             ],
+            "bands": plan.bands,
+            "coefficients": list(plan.coefficients),
+            "accounted_as": [
+                {"steps": part.steps, "sample_rate": part.sample_rate}
+                for part in plan.composition()
+            ],
         },
         "renyi": [
             {"order": order, "divergence": _divergence(plan, order)} for order in RENYI_ORDERS
         ],
         "custom_code": list(CUSTOM_CODE),
     }
+
+
+def _mechanism(plan: PrivacyPlan) -> str:
+    if plan.bands > 1:
+        return (
+            "Gaussian noise, correlated by banded matrix factorisation, on the clipped sums over "
+            "cyclic Poisson samples (DP-BandMF)"
+        )
+    return "Gaussian noise on the clipped sum over a Poisson sample (DP-SGD)"
 
 
 def epsilon_by_accountant(plan: PrivacyPlan) -> dict[str, float | str | None]:

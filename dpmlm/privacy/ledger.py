@@ -13,7 +13,7 @@ plan they are charged on top of it, and refused over the cap.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from dpmlm.privacy.admission import (
     check_repeat,
     divergences,
 )
-from dpmlm.privacy.balance import Balance, Budget, Run, write_number
+from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
@@ -175,12 +175,19 @@ class Ledger:
     def commit(self, run_id: str, steps: int, attempt: int) -> None:
         """Record that the first `steps` steps survive in the model; again is no change.
 
-        Raises UserError when fewer distinct steps were charged.
+        Raises UserError when fewer distinct steps were charged, and for a part of a plan with
+        correlated noise.
         """
         with self._journal.exclusive():
             run = self._latest(run_id, attempt)
             if (attempt, steps) in run.commits:
                 return
+            if run.plan.bands > 1 and steps != run.plan.steps:
+                raise UserError(
+                    f"commit of {steps} of the {run.plan.steps} steps of run {run_id!r}",
+                    "a plan with correlated noise is accounted for as a whole",
+                    "commit it when all of its steps are taken",
+                )
             if not 0 <= steps <= len(run.steps):
                 raise UserError(
                     f"commit of {steps} steps of run {run_id!r}",
@@ -216,6 +223,26 @@ class Ledger:
                 threshold_delta=selection.threshold_delta,
                 divergence=admit_selection(self._state, label, selection),
             )
+
+    def choose(self, runs: Sequence[str], *, label: str, epsilon: float | None = None) -> None:
+        """Record a choice among `runs`, on the disk before it looks at anything.
+
+        `label` "dp": by an epsilon-DP mechanism, charged like `spend`; "private": by figures of
+        private text, not charged, so that no claim about any of them covers it; "public": by
+        nothing private. Raises UserError for an unknown run and over what is left.
+        """
+        if label not in LABELS or (label == "dp") is not (epsilon is not None):
+            raise ValueError(f"a choice labelled {label!r} with epsilon {epsilon}")
+        with self._journal.exclusive():
+            for run_id in runs:
+                self._run(run_id)
+            divergence = 0.0
+            if epsilon is not None:
+                divergence = admit_mechanism(self._state, "choice among runs", epsilon, 0.0)
+            self._write(
+                "choose", runs=list(runs), label=label, epsilon=epsilon or 0.0,
+                divergence=divergence,
+            )  # fmt: skip
 
     @property
     def cap(self) -> tuple[float, float]:
@@ -277,6 +304,11 @@ class Ledger:
         self._journal.refresh()
         return self._run(run_id).committed
 
+    def choices(self, run_id: str) -> list[dict[str, Any]]:
+        """Choices among runs that this one took part in; none for a run without a reservation."""
+        self._journal.refresh()
+        return self._state.choices_of(run_id)
+
     def verify(
         self,
         *,
@@ -300,6 +332,8 @@ class Ledger:
                 self._check_divergence(entry, fresh)
             if entry["kind"] == "select":
                 self._check_selection(entry, fresh)
+            if entry["kind"] == "choose":
+                self._check_choice(entry, fresh)
         if head is not None and not seen:
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {head['number']}",
@@ -365,6 +399,11 @@ class Ledger:
         recorded = (entry["divergence"], entry["threshold_delta"])
         if not all(map(lambda a, b: math.isclose(a, b, rel_tol=1e-6), recorded, expected)):
             raise self._wrong_amount(entry, "the recorded amounts are not those of its selection")
+
+    def _check_choice(self, entry: Mapping[str, Any], state: Balance) -> None:
+        expected = state.cap.divergence_of(entry["epsilon"])
+        if not math.isclose(entry["divergence"], expected, rel_tol=1e-6):
+            raise self._wrong_amount(entry, "the recorded amount is not that of its choice")
 
     def _wrong_amount(self, entry: Mapping[str, Any], rule: str) -> IntegrityError:
         return IntegrityError(

@@ -1,7 +1,6 @@
 """`PrivacyPlan`: what a run promises, fixed before its first batch."""
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -10,23 +9,16 @@ from typing import Any
 from dpmlm.canonical import digest
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import (
-    ACCOUNTANTS,
     AccountantFailure,
     Composition,
     SampledGaussian,
     epsilon_of,
 )
-from dpmlm.privacy.calibration import calibrate
-from dpmlm.privacy.noise import NOISE_SOURCES, NOISES, noise_source_of, refuse_noise
+from dpmlm.privacy.noise import NOISE_SOURCES
+from dpmlm.privacy.rules import check_plan
+from dpmlm.privacy.sampling import POISSON
 
 SCHEMA = "dpmlm.plan/1"
-UNITS = ("document", "person")
-SCOPES = ("source corpus", "deduplicated corpus")
-SAMPLER = "Poisson"
-TRUNCATED = "truncated Poisson"
-
-MOST_PLATEAUS = 64
-_EPSILONS = (0.05, 150.0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,7 @@ class PrivacyPlan:
     units: int
     """Public upper constant of the corpus, canaries included; never counted from private text."""
     unit: str
-    """What is protected: "document" or "person"."""
+    """What is protected: "document", "person", or "sequence", a row of tokens."""
     expected_batch_size: float
     """Mean number of units a step; also the divisor of the noisy sum. On a schedule, that of the
     first steps."""
@@ -73,26 +65,34 @@ class PrivacyPlan:
     noise_multiplier: float
     """Noise over clipping norm; 0 where epsilon is `inf`."""
     scope: str
-    """Corpus that the promise is about: "source corpus" or "deduplicated corpus"."""
+    """Corpus that the promise is about: "source corpus", "deduplicated corpus", or, of unit
+    "sequence", the sequences that text was cut into."""
     bindings: Mapping[str, str | int | float | None] = field(default_factory=dict)
     """Settings of the run that the promise depends on, such as masked_slots and window."""
     batch_schedule: tuple[tuple[int, float], ...] = ()
     """(step, expected batch size from that step on), ascending from above 0; empty: constant."""
     max_batch_size: int | None = None
     """Units that a sample is cut to; None takes it as it falls."""
-    sampler: str = SAMPLER
-    """How units are drawn: "Poisson", or "truncated Poisson" with `max_batch_size`."""
+    sampler: str = POISSON
+    """How units are drawn: "Poisson", "truncated Poisson" with `max_batch_size`, "cyclic Poisson"
+    with `bands`."""
     noise_source: str = NOISE_SOURCES["gaussian"]
     """Where the noise comes from; "none" where there is none."""
     noise: str = "gaussian"
     """"gaussian", rounded to float32, or "discrete_gaussian", on a grid and without rounding."""
     noise_seed: int | None = None
     """At least 0; makes samples and noise reproducible, and so the plan not private."""
+    bands: int = 1
+    """Steps over which noise is correlated, and groups of units that take turns; 1: each step's
+    noise alone."""
+    coefficients: tuple[float, ...] = (1.0,)
+    """First column of the matrix that correlates it (`bands.py`): `bands` numbers, norm 1."""
 
     def __post_init__(self) -> None:
         schedule = tuple((step, float(batch)) for step, batch in self.batch_schedule)
         object.__setattr__(self, "batch_schedule", schedule)
-        _check(self)
+        object.__setattr__(self, "coefficients", tuple(self.coefficients))
+        check_plan(self)
         object.__setattr__(self, "bindings", MappingProxyType(dict(self.bindings)))
 
     def __hash__(self) -> int:
@@ -141,8 +141,8 @@ class PrivacyPlan:
         return passed[-1] if passed else self.expected_batch_size
 
     def rate_at(self, step: int) -> float:
-        """Probability of a unit to be in the sample of a step, counted from 0."""
-        return self.batch_at(step) / self.units
+        """Probability of a unit whose turn it is to be in the sample of a step, counted from 0."""
+        return self.batch_at(step) * self.bands / self.units
 
     @property
     def digest(self) -> str:
@@ -154,20 +154,22 @@ class PrivacyPlan:
     ) -> Composition:
         """What the accountants see after `steps` (all of them by default).
 
-        More steps than planned, as when some were drawn again, count as steps of the largest
-        batch. `noise_multiplier` asks about other noise.
+        Of `bands` steps one touches a unit, at `bands` times the rate. More steps than planned, as
+        when some were drawn again, count as steps of the largest batch that touch everybody.
+        `noise_multiplier` asks about other noise.
         """
         sigma = self.noise_multiplier if noise_multiplier is None else noise_multiplier
         left = self.steps if steps is None else steps
-        parts = [*self.plateaus, (max(0, left - self.steps), self.largest_batch)]
+        turns = [(*plateau, self.bands) for plateau in self.plateaus]
+        again = (max(0, left - self.steps), self.largest_batch, 1)
         found = []
-        for length, batch in parts:
+        for length, batch, groups in (*turns, again):
             taken = min(length, left)
             left -= taken
             part = SampledGaussian(
                 sigma,
-                batch / self.units,
-                taken,
+                batch * self.bands / self.units,
+                math.ceil(taken / groups),
                 largest=self.max_batch_size,
                 units=self.units if self.max_batch_size else None,
                 discrete=self.noise == "discrete_gaussian",
@@ -258,6 +260,7 @@ class PrivacyPlan:
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values["bindings"] = dict(self.bindings)
         values["batch_schedule"] = [list(begin) for begin in self.batch_schedule]
+        values["coefficients"] = list(self.coefficients)
         for name in ("epsilon", "max_grad_norm"):
             values[name] = "inf" if math.isinf(values[name]) else values[name]
         return {"schema": SCHEMA, **values}
@@ -278,211 +281,3 @@ def _figure_or_none(accountant: str, composition: Composition, delta: float) -> 
         return epsilon_of(accountant, composition, delta)
     except AccountantFailure:
         return None
-
-
-def make_plan(
-    *,
-    epsilon: float,
-    delta: float,
-    units: int,
-    expected_batch_size: float,
-    steps: int,
-    max_grad_norm: float,
-    unit: str = "document",
-    accountant: str = "prv",
-    batch_schedule: Mapping[int, float] | None = None,
-    max_batch_size: int | None = None,
-    scope: str = "source corpus",
-    bindings: Mapping[str, str | int | float | None] | None = None,
-    adjacency: str = "add or remove",
-    noise: str = "gaussian",
-    noise_seed: int | None = None,
-) -> PrivacyPlan:
-    """Plan whose noise is the least that keeps epsilon at or below the target.
-
-    The noise is calibrated with `accountant` and raised, if need be, until PLD agrees that the
-    target holds. Where PRV cannot be computed a warning says so and the plan is accounted with
-    PLD. `batch_schedule` maps a step to the expected batch size from there on: plateaus, as each
-    different rate costs the accountant. `max_batch_size` cuts samples, and needs accountant
-    "pld". `epsilon=inf` makes an honest plan without noise. `noise="discrete_gaussian"` needs
-    `accountant="rdp"`, the only one that bounds it. With a `noise_seed` the noise is as large but
-    can be drawn again, so the plan is not private.
-
-    Raises UserError for delta not below 1/units, a sampling rate above 1, an unknown unit, scope,
-    accountant or noise, an adjacency other than "add or remove", and an epsilon out of reach.
-    """
-    if adjacency != "add or remove":
-        raise UserError(
-            f"adjacency {adjacency!r}",
-            'the accountants here bound "add or remove" one unit; "replace" is another, larger '
-            "number",
-            'use adjacency "add or remove"',
-        )
-    plan = PrivacyPlan(
-        epsilon=_number("epsilon", epsilon),
-        delta=_number("delta", delta),
-        units=units,
-        unit=unit,
-        expected_batch_size=_number("expected_batch_size", expected_batch_size),
-        steps=steps,
-        max_grad_norm=_number("max_grad_norm", max_grad_norm),
-        accountant=accountant,
-        batch_schedule=tuple(sorted((batch_schedule or {}).items())),
-        max_batch_size=max_batch_size,
-        sampler=SAMPLER if max_batch_size is None else TRUNCATED,
-        noise_multiplier=0.0 if epsilon == math.inf else 1.0,
-        scope=scope,
-        bindings=bindings or {},
-        noise_source=noise_source_of(epsilon, noise, noise_seed),
-        noise=noise,
-        noise_seed=noise_seed,
-    )
-    if math.isinf(plan.epsilon):
-        return plan
-    try:
-        accountant, sigma = _noise_for(plan)
-    except AccountantFailure as failure:
-        raise UserError(
-            f"epsilon {plan.epsilon:g} with {steps} steps at rate {plan.sample_rate:.4g}",
-            f"no accountant finds a noise multiplier ({failure})",
-            "choose another epsilon, fewer steps or a smaller batch",
-        ) from failure
-    values = {entry.name: getattr(plan, entry.name) for entry in fields(plan)}
-    plan = PrivacyPlan(**{**values, "noise_multiplier": sigma, "accountant": accountant})
-    plan.check()
-    return plan
-
-
-def _noise_for(plan: PrivacyPlan) -> tuple[str, float]:
-    name = plan.accountant
-    try:
-        sigma = _calibrated(name, plan)
-    except AccountantFailure as failure:
-        if name != "prv":
-            raise
-        warnings.warn(
-            f"PRV cannot be computed for this plan ({failure}); it is accounted with PLD",
-            stacklevel=3,
-        )
-        name, sigma = "pld", _calibrated("pld", plan)
-    whole = plan.composition(noise_multiplier=sigma)
-    second = plan.second_accountant
-    if name != second and epsilon_of(second, whole, plan.delta) > plan.epsilon:
-        sigma = max(sigma, _calibrated(second, plan))
-    return name, sigma
-
-
-def _calibrated(accountant: str, plan: PrivacyPlan) -> float:
-    return calibrate(
-        accountant,
-        lambda sigma: plan.composition(noise_multiplier=sigma),
-        epsilon=plan.epsilon,
-        delta=plan.delta,
-    )
-
-
-def _number(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise UserError(f"{name} {value!r}", "it must be a number", f"give {name} as a number")
-    return float(value)
-
-
-def _check(plan: PrivacyPlan) -> None:
-    """Every rule a plan can break by itself, in the order of its fields."""
-    for name in ("epsilon", "delta", "expected_batch_size", "max_grad_norm", "noise_multiplier"):
-        _number(name, getattr(plan, name))
-    for name in ("units", "steps"):
-        value = getattr(plan, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} {value!r}", "it must be a whole number above 0", f"set {name}")
-    low, high = _EPSILONS
-    noised = math.isfinite(plan.epsilon)
-    if noised and not low <= plan.epsilon <= high:
-        raise UserError(
-            f"epsilon {plan.epsilon:g}",
-            f"it must lie between {low:g} and {high:g}, or be inf",
-            "choose a budget in that range, or inf for a run without privacy",
-        )
-    if not 0 < plan.delta < 1 / plan.units:
-        raise UserError(
-            f"delta {plan.delta:g}",
-            f"it must be above 0 and below 1/units = {1 / plan.units:.3g}: a larger delta allows "
-            "to publish one unit as it is",
-            f"set delta to {_power_below(0.1 / plan.units):g} or less",
-        )
-    _check_batches(plan)
-    if plan.max_grad_norm <= 0 or (noised and math.isinf(plan.max_grad_norm)):
-        raise UserError(
-            f"max_grad_norm {plan.max_grad_norm:g}",
-            "it must be above 0, and finite unless epsilon is inf",
-            "set max_grad_norm to about 1.0",
-        )
-    if (plan.noise_multiplier > 0) is not noised or math.isinf(plan.noise_multiplier):
-        raise UserError(
-            f"noise_multiplier {plan.noise_multiplier:g} with epsilon {plan.epsilon:g}",
-            "a finite epsilon needs finite noise above 0, and inf has none",
-            "make the plan with make_plan",
-        )
-    _one_of("unit", plan.unit, UNITS)
-    _one_of("scope", plan.scope, SCOPES)
-    _one_of("accountant", plan.accountant, ACCOUNTANTS)
-    _one_of("sampler", plan.sampler, (SAMPLER if plan.max_batch_size is None else TRUNCATED,))
-    _one_of("noise", plan.noise, NOISES)
-    refuse_noise(plan.noise, plan.accountant, plan.noise_seed)
-    source = noise_source_of(plan.epsilon, plan.noise, plan.noise_seed)
-    _one_of("noise_source", plan.noise_source, (source,))
-    for key, value in plan.bindings.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float | None):
-            raise UserError(f"binding {key!r}", "it must be text, a number or null", "mend it")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"binding {key!r}", "its number must be finite", "write it as text")
-
-
-def _check_batches(plan: PrivacyPlan) -> None:
-    begins = [step for step, _ in plan.batch_schedule]
-    if any(type(step) is not int for step in begins) or begins != sorted(set(begins)):
-        raise UserError(
-            f"batch_schedule from steps {begins}", "steps are whole and ascend", "mend the schedule"
-        )
-    if begins and not 0 < begins[0] <= begins[-1] < plan.steps:
-        raise UserError(
-            f"batch_schedule from steps {begins}",
-            f"each begins above step 0 and below the {plan.steps} of the plan",
-            "mend the schedule; the batch of the first steps is expected_batch_size",
-        )
-    if len(begins) >= MOST_PLATEAUS:
-        raise UserError(
-            f"batch_schedule of {len(begins) + 1} plateaus",
-            f"at most {MOST_PLATEAUS} can be accounted for in reasonable time",
-            "take fewer and longer ones",
-        )
-    for _, batch in plan.plateaus:
-        _number("expected_batch_size", batch)
-        if not 0 < batch <= plan.units:
-            raise UserError(
-                f"expected_batch_size {batch:g} of {plan.units} units",
-                "the sampling rate must be above 0 and at most 1",
-                "lower expected_batch_size",
-            )
-    largest = plan.max_batch_size
-    if largest is None:
-        return
-    if type(largest) is not int or largest < 1:
-        raise UserError(f"max_batch_size {largest!r}", "it is a whole number above 0", "mend it")
-    if plan.accountant != "pld":
-        raise UserError(
-            f"max_batch_size {largest} with accountant {plan.accountant}",
-            "PLD alone bounds samples that are cut to a largest size",
-            "set accountant to pld",
-        )
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(
-            f"{name} {value!r}", f"it must be one of {', '.join(allowed)}", f"choose a {name}"
-        )
-
-
-def _power_below(value: float) -> float:
-    return float(10.0 ** math.floor(math.log10(value)))

@@ -65,6 +65,8 @@ def statement(
     if math.isinf(epsilon):
         why = plan.unprotected or "epsilon inf"
         exclusions.insert(0, f"anything: with {why} nothing is promised")
+    if not summary["choices_charged"]:
+        exclusions.append("the choice among several runs, which looked at private text uncharged")
     sampler = _sampler(plan)
     accountant = summary["accountant"]
     if plan.noise == "discrete_gaussian":
@@ -82,7 +84,7 @@ def statement(
         f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
         f"of any outcome of releasing {what} differs by at most a factor e^{shown}, plus "
         f"{summary['delta']:g}. {_vocabulary_sentence(plan, vocabulary)}Sampling: "
-        f"{sampler}; accountant: {accountant}; noise source: {plan.noise_source}; "
+        f"{sampler}; accountant: {accountant}; noise source: {_noise(plan)}; "
         f"scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
     )
     fields = {
@@ -102,6 +104,7 @@ def statement(
         "committed_steps": summary["committed_steps"],
         "charged_steps": summary["charged_steps"],
         "lineage": dict(summary["lineage"]),
+        "choices": list(summary["choices"]),
         "cap": dict(summary["cap"]),
         "details": details(plan),
         "epsilon_by_accountant": epsilon_by_accountant(plan),
@@ -113,11 +116,15 @@ def statement(
 def _sampler(plan: PrivacyPlan) -> str:
     """How units come into a step, in words."""
     rates = [
-        f"{batch / plan.units:.6g}" + (f" for {steps} steps" if plan.batch_schedule else "")
+        f"{batch * plan.bands / plan.units:.6g}"
+        + (f" for {steps} steps" if plan.batch_schedule else "")
         for steps, batch in plan.plateaus
     ]
+    turns = f"each of {plan.steps} steps"
+    if plan.bands > 1:
+        turns = f"one of every {plan.bands} of {plan.steps} steps, the turn of its group,"
     text = (
-        f"{plan.sampler}, each {plan.unit} in each of {plan.steps} steps independently with "
+        f"{plan.sampler}, each {plan.unit} in {turns} independently with "
         f"probability {', then '.join(rates)}"
     )
     if plan.max_batch_size is None:
@@ -126,6 +133,13 @@ def _sampler(plan: PrivacyPlan) -> str:
         f"{text}, of more than {plan.max_batch_size} as many at random, in a corpus of at most "
         f"{plan.units}"
     )
+
+
+def _noise(plan: PrivacyPlan) -> str:
+    """Where the noise comes from, and whether a step's is its own."""
+    if plan.bands == 1 or not plan.noise_multiplier:
+        return plan.noise_source
+    return f"{plan.noise_source}, correlated over {plan.bands} steps by banded matrix factorisation"
 
 
 def vocabulary_of(plan: PrivacyPlan) -> dict[str, float] | None:
@@ -158,7 +172,11 @@ def _vocabulary_sentence(plan: PrivacyPlan, vocabulary: Mapping[str, float] | No
 
 def standard_exclusions(plan: PrivacyPlan) -> list[str]:
     """What no run of this package covers."""
-    more = "documents of one person" if plan.unit == "document" else "persons"
+    more = {
+        "document": "documents of one person",
+        "sequence": "sequences of one document or person",
+        "person": "persons",
+    }[plan.unit]
     return [
         f"several {more} together, beyond {plan.unit} by {plan.unit}",
         *(

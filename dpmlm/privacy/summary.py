@@ -1,7 +1,7 @@
 """What a statement and a gate need to know of one run: its claim, and the account of its corpus."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpmlm.privacy.accountants import describe
@@ -13,6 +13,7 @@ from dpmlm.privacy.plan import PrivacyPlan
 def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
     """JSON object of what `Ledger.summary` says of the run, without the state of the file."""
     run, cap, lineage = balance.runs[run_id], balance.cap, balance.spent()
+    choices = balance.choices_of(run_id)
     account = {
         "run_id": run_id,
         "corpus": balance.corpus,
@@ -31,6 +32,8 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
             "epsilon": write_number(lineage.epsilon),
             "delta": lineage.delta,
         },
+        "choices": choices,
+        "choices_charged": _charged(choices),
         "key_id": balance.key_id,
     }
     epsilon, delta = claim_of(run.plan, account)
@@ -57,8 +60,17 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
     committed, charged = int(summary["committed_steps"]), int(summary["charged_steps"])
     if summary["reserved_steps"] != plan.steps or not 0 <= committed <= charged:
         raise ValueError("steps are charged under their plan before they are committed")
+    if summary["choices_charged"] is not _charged(summary["choices"]):
+        raise ValueError("choices are charged or not as each of them says")
+    if plan.bands > 1 and 0 < committed < plan.steps:
+        raise ValueError("correlated noise is accounted for over all steps of its plan")
     if alone:
         return epsilon_after(plan, committed or max(charged, plan.steps)), plan.delta
     if lineage["epsilon"] == "inf":
         return math.inf, plan.delta
     return float(cap["epsilon"]), float(cap["delta"])
+
+
+def _charged(choices: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether no choice that the run took part in looked at private text for nothing."""
+    return all(choice["label"] != "private" for choice in choices)

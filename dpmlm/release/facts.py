@@ -18,7 +18,7 @@ from dpmlm.privacy.plan import PrivacyPlan
 PRIVATE_PATHS = ("audit.verbatim", "audit.seconds", "scrub", "dedup", "corpus", "evaluation")
 """Parts computed from private text: for the auditor, never in a bundle."""
 
-_DERIVED = ("private", "cryptographic_noise", "accounted_epsilon")
+_DERIVED = ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon")
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def spelled(value: Any) -> Any:
 def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts, spelled, with what follows from the plan computed here rather than believed.
 
-    Adds `plan.private`, `plan.cryptographic_noise` and `plan.accounted_epsilon` (from noise,
-    sampling rate and steps, by PLD, or by RDP where the noise is discrete). A plan that is not
-    sound in itself gets none of them, so that rules that need them find them missing.
+    Adds `plan.private`, `plan.cryptographic_noise`, `plan.whole_texts` (whether the unit is a
+    document or a person, not a part of one) and `plan.accounted_epsilon` (from noise, sampling rate
+    and steps, by PLD, or by RDP where the noise is discrete). A plan that is not sound in itself
+    gets none of them, so that rules that need them find them missing.
     """
     whole = {str(part): spelled(value) for part, value in facts.items()}
     plan = whole.get("plan")
@@ -126,5 +127,6 @@ def _derived(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "private": plan.private,
         "cryptographic_noise": plan.noise_source in NOISE_SOURCES.values(),
+        "whole_texts": plan.unit != "sequence",
         "accounted_epsilon": spelled(accounted),
     }

@@ -73,7 +73,7 @@ class Rule(_Strict):
     """As `min`, against another rule's observed value (by id) or another path."""
     at: At | None = None
     """Further condition on the promise's delta."""
-    unit: Literal["document", "person"] | None = None
+    unit: Literal["document", "person", "sequence"] | None = None
     """The promise's unit must be this one: epsilons of different units do not compare."""
     on_missing: Literal["inconclusive", "fail"] = "inconclusive"
     """What a missing metric amounts to."""

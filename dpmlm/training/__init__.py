@@ -16,7 +16,14 @@ from dpmlm.training.optimizer import SecureDPOptimizer, adamw
 from dpmlm.training.pace import timed_rows
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
-from dpmlm.training.units import CanaryUnits, CorpusUnits, JoinedUnits, Units
+from dpmlm.training.units import (
+    CanaryUnits,
+    CorpusUnits,
+    JoinedUnits,
+    SequenceUnits,
+    Units,
+    units_of,
+)
 
 __all__ = [
     "CanaryUnits",
@@ -31,6 +38,7 @@ __all__ = [
     "Ranks",
     "Recipe",
     "SecureDPOptimizer",
+    "SequenceUnits",
     "Units",
     "activation_checkpointing_if",
     "adamw",
@@ -41,4 +49,5 @@ __all__ = [
     "refuse_inexact",
     "timed_rows",
     "train",
+    "units_of",
 ]

@@ -17,7 +17,7 @@ from torch import nn
 
 from dpmlm.clipping import clip_and_sum, own_scratch
 from dpmlm.errors import UserError
-from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream
+from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream, groups_of
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
@@ -74,9 +74,7 @@ def train(
         attempt = ranks.same(charges.begin() if ranks.first else None, "attempt")
         stream = _stream(plan, ranks)
         private = SecureDPOptimizer(optimizer, plan, stream)
-        sampler = PoissonSampler(
-            units.names, plan.rate_at, stream=stream, largest=plan.max_batch_size
-        )
+        sampler = _sampler(plan, units, recipe, stream)
         events, saved = list(progress.events), time.monotonic()
         with stop_requests() as stop:
             for step in range(progress.step, plan.steps):
@@ -104,6 +102,17 @@ def train(
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
         return Progress(plan.steps, attempt, events)
+
+
+def _sampler(
+    plan: PrivacyPlan, units: Units, recipe: Recipe, stream: SecretStream
+) -> PoissonSampler:
+    groups = None
+    if plan.bands > 1:
+        groups = plan.bands, groups_of(units.names, plan.bands, recipe.mask_seed)
+    return PoissonSampler(
+        units.names, plan.rate_at, stream=stream, largest=plan.max_batch_size, groups=groups
+    )
 
 
 def _stream(plan: PrivacyPlan, ranks: Ranks) -> SecretStream:

@@ -2,8 +2,8 @@
 
 `clip_and_sum` leaves the clipped sum of a logical batch in `p.grad`. One `step()` adds noise of
 standard deviation noise_multiplier * max_grad_norm to every trainable parameter (discrete noise:
-a little more, `dpmlm/privacy/grid.py`), divides by the plan's expected batch size (a public
-constant), and updates.
+a little more, `dpmlm/privacy/grid.py`; correlated noise: `dpmlm/privacy/bands.py`), divides by the
+plan's expected batch size (a public constant), and updates.
 """
 
 import math
@@ -13,7 +13,7 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from dpmlm.privacy import GridNoise, PrivacyPlan, SecretStream, gaussian_noise
+from dpmlm.privacy import BandedNoise, GridNoise, PrivacyPlan, SecretStream, gaussian_noise
 
 
 class SecureDPOptimizer(DPOptimizerFastGradientClipping):
@@ -40,6 +40,8 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
         if noised and plan.noise == "discrete_gaussian":
             numbers = sum(parameter.numel() for parameter in self.params)
             self._grid = GridNoise(plan.noise_multiplier, plan.max_grad_norm, numbers)
+        # A new optimizer begins a new chain: nothing of an earlier attempt's noise is kept.
+        self._bands = BandedNoise(plan.coefficients) if plan.bands > 1 else None
 
     def start_step(self, index: int) -> None:
         """Name the step whose noise is drawn next: no step may reuse another's.
@@ -76,8 +78,9 @@ class SecureDPOptimizer(DPOptimizerFastGradientClipping):
             return total
         if self._grid is not None:
             return self._grid.add(total, stream, label=label, step=step)
-        noise = gaussian_noise(tuple(total.shape), self._noise_std, stream, label=label, step=step)
-        return total + noise.to(total.device)
+        fresh = gaussian_noise(tuple(total.shape), self._noise_std, stream, label=label, step=step)
+        noise = fresh.to(total.device)
+        return total + (self._bands.correlate(noise, label) if self._bands else noise)
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dpmlm.masking import Example, counter_rng
+from dpmlm.masking.spec import SPECIALS_PER_ROW
 from dpmlm.tokens import TokenStore
 
 
@@ -53,6 +54,41 @@ class CorpusUnits:
             View(examples[row % len(examples)], step * count + row // len(examples))
             for row in range(count)
         ]
+
+
+class SequenceUnits:
+    """Every row of tokens of one split's documents as a unit of its own.
+
+    Documents are cut from their beginning into rows of `window` tokens, special ones included; the
+    last is shorter, none overlap. A drawn unit contributes `count` rows of that text, each masked
+    otherwise.
+    """
+
+    def __init__(self, store: TokenStore, split: str, window: int) -> None:
+        self._store, self._room = store, window - SPECIALS_PER_ROW
+        self._rows = [
+            (document, begin)
+            for unit in store.units(split)
+            for document in store.documents_of(unit)
+            for begin in range(0, len(store.tokens(document)), self._room)
+        ]
+        self.names: Sequence[str] = [self._name(*row) for row in self._rows]
+
+    def views(self, index: int, step: int, count: int) -> Sequence[View]:
+        document, begin = self._rows[index]
+        tokens = self._store.tokens(document)[begin : begin + self._room]
+        example = Example(self.names[index], tokens)
+        return [View(example, step * count + row) for row in range(count)]
+
+    def _name(self, document: int, begin: int) -> str:
+        return f"{self._store.id(document)}/{begin}"
+
+
+def units_of(store: TokenStore, split: str, unit: str, seed: bytes, window: int) -> Units:
+    """The units of one split that a plan of `unit` draws from."""
+    if unit == "sequence":
+        return SequenceUnits(store, split, window)
+    return CorpusUnits(store, split, seed)
 
 
 class CanaryUnits:

@@ -93,6 +93,16 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path, change, near):
             {"tokens__vocabulary": None, "tokens__private": {"epsilon": 1, "delta": 0.01}},
             "tokens.private.delta is not below 1/privacy.units",
         ),
+        (
+            {
+                "tokens__vocabulary": None,
+                "privacy__unit": "sequence",
+                "tokens__private": {"epsilon": 1, "delta": 1e-6},
+            },
+            "tokens.private chooses words by document or person",
+        ),
+        ({"privacy__bands": 26}, "privacy.bands times training.expected_batch_size"),
+        ({"privacy__bands": 0}, "greater than or equal to 1"),
         ({"model__from": "x"}, "exactly one of model.size"),
         ({"release__recipients": []}, "at least 1"),
         ({"name": "../up"}, "match pattern"),

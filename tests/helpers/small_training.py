@@ -48,7 +48,7 @@ class Charges:
 class Every:
     """A sampler without chance: at each step the units whose number has the step's parity."""
 
-    def __init__(self, units, rate, *, stream, largest):
+    def __init__(self, units, rate, *, stream, **more):
         self._count = len(units)
 
     def draw(self, step):

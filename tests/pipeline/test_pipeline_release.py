@@ -53,6 +53,22 @@ DAMAGES = {
 }
 
 
+def test_a_choice_made_since_makes_the_release_again(copy):
+    """Whoever picks among runs by private text after the bundle was made has no PASS any more."""
+    config = load_config(copy / "run.yaml")
+    before = facts_of(copy / "work/bundle")
+    assert before["decision"]["verdict"] == "PASS"
+    run_id = before["ledger"]["run_id"]
+    Ledger.open(copy / "ledger.jsonl").choose([run_id], label="private")
+    kept = stamps(copy / "work")
+    assert execute_run(config).verdict == "FAIL"
+    after = facts_of(copy / "work/bundle")
+    failed = [rule["id"] for rule in after["decision"]["rules"] if rule["status"] == "fail"]
+    assert failed == ["ledger.choices"]
+    assert "looked at private text uncharged" in after["statement"]["sentence"]
+    assert stamps(copy / "work") == kept
+
+
 @pytest.mark.parametrize("case", DAMAGES)
 def test_a_damaged_bundle_is_made_again_from_the_same_decision(copy, case):
     work = copy / "work"

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from dpmlm.errors import UserError
-from dpmlm.privacy import PrivacyPlan, SampledGaussian, accountants, epsilon_of, make_plan
-from dpmlm.privacy import plan as plan_module
+from dpmlm.privacy import PrivacyPlan, SampledGaussian, accountants, epsilon_of, make_plan, rules
 
 SMALL: dict[str, Any] = {
     "epsilon": 2.0,
@@ -69,6 +68,8 @@ def test_a_plan_is_made_in_seconds() -> None:
         ({"delta": 1 / 6500}, "below 1/units"),
         ({"delta": 0.0}, "below 1/units"),
         ({"unit": "sentence"}, "document, person"),
+        ({"unit": "sequence", "scope": "source corpus"}, "without a scope"),
+        ({"scope": "sequences that the prepared text was cut into"}, "without a scope"),
         ({"expected_batch_size": 6501}, "sampling rate"),
         ({"expected_batch_size": 0}, "sampling rate"),
         ({"epsilon": 0.0}, "between"),
@@ -124,7 +125,7 @@ def test_every_field_is_in_the_digest_and_guarded_by_it() -> None:
     }  # fmt: skip
     assert set(changes) == set(data) - {
         "schema", "digest", "sample_rate", "plateaus", "max_batch_size", "sampler", "noise",
-        "noise_seed", "noise_source",
+        "noise_seed", "noise_source", "bands", "coefficients",
     }  # fmt: skip
     for name, value in changes.items():
         with pytest.raises(UserError, match="hash to its digest"):
@@ -201,4 +202,4 @@ def test_too_little_noise_by_prv_is_raised_until_pld_agrees(
 
 
 def test_powers_of_ten() -> None:
-    assert plan_module._power_below(0.1 / 6500) == pytest.approx(1e-5)
+    assert rules._power_below(0.1 / 6500) == pytest.approx(1e-5)

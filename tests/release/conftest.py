@@ -10,7 +10,7 @@ import pytest
 from dpmlm.artifacts import load_identity, load_recipient, load_signing_key
 from dpmlm.artifacts.keys import create_keys
 from dpmlm.privacy.ledger import Ledger
-from dpmlm.privacy.plan import make_plan
+from dpmlm.privacy.planning import make_plan
 from dpmlm.privacy.statement import statement
 
 NOW = datetime.now(UTC)

@@ -54,6 +54,8 @@ def test_the_stricter_policy_fails_the_same_run(facts, now):
 
 
 TARGET = "audit.subjects.target"
+_NAMES = ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon")
+DERIVED = {f"plan.{name}" for name in _NAMES}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_every_rule_of_the_policy_stops_a_pass_when_its_metric_is_gone(facts, no
     policy = load_policy("internal")
     for rule in policy.require:
         left = copy.deepcopy(facts)
-        if rule.metric in ("plan.private", "plan.cryptographic_noise", "plan.accounted_epsilon"):
+        if rule.metric in DERIVED:
             left["plan"]["noise_multiplier"] = 5.0  # no longer the plan that hashes to its digest
         else:
             _put(left, rule.metric, None)
@@ -166,8 +168,20 @@ def test_an_underestimated_epsilon_is_found_by_the_second_accountant(plan, facts
     assert _status(decision)["dp.accounted"] == "fail"
 
 
+def test_a_promise_about_single_sequences_fails(plan, facts, now):
+    from dataclasses import replace
+
+    from dpmlm.privacy.rules import SEQUENCES
+
+    facts["plan"] = replace(plan, unit="sequence", scope=SEQUENCES).to_json()
+    for policy in ("internal", "strict"):
+        status = _status(decide(load_policy(policy), facts, now=now))
+        assert status["dp.unit"] == "fail"
+        assert status["dp.private"] == "pass"
+
+
 def test_a_plan_without_privacy_fails(facts, now):
-    from dpmlm.privacy.plan import make_plan
+    from dpmlm.privacy.planning import make_plan
 
     facts["plan"] = make_plan(
         epsilon=math.inf, delta=1e-6, units=100, expected_batch_size=10, steps=20, max_grad_norm=1

@@ -30,6 +30,7 @@ def test_shipped_policies_are_the_agreed_ones():
         assert rules["dp.epsilon"].max == epsilon
         assert rules["dp.delta"].max == 1e-5
         assert rules["dp.private"].equals is True
+        assert rules["dp.unit"].equals is True
         assert rules["dp.noise_source"].equals is True
         assert rules["ledger.intact"].equals is True
         assert rules["audit.gating"].equals is False
@@ -95,7 +96,7 @@ def test_a_number_without_a_dot_is_a_number():
         (_policy("    max: 8\n    on_missing: pass\n"), "'inconclusive' or 'fail'"),
         (_policy("    max: 8\n    max: 80\n"), "given twice"),
         (_policy("    max: 8\n" + RULE + "    max: 80\n"), "two rules are called dp.epsilon"),
-        (_policy("    max: 8\n    unit: household\n"), "'document' or 'person'"),
+        (_policy("    max: 8\n    unit: household\n"), "'document', 'person' or 'sequence'"),
         (_policy("    max: 8\n", head="policy: mine\nsummary: x\n"), "policy = 'mine'"),
         (_policy("    max: 8\nwaivers: []\n"), "there is no such key"),
         (b"policy: mine/v1\nsummary: x\nrequire: []\n", "at least 1 item"),

@@ -188,7 +188,7 @@ def test_missing_audits_are_said(report_data, facts):
 
 
 def test_a_run_without_a_promise(report_data, facts):
-    from dpmlm.privacy.plan import make_plan
+    from dpmlm.privacy.planning import make_plan
 
     plan = make_plan(
         epsilon=math.inf, delta=1e-6, units=100, expected_batch_size=10, steps=20, max_grad_norm=1

@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 
-from dpmlm.training import CanaryUnits, CorpusUnits, JoinedUnits
+from dpmlm.training import CanaryUnits, CorpusUnits, JoinedUnits, SequenceUnits, units_of
 
 
 class Store:
@@ -87,3 +87,34 @@ def test_a_unit_of_few_documents_contributes_more_views_of_them_and_never_the_sa
 def test_another_view_of_a_canary_would_be_the_same():
     canaries = CanaryUnits([("x", (1,), (7,))])
     assert len(canaries.views(0, 0, 6)) == 1
+
+
+class Long(Store):
+    """Documents of 9, 3 and 0 tokens."""
+
+    def __init__(self):
+        self.documents = {"a": [0], "b": [1], "c": [2]}
+
+    def tokens(self, i):
+        return np.arange([9, 3, 0][i]) + 10 * i
+
+
+def test_every_row_of_a_document_is_a_sequence_and_none_overlap():
+    units = SequenceUnits(Long(), "train", window=6)
+    assert list(units.names) == ["d0/0", "d0/4", "d0/8", "d1/0"]
+    rows = [list(only(units, index, 5).tokens) for index in range(4)]
+    assert rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8], [10, 11, 12]]
+    assert SequenceUnits(Long(), "validation", window=6).names == []
+
+
+def test_a_sequence_contributes_views_of_its_own_row_alone():
+    units = SequenceUnits(Long(), "train", window=6)
+    views = [view for step in range(3) for view in units.views(1, step, 2)]
+    assert {view.example.id for view in views} == {"d0/4"}
+    assert [view.visit for view in views] == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_plans_unit_says_what_is_drawn():
+    assert isinstance(units_of(Long(), "train", "sequence", b"s", 6), SequenceUnits)
+    for unit in ("document", "person"):
+        assert list(units_of(Long(), "train", unit, b"s", 6).names) == ["a", "b", "c"]
