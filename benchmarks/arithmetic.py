@@ -8,6 +8,8 @@ Counted by torch's flop counter on one step, a multiplication and an addition ea
 import argparse
 import json
 import math
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,13 @@ def main() -> None:
         shares = " | ".join(f"{counts[name] / plain:.2f}" for name in COLUMNS[1:])
         print(f"| {work.name}, {work.window}, {work.rows} | {plain / 1e9:.1f} G | {shares} |")
     if given.out:
-        given.out.write_text(json.dumps({"columns": COLUMNS, "rows": rows}, indent=1) + "\n")
+        facts = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {name: version(name) for name in ("torch", "transformers", "opacus")},
+            "columns": COLUMNS,
+            "rows": rows,
+        }
+        given.out.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

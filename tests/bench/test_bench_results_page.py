@@ -1,6 +1,8 @@
 """`benchmarks/results.py` turns the JSON of a bench into the table of docs/results.md."""
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,5 +59,17 @@ def test_other_columns_become_a_table_of_their_own(results):
 
 def test_the_page_has_the_markers_of_both_devices():
     page = (ROOT / "docs/results.md").read_text()
-    for name in ("bench-cpu", "bench-ways", "bench-cuda"):
+    for name in ("bench-cpu", "bench-idle", "bench-ways", "bench-cuda"):
         assert page.count(f"<!-- {name} -->") == page.count(f"<!-- /{name} -->") == 1
+
+
+@pytest.mark.parametrize("name", ["cpu", "idle", "ways"])
+def test_the_page_is_what_the_committed_json_says(results, name):
+    page = (ROOT / "docs/results.md").read_text()
+    found = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    shown = re.search(f"<!-- bench-{name} -->\n(.*?)<!-- /bench-{name} -->", page, re.DOTALL)[1]
+    command = re.search(r"```\n(dpmlm bench .*?)\n```", shown, re.DOTALL)[1]
+    assert f"--out benchmarks/results/{name}.json" in command
+    assert results.section(found, command) == shown
+    for target in found["targets"]:
+        assert f"{target['measured']:.3f}" in shown
