@@ -28,6 +28,10 @@ Resume = Annotated[
         help="Take up what an earlier attempt left; --no-resume refuses a workspace in use.",
     ),
 ]
+SigningKeyFile = Annotated[
+    Path | None,
+    typer.Option("--signing-key", help="Private key file that signs the ledger's lines."),
+]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", help="Private key file that may open it.")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, print_json
+from dpmlm.cli.options import AsJson, SigningKeyFile, print_json
 from dpmlm.cli.scrub import Text
 
 
@@ -30,6 +30,7 @@ def vocab(
         str | None, typer.Option(help="Field with the person; default: each document is a unit.")
     ] = None,
     text: Text = "text",
+    signing_key: SigningKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn a WordPiece vocabulary from IN with differential privacy; each call is charged.
@@ -49,7 +50,9 @@ def vocab(
     config = PrivateVocabularyConfig(
         size=size, epsilon=epsilon, delta=delta, words_per_unit=words_per_unit, unused=unused
     )
-    done = vocabulary_file(source, target, ledger, config, text=text, person=person)
+    done = vocabulary_file(
+        source, target, ledger, config, text=text, person=person, signing_key=signing_key
+    )
     if as_json:
         print_json("dpmlm.vocab/1", done.to_json())
     else:

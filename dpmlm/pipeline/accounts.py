@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dpmlm.artifacts import load_trusted_keys
 from dpmlm.config import LedgerConfig
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy import Ledger
+from dpmlm.privacy import Ledger, Signer
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Account:
     """Public name of the corpus."""
     entries: int
     """Lines, the registration included."""
+    head: str
+    """Number and hash of the last line: noted elsewhere, a file that was cut is found."""
+    signed_by: str | None
+    """Id of the key that signs every line; None for an unsigned ledger."""
     cap: dict[str, Any]
     """Epsilon and delta that all runs share."""
     spent: dict[str, Any]
@@ -44,6 +49,8 @@ class Account:
             ledger=str(path),
             corpus=ledger.corpus,
             entries=len(ledger.entries),
+            head=f"{ledger.head['number']}:{ledger.head['hash']}",
+            signed_by=ledger.key_id,
             cap=cap,
             spent=asdict(ledger.spent()),
             left=asdict(ledger.left()),
@@ -55,6 +62,7 @@ class Account:
 
     def text(self) -> str:
         rows = [f"{self.ledger}: corpus {self.corpus}, {self.entries} entries, chain intact"]
+        rows.append(f"head   {self.head}, {_signature(self.signed_by)}")
         rows.append(f"cap    {budget_text(self.cap)}")
         rows.append(f"spent  {budget_text(self.spent)}")
         rows.append(f"left   {left_text(self.left)}")
@@ -80,6 +88,8 @@ class LedgerCheck:
     """True if every line follows from the one before and makes sense there."""
     entries: int | None
     """Lines; None if the chain is broken."""
+    signed_by: str | None
+    """Id of the trusted key whose signature every line carries; None where none was asked for."""
     problem: str | None
     """The line that is broken, and how."""
 
@@ -89,21 +99,47 @@ class LedgerCheck:
     def text(self) -> str:
         if self.problem:
             return f"NOT INTACT\n  {self.problem}"
-        return f"{self.ledger}: {self.entries} entries, chain intact"
+        signed = f", {_signature(self.signed_by)}" if self.signed_by else ""
+        return f"{self.ledger}: {self.entries} entries, chain intact{signed}"
 
 
-def check_ledger(path: Path) -> LedgerCheck:
-    """Read a ledger from its first byte; a broken one is an answer, a missing one an error."""
+def check_ledger(
+    path: Path, *, trusted_keys: Path | None = None, head: str | None = None
+) -> LedgerCheck:
+    """Read a ledger from its first byte; a broken one is an answer, a missing one an error.
+
+    With `trusted_keys`, a folder of public keys, one of them must have signed every line; with
+    `head`, as `Account` tells it, that line must still stand.
+    """
+    trusted = load_trusted_keys(trusted_keys) if trusted_keys else None
+    noted = _noted(head) if head else None
     try:
         ledger = Ledger.open(path)
-        ledger.verify()
+        ledger.verify(trusted=trusted, head=noted)
     except IntegrityError as broken:
-        return LedgerCheck(str(path), False, None, str(broken))
-    return LedgerCheck(str(path), True, len(ledger.entries), None)
+        return LedgerCheck(str(path), False, None, None, str(broken))
+    signed_by = ledger.key_id if trusted else None
+    return LedgerCheck(str(path), True, len(ledger.entries), signed_by, None)
 
 
-def open_ledger(config: LedgerConfig) -> Ledger:
-    """The registered ledger of the corpus, whose cap must be the run file's."""
+def _noted(head: str) -> dict[str, Any]:
+    number, _, found = head.partition(":")
+    if not number.isdigit() or not found.startswith("sha256:"):
+        raise UserError(
+            f"head {head!r}", "a head is NUMBER:sha256:HASH", "copy it from `dpmlm ledger show`"
+        )
+    return {"number": int(number), "hash": found}
+
+
+def _signature(key_id: str | None) -> str:
+    return f"every line signed by {key_id}" if key_id else "not signed"
+
+
+def open_ledger(config: LedgerConfig, signer: Signer | None = None) -> Ledger:
+    """The registered ledger of the corpus, whose cap must be the run file's.
+
+    `signer` signs what is written to it, if it was registered signed.
+    """
     if not config.path.exists():
         raise UserError(
             f"ledger {config.path}",
@@ -119,7 +155,7 @@ def open_ledger(config: LedgerConfig) -> Ledger:
             f"delta {ledger.cap[1]:g}, and a cap is never edited",
             "write the registered cap into the run file",
         )
-    return ledger
+    return ledger.sign_with(signer) if signer else ledger
 
 
 def budget_text(amount: Mapping[str, Any]) -> str:

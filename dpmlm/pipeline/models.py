@@ -175,7 +175,7 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             "the corpus and its canaries hold more units than that",
             "declare a larger upper bound on units, in a new workspace",
         )
-    charges = LedgerCharges(open_ledger(run.config.ledger), run_id, plan)
+    charges = LedgerCharges(open_ledger(run.config.ledger, run.signing), run_id, plan)
     return _fit(run, folder, units, plan, charges, report)
 
 

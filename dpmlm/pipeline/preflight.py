@@ -29,7 +29,7 @@ def preflight(run: Run) -> None:
     _check_texts(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
-    ledger = open_ledger(config.ledger)
+    ledger = open_ledger(config.ledger, run.signing)
     vocabulary = config.tokens.vocabulary
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config))

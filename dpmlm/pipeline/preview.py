@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpmlm.artifacts import load_signing_key
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import left_text, open_ledger
@@ -233,6 +234,8 @@ def _sentence(
                 cap = config.ledger.cap
                 Ledger.register(path, epsilon=cap.epsilon, delta=cap.delta, corpus="preview")
             ledger = Ledger.open(path)
+            if ledger.key_id is not None:
+                ledger.sign_with(load_signing_key(config.keys.signing))
             if selection is not None:
                 ledger.spend_selection("preview", selection)
             ledger.reserve("preview", plan)

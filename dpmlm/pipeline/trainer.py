@@ -16,6 +16,7 @@ from dpmlm.artifacts import (
     SealedFolder,
     load_identity,
     load_secret_key,
+    load_signing_key,
     model_digest,
     save_model,
 )
@@ -103,8 +104,9 @@ class Trainer:
     ) -> None:
         self.model, self.tokenizer, self.plan = model, tokenizer, plan
         self._workspace = Workspace(Path(workspace))
-        self._identity = load_identity(Path(keys) / "trainer.key")
-        secrets = RunSecrets.derive(load_secret_key(Path(keys) / "pseudonym.key"), seed)
+        self._keys = Path(keys)
+        self._identity = load_identity(self._keys / "trainer.key")
+        secrets = RunSecrets.derive(load_secret_key(self._keys / "pseudonym.key"), seed)
         refuse_inexact(model, len(tokenizer))
         self._recipe = Recipe(
             table=TokenTable.of(tokenizer),
@@ -201,7 +203,8 @@ class Trainer:
 
     def _open_ledger(self, path: Path | None) -> Ledger:
         if path is not None:
-            return Ledger.open(path)
+            ledger, signing = Ledger.open(path), self._keys / "sign.key"
+            return ledger.sign_with(load_signing_key(signing)) if ledger.key_id else ledger
         path = self._workspace.path / "ledger.jsonl"
         if not path.exists():
             plan = self.plan

@@ -90,7 +90,7 @@ def select_run(
             "give them the same corpus, split, scrubbing and deduplication",
         )
     label = "public" if public else "dp" if epsilon is not None else "private"
-    ledger = open_ledger(runs[0].config.ledger)
+    ledger = open_ledger(runs[0].config.ledger, runs[0].signing)
     # On the disk before anything of the text is looked at.
     ledger.choose([planned(run)[1] for run in runs], label=label, epsilon=epsilon)
     if public:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpmlm.artifacts import SealedFolder, atomic_write
+from dpmlm.artifacts import SealedFolder, atomic_write, load_signing_key
 from dpmlm.config import PrivateVocabularyConfig
 from dpmlm.corpus import Document, read_corpus, read_shards, unit_of
 from dpmlm.errors import UserError
@@ -57,7 +57,7 @@ def private_tokenizer(run: Run, folder: SealedFolder) -> "PreTrainedTokenizerFas
         for document in read_shards(run.folder("dedup")):
             if document["split"] == "train":
                 histogram.add(document["unit"], document["text"])
-        ledger = open_ledger(run.config.ledger)
+        ledger = open_ledger(run.config.ledger, run.signing)
         drawn = draw(histogram, config, ledger, label=f"vocabulary of {run.config.name}")
         save_tokenizer(kept, drawn.tokenizer)
         kept.finish({"words": drawn.words})
@@ -149,6 +149,7 @@ def vocabulary_file(
     *,
     text: str,
     person: str | None,
+    signing_key: Path | None = None,
 ) -> VocabularyFile:
     """Write a vocab.txt of a corpus file or folder; it is covered by its budget, so it is clear.
 
@@ -158,6 +159,8 @@ def vocabulary_file(
     if output.exists():
         raise UserError(f"output {output}", "it is there already", "name a new one")
     selection, account = selection_of(config), Ledger.open(ledger)
+    if signing_key is not None:
+        account.sign_with(load_signing_key(signing_key))
     histogram = WordHistogram(config.words_per_unit, secrets.token_bytes(32))
     unit_key = secrets.token_bytes(32)
     with Progress().bar("words"):

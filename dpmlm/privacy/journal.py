@@ -54,6 +54,7 @@ class Journal:
         self.length = 0
         self._apply = apply
         self._offset = 0
+        self._key_id: str | None = None
         self._lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
 
     @contextmanager
@@ -130,6 +131,7 @@ class Journal:
     def _take(self, entry: dict[str, Any]) -> None:
         self._apply(entry)
         self.head, self.length = entry["hash"], entry["number"]
+        self._key_id = entry.get("key_id")
 
     def _write(self, line: bytes) -> None:
         try:
@@ -152,7 +154,10 @@ class Journal:
         """Complete or remove an incomplete last line, and record that.
 
         A line is torn by a power cut before its writer was answered, so nothing was drawn for it.
+        Of a signed file that is for somebody with its key: who only reads leaves it as it is.
         """
+        if self._key_id != (self.signer.key_id if self.signer else None):
+            return
         if not self.length:
             # A ledger appears with its first line whole, so this file never was one.
             raise _broken(self.path, 1, "the line is incomplete")

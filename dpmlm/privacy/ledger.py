@@ -11,7 +11,6 @@ returns. A step that is drawn again after a crash is charged again; once the cha
 plan they are charged on top of it, and refused over the cap.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +22,8 @@ from dpmlm.privacy.admission import (
     admit_plan,
     admit_selection,
     check_repeat,
-    divergences,
 )
+from dpmlm.privacy.amounts import check_amounts
 from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
@@ -102,6 +101,17 @@ class Ledger:
                 f"ledger {path}, line 1", "it was never registered", "restore it from a copy"
             )
         return ledger
+
+    def sign_with(self, signer: Signer) -> "Ledger":
+        """Sign what is written from here on, if the ledger was registered signed; returns itself.
+
+        A ledger that was registered without a signer stays unsigned. Raises UserError for another
+        key than the one that registered it.
+        """
+        if self._state.key_id is not None:
+            self._refuse_signer(signer)
+            self._journal.signer = signer
+        return self
 
     def reserve(self, run_id: str, plan: PrivacyPlan) -> None:
         """Charge the whole plan to the run; the same plan again is a resume and charges nothing.
@@ -260,6 +270,11 @@ class Ledger:
         return self._state.corpus
 
     @property
+    def key_id(self) -> str | None:
+        """Key that signs every entry; None for a ledger that was registered without one."""
+        return self._state.key_id
+
+    @property
     def entries(self) -> list[dict[str, Any]]:
         """Every entry, read again from the file and its chain checked."""
         return list(self._journal.entries())
@@ -317,7 +332,7 @@ class Ledger:
     ) -> None:
         """Read the whole file again and check everything that can be checked.
 
-        The chain, the sense of each entry and the recorded divergences; with `trusted` (key id to
+        The chain, the sense of each entry and the recorded amounts; with `trusted` (key id to
         public key) every signature; with an earlier `head` that its entry still stands. Raises
         IntegrityError naming the line.
         """
@@ -328,12 +343,7 @@ class Ledger:
             if trusted is not None:
                 check_signature(self._journal.path, entry, trusted)
             seen = seen or (head is not None and entry["hash"] == head["hash"])
-            if entry["kind"] == "reserve":
-                self._check_divergence(entry, fresh)
-            if entry["kind"] == "select":
-                self._check_selection(entry, fresh)
-            if entry["kind"] == "choose":
-                self._check_choice(entry, fresh)
+            check_amounts(entry, fresh)
         if head is not None and not seen:
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {head['number']}",
@@ -356,14 +366,16 @@ class Ledger:
         return {**summarise(self._state, run_id), "head": head, "intact": True}
 
     def _write(self, kind: str, **fields: Any) -> None:
-        signer = self._journal.signer
+        self._refuse_signer(self._journal.signer)
+        self._journal.append(kind, {**fields, "time": _now()})
+
+    def _refuse_signer(self, signer: Signer | None) -> None:
         if (signer.key_id if signer else None) != self._state.key_id:
             raise UserError(
                 f"ledger {self._journal.path} with signer {signer.key_id if signer else None}",
                 f"it was registered with signer {self._state.key_id}, which signs every entry",
                 "give the signing key that registered it",
             )
-        self._journal.append(kind, {**fields, "time": _now()})
 
     def _run(self, run_id: str) -> Run:
         run = self._state.runs.get(run_id)
@@ -384,33 +396,6 @@ class Ledger:
                 "end one of the two processes, then resume",
             )
         return run
-
-    def _check_divergence(self, entry: Mapping[str, Any], state: Balance) -> None:
-        run = state.runs[entry["run_id"]]
-        expected = divergences(run.plan, state.cap.order)
-        recorded = (run.divergence, run.again)
-        if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(recorded, expected)):
-            raise self._wrong_amount(entry, "the recorded divergences are not those of the plan")
-
-    def _check_selection(self, entry: Mapping[str, Any], state: Balance) -> None:
-        names = ("epsilon", "delta", "words_per_unit")
-        selection = PartitionSelection(**{name: entry[name] for name in names})
-        expected = (selection.divergence(state.cap.order), selection.threshold_delta)
-        recorded = (entry["divergence"], entry["threshold_delta"])
-        if not all(map(lambda a, b: math.isclose(a, b, rel_tol=1e-6), recorded, expected)):
-            raise self._wrong_amount(entry, "the recorded amounts are not those of its selection")
-
-    def _check_choice(self, entry: Mapping[str, Any], state: Balance) -> None:
-        expected = state.cap.divergence_of(entry["epsilon"])
-        if not math.isclose(entry["divergence"], expected, rel_tol=1e-6):
-            raise self._wrong_amount(entry, "the recorded amount is not that of its choice")
-
-    def _wrong_amount(self, entry: Mapping[str, Any], rule: str) -> IntegrityError:
-        return IntegrityError(
-            f"ledger {self._journal.path}, line {entry['number']}",
-            rule,
-            "restore the file from a copy",
-        )
 
 
 def _now() -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dpmlm.canonical import canonical_json, digest
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy import Ledger, SecretStream, make_plan, noisy_best, statement
 from dpmlm.privacy.summary import claim_of
@@ -110,15 +111,20 @@ def test_a_choice_over_the_budget_or_of_unknown_runs_is_refused(ledger):
             ledger.choose(["a", "b"], label=label, epsilon=epsilon)
 
 
-def test_a_choice_that_was_charged_less_is_found(ledger, tmp_path):
-    from dpmlm.canonical import canonical_json, digest
+CHARGES = {
+    "choice": lambda ledger: ledger.choose(["a", "b"], label="dp", epsilon=0.5),
+    "mechanism": lambda ledger: ledger.spend("metric", epsilon=0.5),
+}
 
-    ledger.choose(["a", "b"], label="dp", epsilon=0.5)
+
+@pytest.mark.parametrize("what", CHARGES)
+def test_what_was_charged_less_than_it_costs_is_found(ledger, tmp_path, what):
+    CHARGES[what](ledger)
     path = tmp_path / "ledger"
     *lines, last = path.read_bytes().splitlines(keepends=True)
     entry = json.loads(last)
     entry["divergence"] /= 2
     entry["hash"] = digest({key: value for key, value in entry.items() if key != "hash"})
     path.write_bytes(b"".join(lines) + canonical_json(entry) + b"\n")
-    with pytest.raises(IntegrityError, match="not that of its choice"):
+    with pytest.raises(IntegrityError, match=f"not those of its {what}"):
         Ledger.open(path).verify()

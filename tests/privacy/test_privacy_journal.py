@@ -120,6 +120,31 @@ def test_whole_lines_cut_off_are_found_against_a_noted_head(path: Path) -> None:
         again.verify(head=noted)
 
 
+def test_a_torn_line_of_a_signed_file_is_mended_by_its_signer_alone(
+    tmp_path: Path, plan: PrivacyPlan
+) -> None:
+    path = used(tmp_path / "ledger.jsonl", plan, Key(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[-1][:40])
+    torn = path.read_bytes()
+    reader = Ledger.open(path)
+    assert reader.charged_steps("run") == 3
+    assert path.read_bytes() == torn
+    with pytest.raises(UserError, match="registered with signer key1"):
+        reader.charge("run", 1, 3)
+    writer = Ledger.open(path).sign_with(Key(1))
+    writer.charge("run", 1, 3)
+    assert [entry["kind"] for entry in writer.entries][-2:] == ["repair", "charge"]
+    writer.verify(trusted={"key1": Key(1)})
+
+
+def test_an_unsigned_ledger_stays_unsigned(path: Path) -> None:
+    ledger = Ledger.open(path).sign_with(Key(1))
+    ledger.charge("run", 1, 3)
+    assert ledger.key_id is None
+    assert "signature" not in ledger.entries[-1]
+
+
 def test_every_torn_last_line_is_mended_and_recorded(path: Path) -> None:
     good = path.read_bytes()
     start = good[:-1].rindex(b"\n") + 1
@@ -228,7 +253,7 @@ def test_a_chain_hashed_again_is_caught_by_signatures_alone(
 @pytest.mark.parametrize(
     ("at", "change", "words"),
     [
-        (1, {"divergence": 1e-9}, "line 2: the recorded divergence"),
+        (1, {"divergence": 1e-9}, "line 2: the amounts recorded"),
         (1, {"plan": {}}, "line 2: the entry makes no sense"),
         (3, {"step": 2}, "line 5: the entry makes no sense"),
         (4, {"run_id": "other"}, "line 5: the entry makes no sense"),
