@@ -12,7 +12,7 @@ bound the same adjacency: one unit added or removed.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -27,6 +27,8 @@ ORDERS: tuple[float, ...] = (
     *(float(order) for order in (*range(6, 33), 36, 40, 48, 56, 64, 80, 96, 128, 192, 256, 512)),
 )
 """Renyi orders tried by `rdp`; the filter of a ledger fixes one order of its own."""
+WHOLE_ORDERS = tuple(order for order in ORDERS if order.is_integer())
+"""Those of a bound that is only to begin from: a fractional order takes a hundred times as long."""
 
 
 class AccountantFailure(ArithmeticError):
@@ -109,7 +111,7 @@ def _prv(composition: Composition, delta: float) -> float:
 
     The mesh error is a hundredth of an upper estimate of epsilon, between 0.001 and 0.01.
     """
-    ceiling = _rdp(composition, delta)
+    ceiling = _rdp(composition, delta, WHOLE_ORDERS)
     first = min(max(ceiling / 500, 0.001), 0.01)
     reason = "no attempt"
     for eps_error in (first, first / 2, first / 4):
@@ -163,9 +165,9 @@ def _losses(mechanism: SampledGaussian) -> Any:
     return one_step.self_compose(mechanism.steps)
 
 
-def _rdp(composition: Composition, delta: float) -> float:
+def _rdp(composition: Composition, delta: float, orders: Sequence[float] = ORDERS) -> float:
     best = math.inf
-    for order in ORDERS:
+    for order in orders:
         try:
             divergence = renyi_divergence(composition, order)
         except AccountantFailure:
@@ -174,6 +176,12 @@ def _rdp(composition: Composition, delta: float) -> float:
     if not math.isfinite(best):
         raise AccountantFailure("RDP is infinite at every order")
     return max(best, 0.0)
+
+
+@lru_cache(maxsize=4096)
+def rough_epsilon(composition: Composition, delta: float) -> float:
+    """An upper bound like that of "rdp", a little larger, in a hundredth of the time."""
+    return _rdp(composition, delta, WHOLE_ORDERS)
 
 
 def renyi_divergence(mechanisms: SampledGaussian | Composition, order: float) -> float:

@@ -9,6 +9,7 @@ from dpmlm.privacy.accountants import (
     Composition,
     SampledGaussian,
     epsilon_of,
+    rough_epsilon,
 )
 
 SLACK = 0.003
@@ -25,20 +26,18 @@ Noised = Callable[[float], Composition]
 def calibrate(accountant: str, noised: Noised, *, epsilon: float, delta: float) -> float:
     """Noise multiplier for which `accountant` gives an epsilon just below `epsilon`.
 
-    RDP, which is cheap and never below the truth, brackets the answer; the accountant itself
+    RDP at whole orders, which is cheap and never below the truth, brackets the answer; the
+    accountant itself
     then takes a few secant steps in log-log scale, where the curve is nearly straight. The result
     has five significant digits, so that a plan prints exactly. Samples that are cut to a largest
     size RDP does not bound: there it starts from samples that are not cut. Raises
     AccountantFailure when the accountant fails or the target is out of reach.
     """
 
-    if accountant == "rdp":
-        return _by_rdp(noised, epsilon, delta, width=SLACK / 10)
-
     def uncut(sigma: float) -> Composition:
         return tuple(replace(mechanism, largest=None) for mechanism in noised(sigma))
 
-    sigma = _by_rdp(uncut, epsilon, delta, width=0.05)
+    sigma = _enough_roughly(uncut, epsilon, delta)
     slope = _slope(uncut, sigma, delta)
     low, high = 0.0, math.inf  # noise known to be too little, known to be enough
     best, aim = math.inf, math.log(epsilon * (1 - SLACK / 3))
@@ -105,13 +104,14 @@ def _round_up(sigma: float) -> float:
     return rounded if rounded >= sigma else round(sigma + 10.0**-digits, digits)
 
 
-def _by_rdp(noised: Noised, epsilon: float, delta: float, *, width: float) -> float:
+def _enough_roughly(noised: Noised, epsilon: float, delta: float) -> float:
+    """Noise that suffices by `rough_epsilon`, to a twentieth."""
+
     def enough(sigma: float) -> bool:
         try:
-            value = epsilon_of("rdp", noised(sigma), delta)
+            return rough_epsilon(noised(sigma), delta) <= epsilon
         except AccountantFailure:
             return False
-        return value <= epsilon
 
     high = 1.0
     while not enough(high):
@@ -121,13 +121,13 @@ def _by_rdp(noised: Noised, epsilon: float, delta: float, *, width: float) -> fl
     low = high / 2
     while low > _SMALLEST and enough(low):
         low, high = low / 2, low
-    while high / low > 1 + width:
+    while high / low > 1.05:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if enough(middle) else (middle, high)
     return _round_up(high)
 
 
 def _slope(noised: Noised, sigma: float, delta: float) -> float:
-    """d ln epsilon / d ln sigma of the RDP curve: a first guess of the accountant's own."""
-    here, more = (epsilon_of("rdp", noised(sigma * factor), delta) for factor in (1.0, 1.05))
+    """d ln epsilon / d ln sigma of the rough bound: a first guess of the accountant's own."""
+    here, more = (rough_epsilon(noised(sigma * factor), delta) for factor in (1.0, 1.05))
     return min(math.log(more / here) / math.log(1.05), -0.3)
