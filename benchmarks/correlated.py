@@ -1,6 +1,6 @@
 """Correlated against independent noise on the newsgroup posts, at equal epsilon, one author a unit.
 
-    python benchmarks/correlated.py --data $DPMLM_DATA --out benchmarks/results/correlated.json
+    python benchmarks/correlated.py --data $DPMLM_DATA --steps 100 --seeds 1 --epsilons 8
 
 Trains a tiny BERT from the same initial weights with each number of bands and prints the table of
 docs/results.md: held-out loss and top-1 after training. The corpus is public, so that the figures
@@ -28,6 +28,7 @@ from dpmlm.training import Recipe, evaluate, new_model
 
 BANDS = (1, 4, 16)
 EPSILONS = (2.0, 8.0)
+RATES = (1e-3, 4e-3)
 WINDOW, VOCABULARY, HELD_OUT = 64, 8000, 600
 DELTA, UNITS, BATCH = 1e-6, 6500, 256
 MASKING = MaskingSpec(strategy="whole_word", ratio=0.15)
@@ -40,6 +41,7 @@ class Trained:
     epsilon: float
     bands: int
     seed: int
+    learning_rate: float
     noise_multiplier: float
     noise_of_sums: float
     """noise_multiplier times `error_of_sums`."""
@@ -75,7 +77,12 @@ def plan_of(epsilon: float, bands: int, steps: int) -> PrivacyPlan:
 
 
 def train_one(
-    plan: PrivacyPlan, seed: int, documents: list[dict[str, Any]], texts: list[str], tokenizer: Any
+    plan: PrivacyPlan,
+    rate: float,
+    seed: int,
+    documents: list[dict[str, Any]],
+    texts: list[str],
+    tokenizer: Any,
 ) -> Trained:
     """Train from the initial weights of `seed` and evaluate."""
     model = new_model("tiny", tokenizer, WINDOW, seed)
@@ -84,7 +91,8 @@ def train_one(
         create_keys(Path(folder) / "keys")
         Trainer(
             model, tokenizer, plan, documents=documents, workspace=Path(folder) / "work",
-            keys=Path(folder) / "keys", window=WINDOW, masking=MASKING, seed=seed,
+            keys=Path(folder) / "keys", window=WINDOW, masking=MASKING, learning_rate=rate,
+            seed=seed,
         ).train()  # fmt: skip
     seconds = time.perf_counter() - begun
     recipe = Recipe(
@@ -96,7 +104,7 @@ def train_one(
     assert found is not None
     error = plan.noise_multiplier * error_of_sums(plan.coefficients, plan.steps)
     return Trained(
-        plan.epsilon, plan.bands, seed, plan.noise_multiplier, error, found.loss, found.top1,
+        plan.epsilon, plan.bands, seed, rate, plan.noise_multiplier, error, found.loss, found.top1,
         seconds,
     )  # fmt: skip
 
@@ -104,19 +112,25 @@ def train_one(
 def table(trained: Sequence[Trained]) -> str:
     """Means over seeds, and the range of the losses."""
     rows = [
-        "| epsilon | bands | noise_multiplier | noise of sums | held-out loss | range | top-1 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| epsilon | bands | learning_rate | noise_multiplier | noise of sums | held-out loss | range "
+        "| top-1 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for epsilon, bands in sorted({(one.epsilon, one.bands) for one in trained}):
-        same = [one for one in trained if (one.epsilon, one.bands) == (epsilon, bands)]
+    for key in sorted({(one.epsilon, one.bands, one.learning_rate) for one in trained}):
+        same = [one for one in trained if (one.epsilon, one.bands, one.learning_rate) == key]
         losses = [one.loss for one in same]
         rows.append(
-            f"| {epsilon:g} | {bands} | {same[0].noise_multiplier:.3f} | "
+            f"| {key[0]:g} | {key[1]} | {key[2]:g} | {same[0].noise_multiplier:.3f} | "
             f"{same[0].noise_of_sums:.2f} | {statistics.mean(losses):.4f} | "
             f"{min(losses):.4f} to {max(losses):.4f} | "
             f"{statistics.mean(one.top1 for one in same):.4f} |"
         )
     return "\n".join(rows)
+
+
+def numbers(text: str) -> list[float]:
+    """Of a list with commas."""
+    return [float(part) for part in text.split(",")]
 
 
 def main() -> None:
@@ -125,16 +139,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epsilons", type=numbers, default=EPSILONS)
+    parser.add_argument("--learning-rates", type=numbers, default=RATES)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     documents, texts = split(read(asked.data / "newsgroups/train.jsonl", "author"))
     prose = (document.text for document in read(asked.data / "public_prose"))
     tokenizer = train_tokenizer(prose, vocab_size=VOCABULARY)
     trained = [
-        train_one(plan_of(epsilon, bands, asked.steps), seed, documents, texts, tokenizer)
+        train_one(plan_of(epsilon, bands, asked.steps), rate, seed, documents, texts, tokenizer)
         for seed in range(asked.seeds)
-        for epsilon in EPSILONS
+        for epsilon in asked.epsilons
         for bands in BANDS
+        for rate in asked.learning_rates
     ]
     print(table(trained))
     if asked.out:

@@ -26,7 +26,7 @@ def select(
     ] = None,
     uncharged: Annotated[
         bool,
-        typer.Option("--uncharged", help="Compare exactly; then no candidate passes a gate."),
+        typer.Option("--uncharged", help="Compare exactly; then no run on it passes a gate."),
     ] = False,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,

@@ -342,6 +342,11 @@ class RunConfig(Section):
                 "training.expected_batch_size is larger than privacy.units: "
                 "the sampling rate would exceed 1"
             )
+        if self.audit.copies > 1 and (self.privacy.bands > 1 or self.privacy.max_batch_size):
+            raise ValueError(
+                "audit.copies above 1 has no known trade-off curve with privacy.bands or "
+                "privacy.max_batch_size: the audits could not judge it"
+            )
         if self.privacy.bands * max(batches) > self.privacy.units:
             raise ValueError(
                 "privacy.bands times training.expected_batch_size is larger than privacy.units: "

@@ -34,7 +34,7 @@ class Account:
     runs: list[dict[str, Any]]
     """Each with run_id; plan, the epsilon and delta it was reserved with; epsilon and delta that
     may be claimed for it, and whether by its own plan or by the filter over all runs (basis);
-    its reserved, charged and committed steps; whether every choice that it was a candidate of is
+    its reserved, charged and committed steps; whether every choice among runs of the corpus is
     charged (choices_charged)."""
 
     @classmethod
@@ -112,7 +112,7 @@ def check_ledger(
     `head`, as `Account` tells it, that line must still stand.
     """
     trusted = load_trusted_keys(trusted_keys) if trusted_keys else None
-    noted = _noted(head) if head else None
+    noted = _noted(head) if head is not None else None
     try:
         ledger = Ledger.open(path)
         ledger.verify(trusted=trusted, head=noted)

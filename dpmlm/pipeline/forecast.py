@@ -77,6 +77,8 @@ class Forecast:
     """Of the training in all."""
     spendings: tuple[Spending, ...] = ()
     """The same units in other batches; empty without privacy."""
+    bands: int = 1
+    """Of the plan, and so of `spendings`."""
     correlations: tuple[Correlation, ...] = ()
     """The plan's batches with noise correlated over more and fewer steps; empty where its noise
     cannot be."""
@@ -102,7 +104,7 @@ class Forecast:
             f"{self.seconds_a_step:.2g} s of noise a step",
         ]
         if self.spendings:
-            rows += ["", "the same compute in other batches (noise by RDP)"]
+            rows += ["", f"the same compute in other batches (noise by RDP{self._kept()})"]
             rows.append(f"  {'batch':>8}{'steps':>8}{'noise_multiplier':>18}{'noise a step':>14}")
         for way in self.spendings:
             mark = "  least noise a step" if way == self.suggested else ""
@@ -111,6 +113,9 @@ class Forecast:
                 f"{way.noise_per_step:>14.4g}{mark}"
             )
         return rows + self._correlations()
+
+    def _kept(self) -> str:
+        return f", {self.bands} bands" if self.bands > 1 else ""
 
     def _correlations(self) -> list[str]:
         if len(self.correlations) < 2:
@@ -128,6 +133,7 @@ class Forecast:
 
 def forecast(config: RunConfig, plan: "PrivacyPlan") -> Forecast:
     """Time one small batch of the run's model and one draw of its noise; seconds to a minute."""
+    from dpmlm.privacy import error_of_steps
     from dpmlm.training import activation_checkpointing_if, timed_rows
 
     entries = entries_of("run file", config, None) or 0
@@ -145,7 +151,8 @@ def forecast(config: RunConfig, plan: "PrivacyPlan") -> Forecast:
         )
     seconds_a_step = _seconds(lambda: _noise(parameters)) if plan.private else 0.0
     rows = sum(steps * batch for steps, batch in plan.plateaus) * training.windows_per_draw
-    noise = plan.noise_multiplier * math.sqrt(parameters)
+    noise = plan.noise_multiplier * error_of_steps(plan.coefficients, plan.steps)
+    noise *= math.sqrt(parameters)
     return Forecast(
         parameters=parameters,
         signal_to_noise=plan.largest_batch / noise if noise else math.inf,
@@ -154,6 +161,7 @@ def forecast(config: RunConfig, plan: "PrivacyPlan") -> Forecast:
         seconds_a_step=seconds_a_step,
         seconds=rows * seconds_a_row + plan.steps * seconds_a_step,
         spendings=spendings(plan) if plan.private else (),
+        bands=plan.bands,
         correlations=correlations(plan) if plan.private else (),
     )
 
@@ -167,7 +175,8 @@ def spendings(plan: "PrivacyPlan") -> tuple[Spending, ...]:
         if not 1 <= batch <= plan.units:
             continue
         steps = max(1, round(units / batch))
-        if sigma := _noise_for(plan, batch, steps, bands=1):
+        possible = plan.bands <= steps and plan.bands * batch <= plan.units
+        if possible and (sigma := _noise_for(plan, batch, steps, plan.bands)):
             found.append(Spending(batch, steps, sigma))
     return tuple(found)
 

@@ -52,9 +52,12 @@ CURVE_POINTS = 5
 def gather(run: Run) -> dict[str, Any]:
     """The facts that a policy is held against."""
     _, run_id = planned(run)
+    ledger = open_ledger(run.config.ledger, run.signing)
+    if ledger.key_id is not None:
+        ledger.verify(trusted={run.signing.key_id: run.signing.verify_key})
     return {
         "plan": run.folder("plan").read_json("plan"),
-        "ledger": open_ledger(run.config.ledger).summary(run_id),
+        "ledger": ledger.summary(run_id),
         "audit": run.folder("audit").read_json("evidence"),
         "training": _training_facts(run),
     }
@@ -278,7 +281,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "policy": load_policy(release.policy).digest,
         "recipients": sorted(recipient.key_id for recipient in run.consumers),
         "keepers": sorted(recipient.key_id for recipient in run.keepers),
-        "choices": open_ledger(run.config.ledger).choices(planned(run)[1]),
+        "choices": open_ledger(run.config.ledger).choices(),
     }
 
 

@@ -83,10 +83,12 @@ class Preview:
         return "\n".join(rows)
 
     def _batches(self) -> list[str]:
+        from dpmlm.privacy import error_of_steps
+
         plan = self.plan
         rows = [f"steps                {plan.steps}"]
         for steps, batch in plan.plateaus:
-            noise = plan.noise_multiplier / batch
+            noise = plan.noise_multiplier * error_of_steps(plan.coefficients, plan.steps) / batch
             rows.append(
                 f"  {steps:>6} at rate     {batch / plan.units:.5f} ({batch:g} of {plan.units} "
                 f"units expected), noise {noise:.4g} of max_grad_norm on the mean gradient"

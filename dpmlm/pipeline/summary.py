@@ -83,7 +83,8 @@ def table(result: dict[str, Any]) -> str:
                      f"{claim['unit']}, {claim['scope']}"))  # fmt: skip
     if plan:
         rows.append(("noise", f"{plan['noise_multiplier']:.4f} x max_grad_norm, {plan['steps']} "
-                     f"steps, sample_rate {plan['sample_rate']:.4f}"))  # fmt: skip
+                     f"steps, sample_rate {plan['sample_rate']:.4f}"
+                     + (f", {plan['bands']} bands" if plan["bands"] > 1 else "")))  # fmt: skip
     if ledger:
         rows.append(("ledger", f"{ledger['charged_steps']} steps charged, "
                      f"{ledger['committed_steps']} in the model"))  # fmt: skip

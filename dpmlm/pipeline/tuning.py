@@ -43,7 +43,8 @@ class Choice:
     epsilon: float | None
     """What the choice was charged, beside the runs; None where it was not."""
     scores: Mapping[str, float] | None = field(repr=False)
-    """Of each candidate, without noise: private. None where nothing was measured."""
+    """Of each candidate, without noise: private. None where nothing was measured, and where the
+    choice is charged: whoever saw them could choose again."""
 
     def to_json(self, *, private: bool = False) -> dict[str, Any]:
         return {
@@ -57,7 +58,7 @@ class Choice:
     def text(self, *, private: bool = False) -> str:
         how = {
             "dp": f"by {METRIC} with noise, charged epsilon {self.epsilon}",
-            "private": f"by {METRIC} without noise, NOT charged: no candidate passes a gate now",
+            "private": f"by {METRIC} without noise, NOT charged: no run on it passes a gate now",
             "public": "without figures of private text, nothing to charge",
         }[self.label]
         rows = [f"chosen  {self.chosen}, of {len(self.candidates)} runs, {how}"]
@@ -101,7 +102,8 @@ def select_run(
         best = max(range(len(scores)), key=scores.__getitem__)
     else:
         best = noisy_best(scores, epsilon, SecretStream.from_os())
-    return Choice(names[best], names, label, epsilon, dict(zip(names, scores)))
+    shown = dict(zip(names, scores)) if epsilon is None else None
+    return Choice(names[best], names, label, epsilon, shown)
 
 
 def _loaded(config: RunConfig) -> Run:

@@ -18,7 +18,7 @@ from dpmlm.privacy.accountants import (
     epsilon_of,
 )
 from dpmlm.privacy.balance import Budget
-from dpmlm.privacy.bands import BandedNoise, band_coefficients, error_of_sums
+from dpmlm.privacy.bands import BandedNoise, band_coefficients, error_of_steps, error_of_sums
 from dpmlm.privacy.calibration import calibrate, calibrate_steps
 from dpmlm.privacy.choice import noisy_best
 from dpmlm.privacy.discrete import DiscreteGaussian
@@ -57,6 +57,7 @@ __all__ = [
     "calibrate_steps",
     "describe",
     "epsilon_of",
+    "error_of_steps",
     "error_of_sums",
     "gaussian_noise",
     "groups_of",

@@ -36,16 +36,32 @@ def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
             f"the ledger's cap has delta {cap.delta:g}",
             "lower privacy.delta",
         )
+    _refuse_other_unit(balance, plan)
     run = Run(plan, *divergences(plan, cap.order))
     if not _fits(balance, [*balance.runs.values(), run]):
         raise _over_cap(balance, run)
     return run
 
 
+def _refuse_other_unit(balance: Balance, plan: PrivacyPlan) -> None:
+    """What a run leaves is bounded for its own unit; a later run that was chosen after it can
+    promise no other. Words of a vocabulary are bounded by document or person."""
+    units = {run.plan.unit for run in balance.runs.values() if run.plan.private}
+    others = units - {plan.unit} if plan.private else set()
+    if others or (plan.unit == "sequence" and balance.selections):
+        there = f"runs of unit {', '.join(others)}" if others else "a vocabulary of private text"
+        raise UserError(
+            f"plan of unit {plan.unit}",
+            f"ledger {balance.path} holds {there}, and what they left is not bounded for one "
+            f"{plan.unit}",
+            "keep to one unit on a corpus",
+        )
+
+
 def check_repeat(balance: Balance, run_id: str) -> None:
     """Raises UserError when one more charge to the run, beyond its plan, passes the cap."""
     run = balance.runs[run_id]
-    more = replace(run, charged=run.charged + 1)
+    more = replace(run, charged=run.charged + 1)  # of a step that is charged already
     if not _fits(balance, list({**balance.runs, run_id: more}.values())):
         raise UserError(
             f"step {more.charged} charged to run {run_id!r} of {run.plan.steps} planned",
@@ -74,6 +90,12 @@ def admit_selection(balance: Balance, label: str, selection: PartitionSelection)
     Less than an (epsilon, delta)-DP mechanism of the same budget costs. Raises UserError over what
     is left.
     """
+    if any(run.plan.unit == "sequence" for run in balance.runs.values()):
+        raise UserError(
+            f"mechanism {label!r}",
+            "words are bounded by document or person, and this corpus has runs of unit sequence",
+            "take a public vocabulary",
+        )
     divergence = selection.divergence(balance.cap.order)
     _refuse_over(balance, label, divergence, selection.threshold_delta)
     return divergence

@@ -54,7 +54,13 @@ class Run:
 
     @property
     def billed(self) -> int:
-        """Steps that count against the cap."""
+        """Steps that count against the cap.
+
+        With bands every step that is drawn again counts whole, beside the plan: attempts that end
+        at one step draw one group each time, where the plan counts a step in b.
+        """
+        if self.plan.bands > 1:
+            return self.plan.steps + self.charged - len(self.steps)
         return max(self.plan.steps, self.charged)
 
     @property
@@ -85,6 +91,7 @@ class Balance:
         self.others = 0
         self.selections: list[dict[str, Any]] = []
         self.choices: list[dict[str, Any]] = []
+        """Among runs: label, epsilon, and the number of candidates."""
 
     def apply(self, entry: dict[str, Any]) -> None:
         """Take in one entry. Raises IntegrityError when it makes no sense where it stands."""
@@ -117,14 +124,6 @@ class Balance:
     def alone(self) -> Run | None:
         """The one run, if nothing else was charged to the corpus."""
         return next(iter(self.runs.values())) if len(self.runs) == 1 and not self.others else None
-
-    def choices_of(self, run_id: str) -> list[dict[str, Any]]:
-        """Choices that the run took part in: label, epsilon, and the number of candidates."""
-        return [
-            {"label": one["label"], "epsilon": one["epsilon"], "candidates": len(one["runs"])}
-            for one in self.choices
-            if run_id in one["runs"]
-        ]
 
     def beside(self, divergence: float, delta: float) -> "Balance":
         """This balance as it is after one more mechanism."""
@@ -196,10 +195,13 @@ class Balance:
     def _choose(self, entry: Mapping[str, Any]) -> None:
         if entry["label"] not in LABELS or not set(entry["runs"]) <= self.runs.keys():
             raise ValueError("a choice is labelled, and among runs of this ledger")
+        if (entry["label"] == "dp") is not (entry["epsilon"] > 0):
+            raise ValueError("a choice has an epsilon if it is charged")
         if entry["label"] == "dp":
             self.others += 1
             self.other_divergence += entry["divergence"]
-        self.choices.append({name: entry[name] for name in ("runs", "label", "epsilon")})
+        shown = {"label": entry["label"], "epsilon": entry["epsilon"]}
+        self.choices.append({**shown, "candidates": len(entry["runs"])})
 
     def _repair(self, entry: Mapping[str, Any]) -> None:
         """A mended last line changes no amount."""

@@ -58,6 +58,13 @@ def error_of_sums(coefficients: Sequence[float], steps: int) -> float:
     return math.sqrt(float(np.arange(steps, 0, -1) @ summed**2) / steps)
 
 
+def error_of_steps(coefficients: Sequence[float], steps: int) -> float:
+    """Root mean square, over `steps` steps, of the standard deviation of a step's own noise; 1
+    stands for noise_multiplier * max_grad_norm, as of independent noise."""
+    column = _inverse(np.asarray(coefficients), steps)
+    return math.sqrt(float(np.arange(steps, 0, -1) @ column**2) / steps)
+
+
 class BandedNoise:
     """Turns each step's independent normals into the noise of that step."""
 

@@ -26,12 +26,11 @@ Noised = Callable[[float], Composition]
 def calibrate(accountant: str, noised: Noised, *, epsilon: float, delta: float) -> float:
     """Noise multiplier for which `accountant` gives an epsilon just below `epsilon`.
 
-    RDP at whole orders, which is cheap and never below the truth, brackets the answer; the
-    accountant itself
-    then takes a few secant steps in log-log scale, where the curve is nearly straight. The result
-    has five significant digits, so that a plan prints exactly. Samples that are cut to a largest
-    size RDP does not bound: there it starts from samples that are not cut. Raises
-    AccountantFailure when the accountant fails or the target is out of reach.
+    RDP at whole orders, which is cheap and never below the truth, says where to begin; the
+    accountant itself then takes a few secant steps in log-log scale, where the curve is nearly
+    straight. The result has five significant digits, so that a plan prints exactly. Samples that
+    are cut to a largest size RDP does not bound: there it starts from samples that are not cut.
+    Raises AccountantFailure when the accountant fails or the target is out of reach.
     """
 
     def uncut(sigma: float) -> Composition:

@@ -6,7 +6,8 @@ out with probability proportional to exp(epsilon * score_i).
 Formal guarantee: epsilon-DP for adding or removing one unit, if one unit adds between 0 and 1 to
 each score. With it candidate i has probability p_i exp(epsilon u_i) / sum_j p_j exp(epsilon u_j),
 all u in [0, 1], so that p_i changes by a factor between e^-epsilon and e^epsilon. (Scores that
-could also fall would need half the epsilon.)
+could also fall would need half the epsilon.) The uniforms behind the noise have 52 bits: the ends
+of the Gumbel distribution that they leave out weigh less than 2^-51 a candidate.
 """
 
 from collections.abc import Sequence

@@ -178,7 +178,7 @@ class Ledger:
                     f"its plan has {run.plan.steps} steps",
                     "start another run for more training",
                 )
-            if run.charged >= run.plan.steps:
+            if run.charged >= run.plan.steps or (run.plan.bands > 1 and step in run.steps):
                 check_repeat(self._state, run_id)
             self._write("charge", run_id=run_id, attempt=attempt, step=step)
 
@@ -238,8 +238,9 @@ class Ledger:
         """Record a choice among `runs`, on the disk before it looks at anything.
 
         `label` "dp": by an epsilon-DP mechanism, charged like `spend`; "private": by figures of
-        private text, not charged, so that no claim about any of them covers it; "public": by
-        nothing private. Raises UserError for an unknown run and over what is left.
+        private text, not charged, so that no claim on this corpus covers it, nor what is trained
+        after it; "public": by nothing private. Raises UserError for an unknown run and over what
+        is left.
         """
         if label not in LABELS or (label == "dp") is not (epsilon is not None):
             raise ValueError(f"a choice labelled {label!r} with epsilon {epsilon}")
@@ -319,10 +320,10 @@ class Ledger:
         self._journal.refresh()
         return self._run(run_id).committed
 
-    def choices(self, run_id: str) -> list[dict[str, Any]]:
-        """Choices among runs that this one took part in; none for a run without a reservation."""
+    def choices(self) -> list[dict[str, Any]]:
+        """Choices among runs of the corpus: label, epsilon, and the number of candidates."""
         self._journal.refresh()
-        return self._state.choices_of(run_id)
+        return list(self._state.choices)
 
     def verify(
         self,

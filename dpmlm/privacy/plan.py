@@ -42,7 +42,9 @@ class PrivacyPlan:
     Formal guarantee: the released weights are (`epsilon`, `delta`)-differentially private for
     adding or removing one `unit`, if each step draws every unit independently with probability
     `sample_rate`, clips each unit's gradient to `max_grad_norm` and adds Gaussian noise of
-    standard deviation `noise_multiplier * max_grad_norm` to the sum (Abadi et al. 2016).
+    standard deviation `noise_multiplier * max_grad_norm` to the sum (Abadi et al. 2016). With
+    `bands` above 1: if each step draws so from one group of units in turn, and the noise is
+    correlated by `coefficients` (Choquette-Choo et al. 2023).
     """
 
     epsilon: float

@@ -13,7 +13,7 @@ from dpmlm.privacy.plan import PrivacyPlan
 def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
     """JSON object of what `Ledger.summary` says of the run, without the state of the file."""
     run, cap, lineage = balance.runs[run_id], balance.cap, balance.spent()
-    choices = balance.choices_of(run_id)
+    choices = list(balance.choices)
     account = {
         "run_id": run_id,
         "corpus": balance.corpus,
@@ -22,6 +22,7 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
         "basis": "plan" if balance.alone else "filter",
         "reserved_steps": run.plan.steps,
         "charged_steps": run.charged,
+        "billed_steps": run.billed,
         "committed_steps": run.committed,
         "attempts": run.attempts,
         "cap": {"epsilon": write_number(cap.epsilon), "delta": cap.delta, "order": cap.order},
@@ -65,12 +66,12 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
     if plan.bands > 1 and 0 < committed < plan.steps:
         raise ValueError("correlated noise is accounted for over all steps of its plan")
     if alone:
-        return epsilon_after(plan, committed or max(charged, plan.steps)), plan.delta
+        return epsilon_after(plan, committed or int(summary["billed_steps"])), plan.delta
     if lineage["epsilon"] == "inf":
         return math.inf, plan.delta
     return float(cap["epsilon"]), float(cap["delta"])
 
 
 def _charged(choices: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether no choice that the run took part in looked at private text for nothing."""
+    """Whether no choice on the corpus looked at private text for nothing."""
     return all(choice["label"] != "private" for choice in choices)

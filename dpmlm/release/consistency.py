@@ -157,6 +157,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         ("scope", plan.scope),
         ("plan_digest", plan.digest),
         ("vocabulary", vocabulary_of(plan)),
+        ("choices", ledger.get("choices")),
         ("details", details(plan)),
     ):
         if not same(claim.get(name), value):

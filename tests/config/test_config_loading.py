@@ -102,6 +102,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path, change, near):
             "tokens.private chooses words by document or person",
         ),
         ({"privacy__bands": 26}, "privacy.bands times training.expected_batch_size"),
+        ({"privacy__bands": 2, "audit": {"copies": 4}}, "no known trade-off curve"),
         ({"privacy__bands": 0}, "greater than or equal to 1"),
         ({"model__from": "x"}, "exactly one of model.size"),
         ({"release__recipients": []}, "at least 1"),

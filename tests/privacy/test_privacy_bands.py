@@ -17,8 +17,11 @@ from dpmlm.privacy import (
     Ledger,
     PoissonSampler,
     PrivacyPlan,
+    SampledGaussian,
     SecretStream,
     band_coefficients,
+    epsilon_of,
+    error_of_steps,
     error_of_sums,
     groups_of,
     make_plan,
@@ -58,6 +61,13 @@ def test_the_error_is_that_of_the_dense_matrices(bands, steps):
     found = band_coefficients(bands, steps)
     assert error_of_sums(found, steps) == pytest.approx(dense_error(dense(found, steps)), rel=1e-9)
     assert math.fsum(c * c for c in found) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_noise_of_a_step_is_that_of_the_dense_inverse():
+    found = band_coefficients(4, 12)
+    each = np.sum(np.linalg.inv(dense(found, 12)) ** 2, axis=1)
+    assert error_of_steps(found, 12) == pytest.approx(math.sqrt(each.mean()))
+    assert error_of_steps((1.0,), 12) == 1
 
 
 def test_independent_noise_adds_up_as_a_random_walk():
@@ -236,6 +246,25 @@ def test_a_plan_keeps_its_matrix(plan):
         PrivacyPlan.from_json({**data, "coefficients": data["coefficients"][:7]})
     with pytest.raises(UserError, match="hash to its digest"):
         PrivacyPlan.from_json({**data, "coefficients": data["coefficients"][::-1]})
+
+
+def test_attempts_that_end_at_one_step_are_billed_as_the_draws_of_one_group(plan, tmp_path):
+    ledger = Ledger.register(tmp_path / "ledger", epsilon=9.0, delta=1e-5, corpus="c")
+    ledger.reserve("run", plan)
+
+    def draw_for_ever():
+        while True:
+            ledger.charge("run", ledger.begin_attempt("run"), 0)
+
+    with pytest.raises(UserError, match="no budget is left"):
+        draw_for_ever()
+    drawn = ledger.charged_steps("run")
+    truth = epsilon_of("pld", (SampledGaussian(plan.noise_multiplier, 0.08, drawn),), plan.delta)
+    assert drawn > 13
+    assert truth <= ledger.spent().epsilon <= 9.0
+    summary = ledger.summary("run")
+    assert summary["billed_steps"] == 100 + drawn - 1
+    assert summary["epsilon"] >= truth
 
 
 def test_it_is_committed_as_a_whole(plan, tmp_path):

@@ -88,7 +88,7 @@ def test_an_exact_choice_is_recorded_and_no_claim_covers_it(ledger, plan):
     summary = ledger.summary("a")
     assert summary["choices_charged"] is False
     assert "looked at private text uncharged" in statement(plan, what="w", summary=summary).sentence
-    assert ledger.summary("c")["choices_charged"] is True
+    assert ledger.summary("c")["choices_charged"] is False, "what follows a look is chosen too"
     with pytest.raises(ValueError, match="charged or not"):
         claim_of(plan, {**summary, "choices_charged": True})
 
@@ -105,7 +105,7 @@ def test_a_choice_over_the_budget_or_of_unknown_runs_is_refused(ledger):
         ledger.choose(["a", "b"], label="dp", epsilon=20.0)
     with pytest.raises(UserError, match="no reservation"):
         ledger.choose(["a", "x"], label="private")
-    assert ledger.choices("a") == ledger.choices("x") == []
+    assert ledger.choices() == []
     for label, epsilon in (("dp", None), ("private", 1.0), ("other", None)):
         with pytest.raises(ValueError, match="labelled"):
             ledger.choose(["a", "b"], label=label, epsilon=epsilon)
