@@ -112,8 +112,8 @@ def train_one(
 def table(trained: Sequence[Trained]) -> str:
     """Means over seeds, and the range of the losses."""
     rows = [
-        "| epsilon | bands | learning_rate | noise_multiplier | noise of sums | held-out loss | range "
-        "| top-1 |",
+        "| epsilon | bands | learning_rate | noise_multiplier | noise of sums | held-out loss "
+        "| range | top-1 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for key in sorted({(one.epsilon, one.bands, one.learning_rate) for one in trained}):

@@ -6,11 +6,17 @@ import pytest
 from small_run import write_corpus, write_run_file
 
 from dpmlm.artifacts import create_keys
+from dpmlm.canonical import canonical_json, digest
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
-from dpmlm.errors import UserError
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.pipeline.accounts import check_ledger
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.outcome import gather
+from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.start import initialise
+from dpmlm.privacy import Ledger
 
 REGISTER = ["ledger", "register", "ledger.jsonl", "--epsilon", "16", "--delta", "1e-3"]
 
@@ -77,3 +83,21 @@ def test_a_run_without_the_key_is_refused_before_its_first_step(trained, tmp_pat
         execute_until(load_config(tmp_path / "run.yaml"), "training")
     assert (trained / "ledger.jsonl").read_bytes() == before
     assert not (tmp_path / "work/corpus").exists()
+
+
+def test_the_gate_holds_each_line_to_the_runs_own_key(trained, tmp_path):
+    """A line with the right key id and a signature of nobody: the chain alone does not show it."""
+    config = load_config(trained / "run.yaml")
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes((trained / "ledger.jsonl").read_bytes())
+    ledger = Ledger.open(path)
+    body = {
+        "kind": "attempt", "number": ledger.head["number"] + 1, "previous": ledger.head["hash"],
+        "run_id": ledger.run_ids[0], "attempt": 2, "key_id": ledger.key_id, "signature": "00",
+    }  # fmt: skip
+    with path.open("ab") as file:
+        file.write(canonical_json({**body, "hash": digest(body)}) + b"\n")
+    assert check_ledger(path).intact
+    forged = config.model_copy(update={"ledger": config.ledger.model_copy(update={"path": path})})
+    with pytest.raises(IntegrityError, match="signature does not verify"):
+        gather(Run.load(forged, Progress(quiet=True)))

@@ -1,0 +1,55 @@
+"""One unit a corpus: what a run leaves is bounded for its own unit and for no other."""
+
+import math
+
+import pytest
+
+from dpmlm.errors import UserError
+from dpmlm.privacy import Ledger, PartitionSelection, make_plan
+
+WORDS = PartitionSelection(1.0, 1e-7, 100)
+
+
+def a_plan(unit, epsilon=2.0):
+    return make_plan(
+        epsilon=epsilon, delta=1e-6, units=5000, unit=unit, expected_batch_size=50, steps=20,
+        max_grad_norm=1.0, accountant="pld",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger.register(tmp_path / "ledger", epsilon=30, delta=1e-5, corpus="c")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("sequence", "person"), ("document", "person"), ("person", "document"),
+     ("person", "sequence")],
+)  # fmt: skip
+def test_a_second_run_has_the_unit_of_the_first(ledger, first, second):
+    ledger.reserve("first", a_plan(first))
+    with pytest.raises(UserError, match=f"runs of unit {first}.*not bounded for one {second}"):
+        ledger.reserve("second", a_plan(second))
+    ledger.reserve("third", a_plan(first))
+    assert ledger.run_ids == ["first", "third"]
+
+
+def test_words_are_not_bounded_for_a_row_of_tokens(ledger):
+    ledger.spend_selection("vocabulary", WORDS)
+    with pytest.raises(UserError, match="a vocabulary of private text"):
+        ledger.reserve("run", a_plan("sequence"))
+    ledger.reserve("run", a_plan("person"))
+
+
+def test_no_words_after_a_run_on_rows(ledger):
+    ledger.reserve("run", a_plan("sequence"))
+    with pytest.raises(UserError, match="has runs of unit sequence"):
+        ledger.spend_selection("vocabulary", WORDS)
+
+
+def test_runs_that_promise_nothing_have_no_unit_to_keep(tmp_path):
+    ledger = Ledger.register(tmp_path / "open", epsilon=math.inf, delta=1e-5, corpus="c")
+    ledger.reserve("free", a_plan("document", math.inf))
+    ledger.reserve("run", a_plan("person"))
+    assert ledger.run_ids == ["free", "run"]
