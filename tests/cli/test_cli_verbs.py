@@ -66,6 +66,7 @@ def test_every_documented_schema_is_called_for():
         "dpmlm.bench/1",
         "dpmlm.doctor/1",
         "dpmlm.vocab/1",
+        "dpmlm.choice/1",
     }  # in files of their own
     assert {schema for schema, *_ in CALLS} | elsewhere == set(documented())
 

@@ -162,6 +162,7 @@ def test_the_command(trained, capsys, monkeypatch):
     assert status_of([*words, "--json", "--show-private"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "dpmlm.choice/1"
+    assert set(found) == {"schema", "chosen", "candidates", "label", "epsilon", "private"}
     assert found["private"] is None
     assert status_of(words) == 0
     assert "charged epsilon 0.5" in capsys.readouterr().out
