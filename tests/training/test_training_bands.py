@@ -3,12 +3,12 @@
 import math
 
 import pytest
+import safetensors.torch
 import torch
 from small_training import Numbered, a_model, a_plan, a_recipe, documents
 
 from dpmlm.artifacts import SealedFolder
 from dpmlm.privacy import BandedNoise, groups_of
-from dpmlm.training import checkpoint
 
 
 class Crash(Exception):
@@ -81,7 +81,7 @@ def test_no_checkpoint_holds_noise(fit, chains, monkeypatch):
         lambda folder, name, data: written.update({name: data}) or write(folder, name, data),
     )  # fmt: skip
     fit(a_model(), Numbered(documents()), banded(steps=4, expected_batch_size=10.0))
-    tensors = checkpoint.safetensors.torch.load(written["optimizer"])
+    tensors = safetensors.torch.load(written["optimizer"])
     assert {name.split("/")[1] for name in tensors} == {"exp_avg", "exp_avg_sq", "step"}
     last = chains[0][-1][1].flatten()[:8].numpy().tobytes()
     assert len(last) == 32
