@@ -26,7 +26,9 @@ def select(
     ] = None,
     uncharged: Annotated[
         bool,
-        typer.Option("--uncharged", help="Compare exactly; then no run on it passes a gate."),
+        typer.Option(
+            "--uncharged", help="Compare exactly, uncharged: the corpus passes no gate after."
+        ),
     ] = False,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,

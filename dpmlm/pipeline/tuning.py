@@ -3,7 +3,7 @@
 Every candidate was charged when it was trained, and the ledger adds all of them up, so that they
 may be compared in any way that does not look at private text again. A comparison on held-out
 documents does look: it is made with noise and charged, or it is recorded as not charged, and then
-no candidate passes a gate. Choosing from repeated runs at less than the sum of their costs
+no run on the corpus passes a gate. Choosing from repeated runs at less than the sum of their costs
 (Papernot and Steinke 2022) needs a number of runs that was drawn beforehand and settings drawn
 from one law; nothing here sees either, so all runs are added up.
 """
@@ -58,7 +58,7 @@ class Choice:
     def text(self, *, private: bool = False) -> str:
         how = {
             "dp": f"by {METRIC} with noise, charged epsilon {self.epsilon}",
-            "private": f"by {METRIC} without noise, NOT charged: no run on it passes a gate now",
+            "private": f"by {METRIC} without noise, NOT charged: the corpus passes no gate now",
             "public": "without figures of private text, nothing to charge",
         }[self.label]
         rows = [f"chosen  {self.chosen}, of {len(self.candidates)} runs, {how}"]

@@ -66,7 +66,7 @@ def statement(
         why = plan.unprotected or "epsilon inf"
         exclusions.insert(0, f"anything: with {why} nothing is promised")
     if not summary["choices_charged"]:
-        exclusions.append("choices among runs on it, which looked at private text uncharged")
+        exclusions.append("choices among several runs, which looked at private text uncharged")
     sampler = _sampler(plan)
     accountant = summary["accountant"]
     if plan.noise == "discrete_gaussian":
