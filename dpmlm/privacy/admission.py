@@ -49,7 +49,7 @@ def _refuse_other_unit(balance: Balance, plan: PrivacyPlan) -> None:
     units = {run.plan.unit for run in balance.runs.values() if run.plan.private}
     others = units - {plan.unit} if plan.private else set()
     if others or (plan.unit == "sequence" and balance.selections):
-        there = f"runs of unit {', '.join(others)}" if others else "a vocabulary of private text"
+        there = f"runs of unit {', '.join(sorted(others))}" if others else "a vocabulary of private text"
         raise UserError(
             f"plan of unit {plan.unit}",
             f"ledger {balance.path} holds {there}, and what they left is not bounded for one "
