@@ -47,9 +47,9 @@ def _refuse_other_unit(balance: Balance, plan: PrivacyPlan) -> None:
     """What a run leaves is bounded for its own unit; a later run that was chosen after it can
     promise no other. Words of a vocabulary are bounded by document or person."""
     units = {run.plan.unit for run in balance.runs.values() if run.plan.private}
-    others = units - {plan.unit} if plan.private else set()
+    others = sorted(units - {plan.unit}) if plan.private else []
     if others or (plan.unit == "sequence" and balance.selections):
-        there = f"runs of unit {', '.join(sorted(others))}" if others else "a vocabulary of private text"
+        there = f"runs of unit {', '.join(others)}" if others else "a vocabulary of private text"
         raise UserError(
             f"plan of unit {plan.unit}",
             f"ledger {balance.path} holds {there}, and what they left is not bounded for one "
