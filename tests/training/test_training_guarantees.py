@@ -172,14 +172,15 @@ def test_every_unit_is_drawn_at_the_planned_rate(observer):
 
 
 CAUGHT = [
-    (halve_noise, check_delta, ("all drawn", 250)),
+    # So many runs that none of 10,000 simulated repetitions of a fault stays below the claim.
+    (halve_noise, check_delta, ("all drawn", 500)),
     pytest.param(halve_noise, check_delta, ("half drawn", 1000), marks=pytest.mark.full),
     (halve_noise, check_noise, ()),
     (halve_noise, check_noise, ("taking turns",)),
-    (forget_turns, check_delta, ("taking turns", 150)),
+    (forget_turns, check_delta, ("taking turns", 300)),
     (spare_one_parameter, check_noise, ()),
     (share_the_loss, check_delta, ("all drawn", 60)),
-    (clip_every_window, check_delta, ("all drawn", 100)),
+    (clip_every_window, check_delta, ("all drawn", 200)),
     pytest.param(draw_twice_as_often, check_delta, ("half drawn", 1000), marks=pytest.mark.full),
     (draw_twice_as_often, check_inclusion, ()),
 ]
