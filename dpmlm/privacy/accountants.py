@@ -13,7 +13,7 @@ bound the same adjacency: one unit added or removed.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +29,9 @@ ORDERS: tuple[float, ...] = (
 """Renyi orders tried by `rdp`; the filter of a ledger fixes one order of its own."""
 WHOLE_ORDERS = tuple(order for order in ORDERS if order.is_integer())
 """Those of a bound that is only to begin from: a fractional order takes a hundred times as long."""
+
+_FINEST_INTERVAL, _WIDEST_INTERVAL = 1e-4, 1e-3
+"""Grids of privacy losses that `pld` computes on."""
 
 
 class AccountantFailure(ArithmeticError):
@@ -77,7 +80,6 @@ class _AddedUnit:
 
 def _prv_once(composition: Composition, delta: float, eps_error: float) -> float:
     from opacus.accountants.analysis import prv as opacus_prv
-    from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
 
     steps = [mechanism.steps for mechanism in composition]
     delta_error = delta / 1000
@@ -86,9 +88,7 @@ def _prv_once(composition: Composition, delta: float, eps_error: float) -> float
         for m in composition
     ]
     added = [_AddedUnit(m.sample_rate, m.noise_multiplier) for m in composition]
-    # Renyi divergence is largest when a unit is removed (Mironov et al. 2019, theorem 5), so a
-    # domain that is safe for that direction is safe for both.
-    edge = compute_safe_domain_size(removed, steps, eps_error, delta_error)
+    edge = _safe_domain(composition, eps_error, delta_error)
     mesh = eps_error / math.sqrt(sum(steps) * math.log(12 / delta_error) / 2)
     if edge > 700 or edge / mesh > 3e7:
         raise AccountantFailure(f"a domain of +-{edge:.3g} at mesh {mesh:.2g} cannot be computed")
@@ -106,12 +106,26 @@ def _prv_once(composition: Composition, delta: float, eps_error: float) -> float
     return worst
 
 
+def _safe_domain(composition: Composition, eps_error: float, delta_error: float) -> float:
+    """Largest privacy loss that need be told apart (arXiv 2106.02848, remark 5.6).
+
+    The bounds are Renyi bounds, which hold for both directions (Mironov et al. 2019, theorem 5).
+    """
+    steps = sum(mechanism.steps for mechanism in composition)
+    whole = rough_epsilon(composition, delta_error / 4)
+    each = (
+        rough_epsilon((replace(mechanism, steps=1),), delta_error / (8 * steps))
+        for mechanism in composition
+    )
+    return max(whole, *each, eps_error) + 3
+
+
 def _prv(composition: Composition, delta: float) -> float:
     """Upper bound of the PRV accountant; retried on finer meshes, since coarse ones can fail.
 
     The mesh error is a hundredth of an upper estimate of epsilon, between 0.001 and 0.01.
     """
-    ceiling = _rdp(composition, delta, WHOLE_ORDERS)
+    ceiling = rough_epsilon(composition, delta)
     first = min(max(ceiling / 500, 0.001), 0.01)
     reason = "no attempt"
     for eps_error in (first, first / 2, first / 4):
@@ -130,9 +144,10 @@ def _prv(composition: Composition, delta: float) -> float:
 
 
 def _pld(composition: Composition, delta: float) -> float:
+    interval = _pld_interval(composition, delta)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        parts = [_losses(mechanism) for mechanism in composition]
+        parts = [_losses(mechanism, interval) for mechanism in composition]
         # By pairs: each sum is of two of like size, and no distribution is convolved often.
         while len(parts) > 1:
             pairs = zip(parts[::2], parts[1::2])
@@ -143,7 +158,23 @@ def _pld(composition: Composition, delta: float) -> float:
     return value
 
 
-def _losses(mechanism: SampledGaussian) -> Any:
+def _pld_interval(composition: Composition, delta: float) -> float:
+    """Grid of losses whose rounding adds at most about a ten-thousandth of epsilon.
+
+    Rounding is upwards on any grid, and adds at most 1.6 steps interval^2 to epsilon (measured);
+    the time that a grid takes grows with 1 / interval.
+    """
+    uncut = tuple(replace(mechanism, largest=None) for mechanism in composition)
+    try:
+        epsilon = rough_epsilon(uncut, delta)
+    except AccountantFailure:
+        return _FINEST_INTERVAL
+    steps = sum(mechanism.steps for mechanism in composition)
+    fitting = math.sqrt(1e-4 * epsilon / (1.6 * steps))
+    return min(max(fitting, _FINEST_INTERVAL), _WIDEST_INTERVAL)
+
+
+def _losses(mechanism: SampledGaussian, interval: float) -> Any:
     """Privacy loss distribution of all steps of one mechanism."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
@@ -151,7 +182,7 @@ def _losses(mechanism: SampledGaussian) -> Any:
         one_step = pld.from_gaussian_mechanism(
             mechanism.noise_multiplier,
             sampling_prob=mechanism.sample_rate,
-            value_discretization_interval=1e-4,
+            value_discretization_interval=interval,
             pessimistic_estimate=True,
         )
     else:
@@ -160,28 +191,54 @@ def _losses(mechanism: SampledGaussian) -> Any:
             sampling_probability=mechanism.sample_rate,
             truncated_batch_size=mechanism.largest,
             noise_multiplier=mechanism.noise_multiplier,
-            value_discretization_interval=1e-4,
+            value_discretization_interval=interval,
         )
     return one_step.self_compose(mechanism.steps)
 
 
-def _rdp(composition: Composition, delta: float, orders: Sequence[float] = ORDERS) -> float:
-    best = math.inf
+def _rdp(composition: Composition, delta: float) -> float:
+    """The least over all orders, of which only those near the best whole one are computed."""
+    whole = _rdp_by_order(composition, delta, WHOLE_ORDERS)
+    best = min(whole, key=whole.__getitem__, default=WHOLE_ORDERS[0])
+    low = max((order for order in whole if order < best), default=1.0)
+    high = min((order for order in whole if order > best), default=best + 1)
+    near = [order for order in ORDERS if low < order < high and not order.is_integer()]
+    return _least({**whole, **_rdp_by_order(composition, delta, near)})
+
+
+def _rdp_by_order(
+    composition: Composition, delta: float, orders: Sequence[float]
+) -> dict[float, float]:
+    """Epsilon at rising `orders` that give a number, up to the first where it grows.
+
+    With x = order - 1 the bound is (K(x) + c(x)) / x, where K, x times the divergence, is convex
+    (a cumulant function), and c'' = 1 / (x (1 + x)): so it falls to its least and then grows.
+    """
+    found: dict[float, float] = {}
+    last = math.inf
     for order in orders:
         try:
             divergence = renyi_divergence(composition, order)
         except AccountantFailure:
             continue
-        best = min(best, renyi_to_epsilon(divergence, order, delta))
-    if not math.isfinite(best):
+        found[order] = max(renyi_to_epsilon(divergence, order, delta), 0.0)
+        if found[order] > last:
+            break
+        last = found[order]
+    return found
+
+
+def _least(by_order: dict[float, float]) -> float:
+    least = min(by_order.values(), default=math.inf)
+    if not math.isfinite(least):
         raise AccountantFailure("RDP is infinite at every order")
-    return max(best, 0.0)
+    return least
 
 
 @lru_cache(maxsize=4096)
 def rough_epsilon(composition: Composition, delta: float) -> float:
     """An upper bound like that of "rdp", a little larger, in a hundredth of the time."""
-    return _rdp(composition, delta, WHOLE_ORDERS)
+    return _least(_rdp_by_order(composition, delta, WHOLE_ORDERS))
 
 
 def renyi_divergence(mechanisms: SampledGaussian | Composition, order: float) -> float:

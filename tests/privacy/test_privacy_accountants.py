@@ -1,6 +1,8 @@
 """Every accountant against formulas written a second time, and against the others."""
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +12,7 @@ from scipy import integrate, optimize
 from scipy.special import ndtr
 
 from dpmlm.privacy import SampledGaussian, accountants, describe, epsilon_of
-from dpmlm.privacy.accountants import renyi_divergence
+from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence, renyi_to_epsilon
 
 DELTA = 1e-6
 RUNS = [
@@ -70,6 +72,44 @@ def test_the_accountants_agree_and_rdp_is_looser(mechanism: SampledGaussian) -> 
     assert prv == pytest.approx(pld, abs=0.04)
     assert prv >= pld - 0.01
     assert 1.03 * pld <= rdp <= 1.45 * pld
+
+
+LIKE_AND_UNLIKE = [
+    *((run,) for run in RUNS),
+    (SampledGaussian(0.5, 0.2, 3),),
+    (SampledGaussian(0.3, 0.9, 2),),
+    (SampledGaussian(0.9, 1e-4, 5),),
+    (SampledGaussian(40.0, 0.01, 7),),
+    (SampledGaussian(0.8, 0.001, 20_000),),
+    (SampledGaussian(0.7, 0.02, 100), SampledGaussian(2.0, 0.3, 40), SampledGaussian(1.0, 1.0, 1)),
+]
+
+
+@pytest.mark.parametrize("delta", [1e-9, DELTA, 1e-2])
+@pytest.mark.parametrize("composition", LIKE_AND_UNLIKE)
+def test_rdp_is_the_least_over_every_order(composition, delta: float) -> None:
+    tried = []
+    for order in accountants.ORDERS:
+        try:
+            divergence = renyi_divergence(composition, order)
+        except AccountantFailure:
+            continue
+        tried.append(renyi_to_epsilon(divergence, order, delta))
+    least = max(min(tried), 0.0)
+    assert epsilon_of("rdp", composition, delta) == pytest.approx(least, rel=1e-9)
+    whole = accountants.rough_epsilon(composition, delta)
+    assert least * (1 - 1e-9) <= whole < 1.3 * least + 1e-3
+
+
+@pytest.mark.parametrize("composition", [LIKE_AND_UNLIKE[place] for place in (0, 1, 2, 6, 7, 8)])
+def test_the_grid_of_losses_adds_little_to_epsilon(composition) -> None:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        parts = [accountants._losses(mechanism, 3e-5) for mechanism in composition]
+        fine = functools.reduce(lambda one, other: one.compose(other), parts)
+        truth = fine.get_epsilon_for_delta(DELTA)
+    found = epsilon_of("pld", composition, DELTA)
+    assert truth - 1e-6 <= found <= truth * 1.003 + 5e-4
 
 
 @pytest.mark.parametrize("order", [2.0, 2.5, 7.0])
