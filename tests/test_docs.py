@@ -27,7 +27,8 @@ def test_the_claim_is_recomputed_with_another_library(tmp_path, monkeypatch, cap
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/claim.md", "exec"), {})
-    assert float(capsys.readouterr().out) == pytest.approx(plan.check().pld, rel=1e-6)
+    again, ours = float(capsys.readouterr().out), plan.check().pld
+    assert again - 1e-6 <= ours <= again * (1 + 2e-4)  # ours is rounded up, on a wider grid
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -15,17 +15,20 @@ ALLOWED = {
     "masking": set(),
     "privacy": set(),
     "artifacts": set(),
+    "telemetry": {"artifacts"},
     "clipping": {"masking"},
     "corpus": {"artifacts", "config"},
     "scrub": {"corpus", "artifacts", "config"},
     "dedup": {"corpus", "artifacts", "config"},
     "tokens": {"corpus", "artifacts", "config", "privacy"},
     "bench": {"clipping", "masking", "training", "privacy", "artifacts", "config"},
-    "training": {"clipping", "privacy", "masking", "tokens", "artifacts", "config"},
+    "training": {
+        "clipping", "privacy", "masking", "tokens", "artifacts", "config", "telemetry",
+    },
     "release": {"artifacts", "privacy", "config", "audits"},
     "pipeline": {
         "config", "masking", "privacy", "artifacts", "clipping", "corpus", "scrub", "dedup",
-        "tokens", "training", "bench", "release", "audits",
+        "tokens", "training", "bench", "release", "audits", "telemetry",
     },
     "cli": {
         "pipeline", "config", "artifacts", "privacy", "release", "scrub", "dedup", "clipping",

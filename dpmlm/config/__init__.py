@@ -2,13 +2,20 @@
 
 from dpmlm.config.loading import load_config, parse_overrides
 from dpmlm.config.plain import NotPlain, read_plain, shortened
-from dpmlm.config.run import LedgerConfig, PrivateVocabularyConfig, RunConfig, claim_fields
+from dpmlm.config.run import (
+    LedgerConfig,
+    PrivateVocabularyConfig,
+    RunConfig,
+    TelemetryConfig,
+    claim_fields,
+)
 
 __all__ = [
     "LedgerConfig",
     "NotPlain",
     "PrivateVocabularyConfig",
     "RunConfig",
+    "TelemetryConfig",
     "claim_fields",
     "load_config",
     "parse_overrides",

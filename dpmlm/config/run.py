@@ -298,6 +298,15 @@ class AuditConfig(Section):
     """False-alarm probability shared by all gating tests."""
 
 
+class TelemetryConfig(Section):
+    """Figures of the training for machines that watch it; docs/cli.md lists them."""
+
+    file: Path | None = speed(None)
+    """One JSON object a step, in clear, whole after each checkpoint."""
+    clearance: Literal["public", "dp"] = speed("dp")
+    """dp shows figures of noised sums too, which the claim covers; private ones stay sealed."""
+
+
 class ReleaseConfig(Section):
     """Who may open the result, and under which policy."""
 
@@ -330,6 +339,7 @@ class RunConfig(Section):
     privacy: PrivacyConfig
     training: TrainingConfig
     audit: AuditConfig = AuditConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     release: ReleaseConfig
 
     @model_validator(mode="after")

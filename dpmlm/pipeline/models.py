@@ -4,7 +4,7 @@ import json
 import math
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from audits.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
-from dpmlm.config import RunConfig, claim_fields
+from dpmlm.config import RunConfig, TelemetryConfig, claim_fields
 from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
@@ -27,6 +27,7 @@ from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.privacy import PrivacyPlan, make_plan
+from dpmlm.telemetry import EventFile, Label, Sink
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import (
     Checkpoints,
@@ -176,7 +177,12 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             "declare a larger upper bound on units, in a new workspace",
         )
     charges = LedgerCharges(open_ledger(run.config.ledger, run.signing), run_id, plan)
-    return _fit(run, folder, units, plan, charges, report)
+    return _fit(run, folder, units, plan, charges, report, sinks_of(run.config.telemetry))
+
+
+def sinks_of(config: TelemetryConfig) -> list[Sink]:
+    """Where the figures of the training go besides its sealed folder."""
+    return [EventFile(config.file, Label(config.clearance))] if config.file else []
 
 
 def _private_units(run: Run) -> Units:
@@ -229,10 +235,11 @@ def _fit(
     plan: PrivacyPlan,
     charges: Charges,
     report: Report,
+    telemetry: Sequence[Sink] = (),
 ) -> dict[str, Any]:
     """Train from the initial model and leave the finished model in `folder`."""
     Ranks.current().same(folder.path.name)  # calls the other ranks to it
-    model, tokenizer, progress = _train(run, folder.path, units, plan, charges, report)
+    model, tokenizer, progress = _train(run, folder.path, units, plan, charges, report, telemetry)
     save_model(folder, model, tokenizer)
     lines = (json.dumps(event) + "\n" for event in progress.events)
     folder.write_bytes(EVENTS, "".join(lines).encode())
@@ -252,6 +259,7 @@ def _train(
     plan: PrivacyPlan,
     charges: Charges,
     report: Report = lambda done, total: None,
+    telemetry: Sequence[Sink] = (),
 ) -> tuple[Any, Any, Progress]:
     """(model, tokenizer, progress) of a whole training; what all ranks do together."""
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
@@ -260,8 +268,9 @@ def _train(
     checkpoints = Checkpoints(folder / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest)
     recipe = recipe_of(run, TokenTable.of(tokenizer))
     progress = train(
-        model, units, plan, recipe, charges=charges, checkpoints=checkpoints, report=report
-    )
+        model, units, plan, recipe,
+        charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,
+    )  # fmt: skip
     return model, tokenizer, progress
 
 

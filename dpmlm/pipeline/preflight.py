@@ -11,7 +11,7 @@ from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_mode
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
-from dpmlm.pipeline.models import plan_of
+from dpmlm.pipeline.models import plan_of, sinks_of
 from dpmlm.pipeline.vocabulary import FOLDER, selection_of
 from dpmlm.privacy import PartitionSelection
 from dpmlm.release import load_policy as load_release_policy
@@ -29,6 +29,7 @@ def preflight(run: Run) -> None:
     _check_texts(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
+    _check_telemetry(config)
     ledger = open_ledger(config.ledger, run.signing)
     vocabulary = config.tokens.vocabulary
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
@@ -67,6 +68,17 @@ def _check_texts(run: Run) -> None:
             continue
         _present(section.corpus, f"{name}.corpus")
         next(read_public(section.corpus, section.text))
+
+
+def _check_telemetry(config: RunConfig) -> None:
+    file = config.telemetry.file
+    if file is not None and config.workspace.resolve() in file.resolve().parents:
+        raise UserError(
+            f"telemetry.file {file}",
+            "a workspace holds nothing in clear",
+            "name a file elsewhere",
+        )
+    sinks_of(config.telemetry)
 
 
 def _check_models(run: Run, tokenizer: Any | None) -> None:

@@ -28,6 +28,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
+from dpmlm.telemetry import EventFile
 from dpmlm.tokens import TokenStore, tokenizer_digest
 from dpmlm.training import (
     Checkpoints,
@@ -68,6 +69,8 @@ class Trainer:
         memory_gib: for a physical batch; where given, as many rows are taken as fit.
         stride: windows start at multiples of this many tokens; None takes the window.
         windows_per_draw: rows a drawn unit contributes, clipped as one.
+        telemetry: a file in clear for the figures of each step that are public or covered by the
+            claim; written after each checkpoint.
         seed: everything but noise and sampling secrets.
 
     Raises:
@@ -100,6 +103,7 @@ class Trainer:
         activation_checkpointing: bool = False,
         memory_gib: float | None = None,
         checkpoint_minutes: float = 30.0,
+        telemetry: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.plan = model, tokenizer, plan
@@ -140,6 +144,7 @@ class Trainer:
                 "the documents hold more units than that",
                 "declare a larger upper bound in make_plan",
             )
+        self._telemetry = [EventFile(Path(telemetry))] if telemetry else []
         self._trained = False
 
     @property
@@ -171,6 +176,7 @@ class Trainer:
                     folder, self._identity, [self._identity.recipient], self.plan.digest
                 ),
                 report=report,
+                telemetry=self._telemetry,
             )
         self._trained = True
         return self

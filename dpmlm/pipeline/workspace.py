@@ -112,9 +112,9 @@ def _is_draft(path: Path) -> bool:
 
 
 def deciding_settings(config: RunConfig) -> dict[str, Any]:
-    """Every field that decides results: not where keys and workspace lie, nor speed."""
+    """Every field that decides results: not where keys and files lie, nor speed."""
     fields = claim_fields(config)
-    for place in ("workspace", "keys", "ledger", "release", "name"):
+    for place in ("workspace", "keys", "ledger", "telemetry", "release", "name"):
         fields.pop(place)
     return fields
 

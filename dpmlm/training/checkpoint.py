@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from dpmlm.artifacts import Identity, Recipient, SealedFolder
 from dpmlm.artifacts.atomic import sync_folder
 from dpmlm.errors import IntegrityError
+from dpmlm.telemetry import Event
 
 SCHEMA = 1
 ROLE = "checkpoint"
@@ -32,7 +33,7 @@ class Progress:
     """Steps whose updates are in the weights."""
     attempt: int
     """The ledger attempt that took the last of them."""
-    events: list[dict[str, Any]]
+    events: list[Event]
     """Events of those steps, private ones included."""
 
 

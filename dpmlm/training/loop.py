@@ -18,6 +18,7 @@ from torch import nn
 from dpmlm.clipping import clip_and_sum, own_scratch
 from dpmlm.errors import UserError
 from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream, groups_of
+from dpmlm.telemetry import Event, Sink, event
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.interrupts import Interrupted, stop_requests
@@ -42,11 +43,13 @@ def train(
     charges: Charges,
     checkpoints: Checkpoints,
     report: Report = lambda done, total: None,
+    telemetry: Sequence[Sink] = (),
 ) -> Progress:
     """Train `model` in place for `plan.steps` noisy steps, resuming from the last checkpoint.
 
     Dropout is off: its masks would have to be keyed by example to keep one unit's gradient
-    independent of the others in its batch.
+    independent of the others in its batch. Each of `telemetry` gets the events
+    that a checkpoint holds.
 
     Raises:
         UserError: the model's gradients are not exact, the ledger refuses, the weights stop
@@ -70,6 +73,7 @@ def train(
         if progress.step >= plan.steps:  # killed between the last checkpoint and its commit
             if ranks.first:
                 charges.commit(progress.attempt, plan.steps)
+                _tell(telemetry, progress.events)
             return progress
         attempt = ranks.same(charges.begin() if ranks.first else None, "attempt")
         stream = _stream(plan, ranks)
@@ -94,6 +98,7 @@ def train(
                 if ranks.same(bool(stopping) or due or step + 1 == plan.steps, "checkpoint"):
                     if ranks.first:
                         checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+                        _tell(telemetry, events)
                     saved = time.monotonic()
                 if stopping and step + 1 < plan.steps:
                     raise Interrupted(stopping)
@@ -102,6 +107,11 @@ def train(
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
         return Progress(plan.steps, attempt, events)
+
+
+def _tell(telemetry: Sequence[Sink], events: Sequence[Event]) -> None:
+    for sink in telemetry:
+        sink.write(events)
 
 
 def _sampler(
@@ -160,7 +170,7 @@ def _step(
     plan: PrivacyPlan,
     recipe: Recipe,
     ranks: Ranks,
-) -> dict[str, Any]:
+) -> Event:
     optimizer.zero_grad(set_to_none=True)
     losses, norms = [torch.zeros(0)], [torch.zeros(0)]
     for units in ranks.share(recipe.micro_batches(drawn)):
@@ -177,25 +187,31 @@ def _step(
     _refuse_divergence(model, step)
     of_all = ranks.all((torch.cat(losses), torch.cat(norms)))
     losses_U, norms_U = (torch.cat(parts) for parts in zip(*of_all))
-    return _event(step, rate, losses_U, norms_U, plan)
+    figures = {
+        "learning_rate": rate,
+        "sample_rate": plan.rate_at(step),
+        "noised_gradient_norm": _norm_of_gradients(optimizer),
+        **_of_units(losses_U, norms_U, plan.max_grad_norm),
+    }
+    return event(step + 1, figures, private_plan=plan.private)
 
 
-def _event(
-    step: int, rate: float, losses: torch.Tensor, norms: torch.Tensor, plan: PrivacyPlan
-) -> dict[str, Any]:
-    """One event; what was computed from private text without noise is under `private`."""
+def _norm_of_gradients(optimizer: SecureDPOptimizer) -> float:
+    """Norm of what the optimizer has just used: noised, and divided by the expected batch size."""
+    grads = [parameter.grad for parameter in optimizer.params]
+    return float(torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None]))
+
+
+def _of_units(losses: torch.Tensor, norms: torch.Tensor, max_grad_norm: float) -> dict[str, Any]:
+    """Figures computed from private text without noise."""
     finite = torch.isfinite(norms) & torch.isfinite(losses)
     kept = int(finite.sum())
     return {
-        "step": step + 1,
-        "public": {"learning_rate": rate},
-        "private": {
-            "units": len(norms),
-            "non_finite_units": len(norms) - kept,
-            "loss": float(losses[finite].mean()) if kept else None,
-            "median_norm": float(norms[finite].median()) if kept else None,
-            "clipped": float((norms[finite] > plan.max_grad_norm).float().mean()) if kept else None,
-        },
+        "units": len(norms),
+        "non_finite_units": len(norms) - kept,
+        "loss": float(losses[finite].mean()) if kept else None,
+        "median_norm": float(norms[finite].median()) if kept else None,
+        "clipped": float((norms[finite] > max_grad_norm).float().mean()) if kept else None,
     }
 
 

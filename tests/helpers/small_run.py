@@ -81,6 +81,7 @@ def write_run_file(folder: Path, **changes) -> Path:
         "privacy": {"unit": "person", "epsilon": 8, "delta": 1e-3, "units": 100},
         "training": {"steps": 6, "expected_batch_size": 8, "checkpoint_minutes": 0},
         "audit": {"canaries": 40, "control": {"corpus": "public.jsonl"}, "verbatim_spans": 5},
+        "telemetry": {"file": "telemetry.jsonl"},
         "release": {"recipients": ["keys/consumer.pub"], "auditors": ["keys/auditor.pub"]},
     }
     for dotted, value in changes.items():

@@ -36,6 +36,8 @@ def quick(small):
 
 
 CASES = {
+    "telemetry in the workspace": ({"telemetry.file": "work/events.jsonl"}, "telemetry.file"),
+    "telemetry over another file": ({"telemetry.file": "broken.jsonl"}, "telemetry file"),
     "no reference": ({"audit.reference": "nope"}, "audit.reference"),
     "a reference of another vocabulary": (
         {"audit.reference": "reference", "tokens.train": None, "tokens.vocabulary": "ours"},

@@ -52,6 +52,17 @@ def test_the_ledger_was_charged_for_every_step(finished):
     Ledger.open(folder / "ledger.jsonl").verify()
 
 
+def test_telemetry_is_what_the_sealed_events_say_less_what_is_private(finished):
+    folder, _ = finished
+    lines = [json.loads(line) for line in (folder / "telemetry.jsonl").read_text().splitlines()]
+    identity = load_identity(folder / "keys/trainer.key")
+    sealed = SealedFolder.open(folder / "work/training", [identity]).read_bytes("events.jsonl")
+    events = [json.loads(line) for line in sealed.splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 81))
+    assert all(event["private"]["loss"] > 0 for event in events if event["private"]["units"])
+    assert lines == [{k: v for k, v in event.items() if k != "private"} for event in events]
+
+
 def test_no_private_text_lies_in_clear_anywhere(finished):
     folder, _ = finished
     tokens = sentence_tokens(folder)

@@ -24,7 +24,7 @@ from transformers import FNetConfig, FNetForMaskedLM
 from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec
-from dpmlm.training import evaluate, loop, optimizer
+from dpmlm.training import Checkpoints, evaluate, loop, optimizer
 from dpmlm.training.optimizer import learning_rate_at
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
@@ -300,13 +300,52 @@ def test_divergence_is_judged_on_the_noised_weights_alone(fit, monkeypatch):
     assert caught.value.given == "weights at step 1"
 
 
-def test_what_is_computed_without_noise_is_labelled_private(fit):
-    progress = fit(a_model(), Numbered(documents()), a_plan(expected_batch_size=300))
+def test_every_figure_of_a_step_is_labelled(fit):
+    plan = a_plan(expected_batch_size=300)
+    progress = fit(a_model(), Numbered(documents()), plan)
     for step, event in enumerate(progress.events):
         rate = learning_rate_at(step, steps=6, peak=1e-2, warmup=0.1)
-        assert event == {"step": step + 1, "public": {"learning_rate": rate}} | {
-            "private": event["private"]
-        }
+        assert event["step"] == step + 1
+        assert event["public"] == {"learning_rate": rate, "sample_rate": 0.3}
+        assert event["dp"].keys() == {"noised_gradient_norm"}
         assert event["private"].keys() == {
             "units", "non_finite_units", "loss", "median_norm", "clipped"
         }  # fmt: skip
+
+
+def test_the_noised_norm_is_that_of_the_noise_where_nobody_is_drawn(fit):
+    """The norm of so many normals deviates by a hundredth; a tenth is allowed."""
+    plan = a_plan(units=1000, expected_batch_size=50.0, noise_multiplier=3.0)
+    model = a_model()
+    numbers = sum(p.numel() for p in model.parameters())
+    progress = fit(model, Numbered([]), plan)
+    expected = 3.0 * plan.max_grad_norm * math.sqrt(numbers) / 50.0
+    norms = [event["dp"]["noised_gradient_norm"] for event in progress.events]
+    assert norms == pytest.approx([expected] * plan.steps, rel=0.1)
+    assert len(set(norms)) == plan.steps
+
+
+def test_without_noise_no_figure_of_the_sums_is_more_than_private(fit):
+    progress = fit(a_model(), Numbered(documents()), without_noise())
+    for event in progress.events:
+        assert event["dp"] == {}
+        assert event["private"]["noised_gradient_norm"] >= 0
+
+
+def test_sinks_get_what_a_checkpoint_holds_and_nothing_sooner(fit, monkeypatch):
+    """A sink that a checkpoint precedes, each time it is told something."""
+    told, kept = [], []
+
+    class Told:
+        def write(self, events):
+            told.append((len(kept), [event["step"] for event in events]))
+
+    save = Checkpoints.save
+
+    def saved(self, model, optimizer, progress):
+        save(self, model, optimizer, progress)
+        kept.append(progress.step)
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    fit(a_model(), Numbered(documents()), a_plan(steps=3), telemetry=[Told()])
+    assert told == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]

@@ -1,0 +1,15 @@
+"""What a training run measures, who may see it, and where it goes."""
+
+from dpmlm.telemetry.metrics import METRICS, Event, Label, Metric, event
+from dpmlm.telemetry.sinks import EventFile, Sink, cleared
+
+__all__ = [
+    "METRICS",
+    "Event",
+    "EventFile",
+    "Label",
+    "Metric",
+    "Sink",
+    "cleared",
+    "event",
+]
