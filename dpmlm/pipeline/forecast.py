@@ -107,7 +107,7 @@ class Forecast:
             rows += ["", f"the same compute in other batches (noise by RDP{self._kept()})"]
             rows.append(f"  {'batch':>8}{'steps':>8}{'noise_multiplier':>18}{'noise a step':>14}")
         for way in self.spendings:
-            mark = "  least noise a step" if way == self.suggested else ""
+            mark = f"  least of {FEWEST_STEPS} steps or more" if way == self.suggested else ""
             rows.append(
                 f"  {way.expected_batch_size:>8}{way.steps:>8}{way.noise_multiplier:>18.4f}"
                 f"{way.noise_per_step:>14.4g}{mark}"
