@@ -141,10 +141,18 @@ def _fits(balance: Balance, runs: Sequence[Run]) -> bool:
 
 def _over_cap(balance: Balance, run: Run) -> UserError:
     cap, left = balance.cap, balance.left()
+    if run.plan.max_batch_size is not None and not balance.untouched:
+        return UserError(
+            f"a plan of epsilon {run.plan.epsilon:g} with a largest batch of "
+            f"{run.plan.max_batch_size} units",
+            f"samples that are cut have no Renyi bound, so such a plan stands alone on its corpus, "
+            f"and {balance.path} holds other charges",
+            "leave privacy.max_batch_size null, or use another corpus",
+        )
     if balance.untouched:
         advice = f"set privacy.epsilon to {cap.epsilon:g} or less"
     elif fits := fitting_epsilon(run.plan, left.rdp, cap.order):
-        advice = f"lower privacy.epsilon to {fits:.2g} at these steps and batch"
+        advice = f"lower privacy.epsilon to {fits:g} at these steps and batch"
     else:
         advice = "nothing fits any more: ask whoever registered the corpus"
     return UserError(

@@ -3,7 +3,7 @@
 import math
 from functools import lru_cache
 
-from dpmlm.privacy.accountants import epsilon_of, renyi_divergence
+from dpmlm.privacy.accountants import AccountantFailure, epsilon_of, renyi_divergence
 from dpmlm.privacy.plan import PrivacyPlan
 
 
@@ -38,13 +38,14 @@ def steps_within(plan: PrivacyPlan, epsilon: float) -> int:
 
 
 def fitting_epsilon(plan: PrivacyPlan, divergence: float, order: float) -> float | None:
-    """Epsilon of the plan with as much noise as makes it cost `divergence`; None beyond 1000 and
-    where samples are cut, which has no divergence."""
-    if plan.max_batch_size is not None:
-        return None
+    """Epsilon of the plan with as much noise as makes it cost `divergence`; None beyond 1000."""
 
     def fits(sigma: float) -> bool:
-        return renyi_divergence(plan.composition(noise_multiplier=sigma), order) <= divergence
+        try:
+            whole = renyi_divergence(plan.composition(noise_multiplier=sigma), order)
+        except AccountantFailure:
+            return False
+        return whole <= divergence
 
     low, high = plan.noise_multiplier, 1000.0
     if not fits(high):
@@ -52,5 +53,6 @@ def fitting_epsilon(plan: PrivacyPlan, divergence: float, order: float) -> float
     while high / low > 1.001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
-    epsilon = epsilon_of("pld", plan.composition(noise_multiplier=high), plan.delta)
+    whole = plan.composition(noise_multiplier=high)
+    epsilon = epsilon_of(plan.second_accountant, whole, plan.delta)
     return math.floor(epsilon * 0.99 * 100) / 100 or None

@@ -1,6 +1,7 @@
 """One unit a corpus: what a run leaves is bounded for its own unit and for no other."""
 
 import math
+import re
 
 import pytest
 
@@ -10,10 +11,10 @@ from dpmlm.privacy import Ledger, PartitionSelection, make_plan
 WORDS = PartitionSelection(1.0, 1e-7, 100)
 
 
-def a_plan(unit, epsilon=2.0):
+def a_plan(unit, epsilon=2.0, accountant="pld", **more):
     return make_plan(
         epsilon=epsilon, delta=1e-6, units=5000, unit=unit, expected_batch_size=50, steps=20,
-        max_grad_norm=1.0, accountant="pld",
+        max_grad_norm=1.0, accountant=accountant, **more,
     )  # fmt: skip
 
 
@@ -53,3 +54,26 @@ def test_runs_that_promise_nothing_have_no_unit_to_keep(tmp_path):
     ledger.reserve("free", a_plan("document", math.inf))
     ledger.reserve("run", a_plan("person"))
     assert ledger.run_ids == ["free", "run"]
+
+
+def test_a_plan_of_cut_samples_stands_alone_and_is_told_so(ledger):
+    ledger.reserve("first", a_plan("person"))
+    with pytest.raises(UserError, match=r"of 60 units: .*no Renyi bound"):
+        ledger.reserve("second", a_plan("person", max_batch_size=60))
+
+
+def test_nothing_is_reserved_beside_a_plan_of_cut_samples(ledger):
+    ledger.reserve("first", a_plan("person", max_batch_size=60))
+    with pytest.raises(UserError, match="nothing fits any more"):
+        ledger.reserve("second", a_plan("person"))
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"accountant": "rdp", "noise": "discrete_gaussian"}, {"bands": 4}]
+)
+def test_what_a_refusal_advises_is_accepted(ledger, more):
+    ledger.reserve("first", a_plan("person", 8.0))
+    with pytest.raises(UserError, match="lower privacy") as caught:
+        ledger.reserve("second", a_plan("person", 60.0, **more))
+    advised = float(re.search(r"to ([\d.]+) at these", caught.value.next_step)[1])
+    ledger.reserve("second", a_plan("person", advised, **more))
