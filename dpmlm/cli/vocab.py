@@ -27,7 +27,10 @@ def vocab(
         int, typer.Option(min=0, max=200_000, help="Entries that stand for nothing yet.")
     ] = 128,
     person: Annotated[
-        str | None, typer.Option(help="Field with the person; default: each document is a unit.")
+        str | None,
+        typer.Option(
+            help="Field with the person; without it documents are the unit, also of later runs."
+        ),
     ] = None,
     text: Text = "text",
     signing_key: SigningKeyFile = None,

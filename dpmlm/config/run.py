@@ -262,11 +262,11 @@ class TrainingConfig(Section):
     """Step to the expected units from that step on, e.g. {50: 256}; plateaus, as each costs."""
     windows_per_draw: int = Field(1, ge=1, le=4096)
     """Rows a drawn unit contributes, clipped as one: of different documents where it has them."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=1000)
     """Peak learning rate of AdamW."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the rate rises linearly; then it falls linearly to zero."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=1000)
     """Of AdamW; biases and norms are exempt."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward and backward pass; norms, sums and noise are float32 always. With

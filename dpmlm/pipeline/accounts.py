@@ -1,5 +1,6 @@
 """A run's ledger, and a ledger for a person to read: `dpmlm ledger show` and `ledger verify`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from dpmlm.artifacts import load_trusted_keys
 from dpmlm.config import LedgerConfig
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy import Ledger, Signer
+from dpmlm.privacy import Ledger, Signer, rounded_up
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def check_ledger(
 
 def _noted(head: str) -> dict[str, Any]:
     number, _, found = head.partition(":")
-    if not number.isdigit() or not found.startswith("sha256:"):
+    if not re.fullmatch(r"[0-9]{1,15}:sha256:[0-9a-f]{64}", head):
         raise UserError(
             f"head {head!r}", "a head is NUMBER:sha256:HASH", "copy it from `dpmlm ledger show`"
         )
@@ -161,9 +162,9 @@ def open_ledger(config: LedgerConfig, signer: Signer | None = None) -> Ledger:
 def budget_text(amount: Mapping[str, Any]) -> str:
     """Epsilon, delta and, where it is known, the divergence that the ledger adds up."""
     epsilon = amount["epsilon"]
-    text = f"epsilon {epsilon if isinstance(epsilon, str) else format(epsilon, '.4g')}"
+    text = f"epsilon {epsilon if isinstance(epsilon, str) else rounded_up(epsilon, 4)}"
     if "delta" in amount:
-        text += f", delta {amount['delta']:.3g}"
+        text += f", delta {rounded_up(amount['delta'], 3)}"
     return f"{text} (Renyi divergence {amount['rdp']:.4g})" if "rdp" in amount else text
 
 

@@ -239,7 +239,7 @@ def _sentence(
             if ledger.key_id is not None:
                 ledger.sign_with(load_signing_key(config.keys.signing))
             if selection is not None:
-                ledger.spend_selection("preview", selection)
+                ledger.spend_selection("preview", selection, unit=plan.unit, scope=plan.scope)
             ledger.reserve("preview", plan)
         except UserError:
             return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dpmlm.artifacts import SealedFolder, atomic_write, load_signing_key
 from dpmlm.config import PrivateVocabularyConfig
-from dpmlm.corpus import Document, read_corpus, read_shards, unit_of
+from dpmlm.corpus import Document, Unit, read_corpus, read_shards, unit_of
+from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import left_text, open_ledger
 from dpmlm.pipeline.context import Run
@@ -58,7 +59,11 @@ def private_tokenizer(run: Run, folder: SealedFolder) -> "PreTrainedTokenizerFas
             if document["split"] == "train":
                 histogram.add(document["unit"], document["text"])
         ledger = open_ledger(run.config.ledger, run.signing)
-        drawn = draw(histogram, config, ledger, label=f"vocabulary of {run.config.name}")
+        near = run.config.dedup.near
+        drawn = draw(
+            histogram, config, ledger, label=f"vocabulary of {run.config.name}",
+            unit=run.config.privacy.owner, scope=scope_of(near.threshold if near else None),
+        )  # fmt: skip
         save_tokenizer(kept, drawn.tokenizer)
         kept.finish({"words": drawn.words})
     return load_sealed_tokenizer(kept)
@@ -73,11 +78,17 @@ class Drawn:
 
 
 def draw(
-    histogram: WordHistogram, config: PrivateVocabularyConfig, ledger: Ledger, *, label: str
+    histogram: WordHistogram,
+    config: PrivateVocabularyConfig,
+    ledger: Ledger,
+    *,
+    label: str,
+    unit: str,
+    scope: str,
 ) -> Drawn:
     """Charge the selection, then draw its noise, then train on what came out and nothing else."""
     selection = selection_of(config)
-    ledger.spend_selection(label, selection)
+    ledger.spend_selection(label, selection, unit=unit, scope=scope)
     counts = selection.select(histogram.weights(), SecretStream.from_os())
     tokenizer = train_from_counts(counts, vocab_size=config.size, unused=config.unused)
     return Drawn(tokenizer, len(counts))
@@ -163,12 +174,15 @@ def vocabulary_file(
         account.sign_with(load_signing_key(signing_key))
     histogram = WordHistogram(config.words_per_unit, secrets.token_bytes(32))
     unit_key = secrets.token_bytes(32)
+    unit: Unit = "person" if person else "document"
     with Progress().bar("words"):
         for document in _documents(source, text, person):
-            unit = unit_of(document, "person" if person else "document", unit_key)
-            histogram.add(unit, document.text)
+            histogram.add(unit_of(document, unit, unit_key), document.text)
     output.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw(histogram, config, account, label=f"vocabulary {output.name}")
+    drawn = draw(
+        histogram, config, account, label=f"vocabulary {output.name}",
+        unit=unit, scope=scope_of(None),
+    )  # fmt: skip
     pieces = drawn.tokenizer.get_vocab()
     with atomic_write(output) as file:
         file.writelines(piece.encode() + b"\n" for piece in sorted(pieces, key=pieces.__getitem__))

@@ -4,7 +4,7 @@ Reading order: `plan` (what a run promises; `rules`: what one may hold, `plannin
 `accountants` and `calibration` (the numbers behind it), `stream`, `sampling` and `noise` (the coins
 and the noise; `discrete` and `grid`: noise of whole numbers, `bands`: noise that takes back earlier
 noise), `ledger` (what a corpus may spend: `filter` is its cap, `journal` its file, `balance` its
-sums, `admission` its judgement with `headroom`, `amounts` its check, `summary` what comes of it),
+sums, `admission` its judgement with `headroom`, `replay` its check, `summary` what comes of it),
 `selection` (words of a private corpus), `choice` (one of several runs), `statement` (the claim in
 words; `details` beside them).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
@@ -31,7 +31,7 @@ from dpmlm.privacy.plan import AccountantTable, PrivacyPlan
 from dpmlm.privacy.planning import make_plan
 from dpmlm.privacy.sampling import PoissonSampler, groups_of
 from dpmlm.privacy.selection import PartitionSelection
-from dpmlm.privacy.statement import Statement, standard_exclusions, statement
+from dpmlm.privacy.statement import Statement, rounded_up, standard_exclusions, statement
 from dpmlm.privacy.stream import SecretStream
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "groups_of",
     "make_plan",
     "noisy_best",
+    "rounded_up",
     "standard_exclusions",
     "statement",
 ]

@@ -212,7 +212,8 @@ def _rdp_by_order(
     """Epsilon at rising `orders` that give a number, up to the first where it grows.
 
     With x = order - 1 the bound is (K(x) + c(x)) / x, where K, x times the divergence, is convex
-    (a cumulant function), and c'' = 1 / (x (1 + x)): so it falls to its least and then grows.
+    (a cumulant function), and c'' = 1 / (x (1 + x)): so it falls to its least and then grows
+    (of discrete noise, at whole orders). Each order is a bound, whichever are left out.
     """
     found: dict[float, float] = {}
     last = math.inf
@@ -271,7 +272,7 @@ def _divergence(mechanism: SampledGaussian, order: float) -> float:
                 steps=mechanism.steps,
                 orders=float(order),
             )
-    except (ValueError, OverflowError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise AccountantFailure(str(error)) from error
     divergence = float(value)
     if math.isnan(divergence) or divergence < 0:

@@ -11,14 +11,16 @@ from dataclasses import replace
 
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence
-from dpmlm.privacy.balance import Balance, Run
+from dpmlm.privacy.balance import NEIGHBOURS, Balance, Run
 from dpmlm.privacy.headroom import fitting_epsilon, pld_epsilon, steps_within
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.selection import PartitionSelection
 
 
-def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
+def admit_plan(balance: Balance, plan: PrivacyPlan, *, slack: float = 0.0) -> Run:
     """The run that a reservation of `plan` adds; the whole plan is billed at once.
+
+    `slack` is the part of the cap that may be passed, for whoever counts again with other versions.
 
     Raises UserError for a run without privacy under a finite cap, a delta above the cap's, and a
     budget larger than what is left.
@@ -36,33 +38,37 @@ def admit_plan(balance: Balance, plan: PrivacyPlan) -> Run:
             f"the ledger's cap has delta {cap.delta:g}",
             "lower privacy.delta",
         )
-    _refuse_other_unit(balance, plan)
+    _refuse_other_neighbours(balance, plan)
     run = Run(plan, *divergences(plan, cap.order))
-    if not _fits(balance, [*balance.runs.values(), run]):
+    if not _fits(balance, [*balance.runs.values(), run], slack):
         raise _over_cap(balance, run)
     return run
 
 
-def _refuse_other_unit(balance: Balance, plan: PrivacyPlan) -> None:
-    """What a run leaves is bounded for its own unit; a later run that was chosen after it can
-    promise no other. Words of a vocabulary are bounded by document or person."""
-    units = {run.plan.unit for run in balance.runs.values() if run.plan.private}
-    others = sorted(units - {plan.unit}) if plan.private else []
-    if others or (plan.unit == "sequence" and balance.selections):
-        there = f"runs of unit {', '.join(others)}" if others else "a vocabulary of private text"
+def _refuse_other_neighbours(balance: Balance, plan: PrivacyPlan) -> None:
+    """What a run or a vocabulary leaves is bounded for its own unit and its own corpus, the source
+    or the deduplicated one; a run that was chosen after it can promise no other."""
+    if plan.private:
+        _refuse_beside(balance, f"plan of unit {plan.unit}", (plan.unit, plan.scope))
+
+
+def _refuse_beside(balance: Balance, given: str, neighbours: tuple[str, str]) -> None:
+    there = {(r.plan.unit, r.plan.scope) for r in balance.runs.values() if r.plan.private}
+    there |= {(one["unit"], one["scope"]) for one in balance.selections}
+    for unit, scope in sorted(there - {neighbours}):
         raise UserError(
-            f"plan of unit {plan.unit}",
-            f"ledger {balance.path} holds {there}, and what they left is not bounded for one "
-            f"{plan.unit}",
-            "keep to one unit on a corpus",
+            f"{given}, {neighbours[1]}",
+            f"ledger {balance.path} holds a charge by {unit}, {scope}, and what that left is not "
+            f"bounded for one {neighbours[0]} of the {neighbours[1]}",
+            "keep to one unit and one mode of dedup on a corpus",
         )
 
 
-def check_repeat(balance: Balance, run_id: str) -> None:
+def check_repeat(balance: Balance, run_id: str, *, slack: float = 0.0) -> None:
     """Raises UserError when one more charge to the run, beyond its plan, passes the cap."""
     run = balance.runs[run_id]
     more = replace(run, charged=run.charged + 1)  # of a step that is charged already
-    if not _fits(balance, list({**balance.runs, run_id: more}.values())):
+    if not _fits(balance, list({**balance.runs, run_id: more}.values()), slack):
         raise UserError(
             f"step {more.charged} charged to run {run_id!r} of {run.plan.steps} planned",
             "steps drawn again after a crash are charged again, and no budget is left "
@@ -71,7 +77,9 @@ def check_repeat(balance: Balance, run_id: str) -> None:
         )
 
 
-def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) -> float:
+def admit_mechanism(
+    balance: Balance, label: str, epsilon: float, delta: float, *, slack: float = 0.0
+) -> float:
     """Divergence of an (epsilon, delta)-DP mechanism. Raises UserError over what is left."""
     if not 0 < epsilon < math.inf or not 0 <= delta < 1:
         raise UserError(
@@ -80,31 +88,41 @@ def admit_mechanism(balance: Balance, label: str, epsilon: float, delta: float) 
             "charge what the mechanism proves",
         )
     divergence = balance.cap.divergence_of(epsilon)
-    _refuse_over(balance, label, divergence, delta)
+    _refuse_over(balance, label, divergence, delta, slack)
     return divergence
 
 
-def admit_selection(balance: Balance, label: str, selection: PartitionSelection) -> float:
+def admit_selection(
+    balance: Balance,
+    label: str,
+    selection: PartitionSelection,
+    neighbours: tuple[str, str],
+    *,
+    slack: float = 0.0,
+) -> float:
     """Divergence of a selection's noise; its threshold spends delta of the column.
 
     Less than an (epsilon, delta)-DP mechanism of the same budget costs. Raises UserError over what
     is left.
     """
-    if any(run.plan.unit == "sequence" for run in balance.runs.values()):
+    if neighbours not in NEIGHBOURS:
         raise UserError(
-            f"mechanism {label!r}",
-            "words are bounded by document or person, and this corpus has runs of unit sequence",
+            f"mechanism {label!r} of unit {neighbours[0]}",
+            "words are bounded by document or person",
             "take a public vocabulary",
         )
+    _refuse_beside(balance, f"mechanism {label!r} of unit {neighbours[0]}", neighbours)
     divergence = selection.divergence(balance.cap.order)
-    _refuse_over(balance, label, divergence, selection.threshold_delta)
+    _refuse_over(balance, label, divergence, selection.threshold_delta, slack)
     return divergence
 
 
-def _refuse_over(balance: Balance, label: str, divergence: float, delta: float) -> None:
-    cap = balance.cap
-    total = balance.divergence() + divergence
-    if total > cap.rdp or balance.other_delta + delta > cap.column:
+def _refuse_over(
+    balance: Balance, label: str, divergence: float, delta: float, slack: float
+) -> None:
+    cap, more = balance.cap, 1 + slack
+    total, column = balance.divergence() + divergence, balance.other_delta + delta
+    if total > cap.rdp * more or column > cap.column * more:
         left = balance.left()
         raise UserError(
             f"mechanism {label!r} costs {divergence:.4g} of the ledger's divergence and "
@@ -126,17 +144,17 @@ def divergences(plan: PrivacyPlan, order: float) -> tuple[float, float]:
         return math.inf, math.inf
 
 
-def _fits(balance: Balance, runs: Sequence[Run]) -> bool:
+def _fits(balance: Balance, runs: Sequence[Run], slack: float = 0.0) -> bool:
     """Whether `runs` are admitted together with the mechanisms charged so far."""
-    cap = balance.cap
-    if math.isinf(cap.epsilon) or balance.divergence(runs) <= cap.rdp:
+    cap, most = balance.cap, balance.cap.epsilon * (1 + slack)
+    if math.isinf(cap.epsilon) or balance.divergence(runs) <= cap.rdp * (1 + slack):
         return True
     if len(runs) > 1 or balance.others:
         return False
     plan, billed = runs[0].plan, runs[0].billed
     if billed == plan.steps:
-        return pld_epsilon(plan, billed) <= cap.epsilon
-    return billed <= steps_within(plan, cap.epsilon)
+        return pld_epsilon(plan, billed) <= most
+    return billed <= steps_within(plan, most)
 
 
 def _over_cap(balance: Balance, run: Run) -> UserError:

@@ -1,6 +1,7 @@
 """`Balance`: what the entries of a ledger add up to, and what is left of its cap."""
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,15 @@ from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.privacy.rules import SCOPES
 
 _KINDS = (
-    "register", "reserve", "attempt", "charge", "commit", "spend", "select", "choose", "repair",
+    "register", "reserve", "attempt", "charge", "keep", "commit", "spend", "select", "choose",
+    "repair",
 )  # fmt: skip
+HIGHEST_ORDER = 1024.0
+NEIGHBOURS = tuple(itertools.product(("document", "person"), SCOPES[:2]))
+"""Unit and scope that words of a vocabulary can be bounded by."""
 LABELS = ("public", "dp", "private")
 """What a choice among runs looked at: nothing private, noisy figures, or exact ones."""
 
@@ -49,19 +55,17 @@ class Run:
     """Charges of all attempts."""
     steps: set[int] = field(default_factory=set)
     """Different steps among them."""
+    kept: int = 0
+    """Steps of the furthest checkpoint: what they left can have been seen."""
+    lost: bool = False
+    """Whether an attempt began before it, so that steps are drawn again whose result was there."""
     commits: list[tuple[int, int]] = field(default_factory=list)
     """Attempt and number of steps of each commit."""
 
     @property
     def billed(self) -> int:
-        """Steps that count against the cap.
-
-        With bands every step that is drawn again counts whole, beside the plan: attempts that end
-        at one step draw one group each time, where the plan counts a step in b.
-        """
-        if self.plan.bands > 1:
-            return self.plan.steps + self.charged - len(self.steps)
-        return max(self.plan.steps, self.charged)
+        """Steps that count against the cap: those of the plan, and each one drawn again, whole."""
+        return self.plan.steps + self.charged - len(self.steps)
 
     @property
     def cost(self) -> float:
@@ -71,10 +75,19 @@ class Run:
 
     @property
     def committed(self) -> int:
-        """Steps whose result may have left the run: all charged ones if it was committed twice."""
+        """Steps of the released model: all charged ones if it was committed twice."""
         if len(set(self.commits)) > 1:
             return self.charged
         return self.commits[0][1] if self.commits else 0
+
+    @property
+    def claimed(self) -> int:
+        """Steps that a claim counts: the different ones that were charged, committed or not; all
+        that are billed before a commit, where results may have left twice, and of correlated
+        noise unless it is whole."""
+        twice = self.lost or len(set(self.commits)) > 1
+        part = self.plan.bands > 1 and len(self.steps) < self.plan.steps
+        return self.billed if twice or part or not self.commits else len(self.steps)
 
 
 class Balance:
@@ -103,7 +116,7 @@ class Balance:
             if entry["kind"] not in _KINDS:
                 raise ValueError(f"kind {entry['kind']!r} is unknown")
             getattr(self, f"_{entry['kind']}")(entry)
-        except (UserError, KeyError, ValueError, TypeError) as error:
+        except (UserError, LookupError, ValueError, TypeError, ArithmeticError) as error:
             raise IntegrityError(
                 f"ledger {self.path}, line {entry.get('number')}",
                 f"the entry makes no sense here ({error})",
@@ -153,7 +166,13 @@ class Balance:
         return Budget(epsilon, self.cap.column - self.other_delta, rdp)
 
     def _register(self, entry: Mapping[str, Any]) -> None:
-        self.cap = RenyiFilter(read_number(entry["epsilon"]), entry["delta"], entry["order"])
+        epsilon, delta = read_number(entry["epsilon"]), read_number(entry["delta"])
+        order = read_number(entry["order"])
+        if not (epsilon > 0 and 0 < delta < 1 and 1 < order <= HIGHEST_ORDER):
+            raise ValueError("no cap is like this")
+        self.cap = RenyiFilter(epsilon, delta, order)
+        if not self.cap.rdp > 0:
+            raise ValueError("a cap leaves something to spend")
         self.corpus, self.key_id = entry["corpus"], entry.get("key_id")
 
     def _reserve(self, entry: Mapping[str, Any]) -> None:
@@ -167,49 +186,76 @@ class Balance:
 
     def _attempt(self, entry: Mapping[str, Any]) -> None:
         run = self.runs[entry["run_id"]]
+        if _whole(entry["attempt"]) != run.attempts + 1:
+            raise ValueError("attempts are counted")
+        run.lost = run.lost or _whole(entry["from_step"]) < run.kept
         run.attempts, run.last_step = entry["attempt"], -1
 
     def _charge(self, entry: Mapping[str, Any]) -> None:
         run = self.runs[entry["run_id"]]
-        if entry["attempt"] != run.attempts or entry["step"] <= run.last_step:
+        if entry["attempt"] != run.attempts or _whole(entry["step"]) <= run.last_step:
             raise ValueError("a charge belongs to the latest attempt and goes up")
         run.charged += 1
         run.last_step = entry["step"]
         run.steps.add(entry["step"])
 
+    def _keep(self, entry: Mapping[str, Any]) -> None:
+        run = self._charged_run(entry)
+        run.kept = max(run.kept, entry["steps"])
+
     def _commit(self, entry: Mapping[str, Any]) -> None:
-        self.runs[entry["run_id"]].commits.append((entry["attempt"], entry["steps"]))
+        self._charged_run(entry).commits.append((entry["attempt"], entry["steps"]))
+
+    def _charged_run(self, entry: Mapping[str, Any]) -> Run:
+        run = self.runs[entry["run_id"]]
+        if entry["attempt"] != run.attempts or _whole(entry["steps"]) > len(run.steps):
+            raise ValueError("what is kept or committed was charged, by the latest attempt")
+        return run
 
     def _spend(self, entry: Mapping[str, Any]) -> None:
-        self.others += 1
-        self.other_divergence += entry["divergence"]
-        self.other_delta += entry["delta"]
+        self._add(entry["divergence"], entry["delta"])
 
     def _select(self, entry: Mapping[str, Any]) -> None:
-        self.others += 1
-        self.other_divergence += entry["divergence"]
-        self.other_delta += entry["threshold_delta"]
-        names = ("label", "epsilon", "delta", "words_per_unit")
+        if (entry["unit"], entry["scope"]) not in NEIGHBOURS:
+            raise ValueError("words are bounded by document or person, of one of two corpora")
+        self._add(entry["divergence"], entry["threshold_delta"])
+        names = ("label", "epsilon", "delta", "words_per_unit", "unit", "scope")
         self.selections.append({name: entry[name] for name in names})
 
     def _choose(self, entry: Mapping[str, Any]) -> None:
         if entry["label"] not in LABELS or not set(entry["runs"]) <= self.runs.keys():
             raise ValueError("a choice is labelled, and among runs of this ledger")
-        if (entry["label"] == "dp") is not (entry["epsilon"] > 0):
+        if (entry["label"] == "dp") is not (read_number(entry["epsilon"]) > 0):
             raise ValueError("a choice has an epsilon if it is charged")
         if entry["label"] == "dp":
-            self.others += 1
-            self.other_divergence += entry["divergence"]
+            self._add(entry["divergence"], 0.0)
         shown = {"label": entry["label"], "epsilon": entry["epsilon"]}
         self.choices.append({**shown, "candidates": len(entry["runs"])})
+
+    def _add(self, divergence: float, delta: float) -> None:
+        if not (0 <= read_number(divergence) < math.inf and 0 <= read_number(delta) < 1):
+            raise ValueError("a mechanism costs a finite divergence and a delta below 1")
+        self.others += 1
+        self.other_divergence += divergence
+        self.other_delta += delta
 
     def _repair(self, entry: Mapping[str, Any]) -> None:
         """A mended last line changes no amount."""
 
 
-def read_number(value: float | str) -> float:
-    """Inverse of `write_number`."""
-    return math.inf if value == "inf" else float(value)
+def read_number(value: object) -> float:
+    """Inverse of `write_number`. Raises ValueError for what it never writes."""
+    if value == "inf":
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.40} is no amount")
+    return float(value)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} is no whole number from 0 on")
+    return value
 
 
 def write_number(value: float) -> float | str:

@@ -23,11 +23,11 @@ from dpmlm.privacy.admission import (
     admit_selection,
     check_repeat,
 )
-from dpmlm.privacy.amounts import check_amounts
 from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
+from dpmlm.privacy.replay import replay
 from dpmlm.privacy.selection import PartitionSelection
 from dpmlm.privacy.summary import summarise
 
@@ -64,6 +64,10 @@ class Ledger:
         The Renyi order of the cap is chosen here, once, from the cap alone. Raises UserError for
         an existing file, epsilon not above 0 or too small for its delta, delta outside (0, 1).
         """
+        if not corpus.isprintable() or not 0 < len(corpus) <= 200:
+            raise UserError(
+                f"corpus name {corpus!r:.60}", "it is a line of printable text", "choose another"
+            )
         if not epsilon > 0 or not 0 < delta < 1:
             raise UserError(
                 f"ledger cap epsilon {epsilon}, delta {delta}",
@@ -144,7 +148,8 @@ class Ledger:
         if beside is None:
             admit_plan(self._state, plan)
             return
-        divergence = admit_selection(self._state, "vocabulary", beside)
+        neighbours = plan.unit, plan.scope
+        divergence = admit_selection(self._state, "vocabulary", beside, neighbours)
         try:
             admit_plan(self._state.beside(divergence, beside.threshold_delta), plan)
         except UserError as error:
@@ -155,11 +160,15 @@ class Ledger:
                 error.next_step,
             ) from None
 
-    def begin_attempt(self, run_id: str) -> int:
-        """Number of a new attempt at the run, from 1; earlier attempts may charge no more."""
+    def begin_attempt(self, run_id: str, from_step: int = 0) -> int:
+        """Number of a new attempt at the run, from 1; earlier attempts may charge no more.
+
+        It goes on from a checkpoint of `from_step` steps. If one of more steps was kept before
+        (`keep`), it is lost: then the claim counts every billed step.
+        """
         with self._journal.exclusive():
             attempt = self._run(run_id).attempts + 1
-            self._write("attempt", run_id=run_id, attempt=attempt)
+            self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step)
             return attempt
 
     def charge(self, run_id: str, attempt: int, step: int) -> None:
@@ -178,9 +187,18 @@ class Ledger:
                     f"its plan has {run.plan.steps} steps",
                     "start another run for more training",
                 )
-            if run.charged >= run.plan.steps or (run.plan.bands > 1 and step in run.steps):
+            if step in run.steps:
                 check_repeat(self._state, run_id)
             self._write("charge", run_id=run_id, attempt=attempt, step=step)
+
+    def keep(self, run_id: str, attempt: int, steps: int) -> None:
+        """Record that a result of the first `steps` steps is there to be seen: a checkpoint, the
+        figures beside it, or that training diverged. Raises UserError as `commit` does."""
+        with self._journal.exclusive():
+            run = self._latest(run_id, attempt)
+            self._refuse_uncharged(run_id, run, steps)
+            if steps > run.kept:
+                self._write("keep", run_id=run_id, attempt=attempt, steps=steps)
 
     def commit(self, run_id: str, steps: int, attempt: int) -> None:
         """Record that the first `steps` steps survive in the model; again is no change.
@@ -198,12 +216,7 @@ class Ledger:
                     "a plan with correlated noise is accounted for as a whole",
                     "commit it when all of its steps are taken",
                 )
-            if not 0 <= steps <= len(run.steps):
-                raise UserError(
-                    f"commit of {steps} steps of run {run_id!r}",
-                    f"{len(run.steps)} different steps were charged",
-                    "commit what was charged",
-                )
+            self._refuse_uncharged(run_id, run, steps)
             self._write("commit", run_id=run_id, attempt=attempt, steps=steps)
 
     def spend(self, label: str, *, epsilon: float, delta: float = 0.0) -> None:
@@ -216,8 +229,13 @@ class Ledger:
             divergence = admit_mechanism(self._state, label, epsilon, delta)
             self._write("spend", label=label, epsilon=epsilon, delta=delta, divergence=divergence)
 
-    def spend_selection(self, label: str, selection: PartitionSelection) -> None:
+    def spend_selection(
+        self, label: str, selection: PartitionSelection, *, unit: str, scope: str
+    ) -> None:
         """Charge a partition selection, on the disk before this returns; only then is it drawn.
+
+        It bounds words by `unit` (document or person) of the corpus named by `scope`, as a plan's
+        fields do: runs of another are refused beside it.
 
         Its noise costs order / (2 noise_multiplier^2) of divergence, its threshold half of its
         delta, in the ledger's column. Each draw is charged anew. Raises UserError over what is
@@ -230,8 +248,10 @@ class Ledger:
                 epsilon=selection.epsilon,
                 delta=selection.delta,
                 words_per_unit=selection.words_per_unit,
+                unit=unit,
+                scope=scope,
                 threshold_delta=selection.threshold_delta,
-                divergence=admit_selection(self._state, label, selection),
+                divergence=admit_selection(self._state, label, selection, (unit, scope)),
             )
 
     def choose(self, runs: Sequence[str], *, label: str, epsilon: float | None = None) -> None:
@@ -333,18 +353,17 @@ class Ledger:
     ) -> None:
         """Read the whole file again and check everything that can be checked.
 
-        The chain, the sense of each entry and the recorded amounts; with `trusted` (key id to
-        public key) every signature; with an earlier `head` that its entry still stands. Raises
-        IntegrityError naming the line.
+        The chain, the sense of each entry, that the cap admitted it, and its amounts; with
+        `trusted` (key id to public key) every signature; with an earlier `head` that its entry
+        still stands. Raises IntegrityError naming the line.
         """
         fresh = Balance(self._journal.path)
         seen = False
         for entry in self._journal.entries():
-            fresh.apply(entry)
+            replay(entry, fresh)
             if trusted is not None:
                 check_signature(self._journal.path, entry, trusted)
             seen = seen or (head is not None and entry["hash"] == head["hash"])
-            check_amounts(entry, fresh)
         if head is not None and not seen:
             raise IntegrityError(
                 f"ledger {self._journal.path}, line {head['number']}",
@@ -387,6 +406,14 @@ class Ledger:
                 "reserve the run's plan first",
             )
         return run
+
+    def _refuse_uncharged(self, run_id: str, run: Run, steps: int) -> None:
+        if not 0 <= steps <= len(run.steps):
+            raise UserError(
+                f"commit of {steps} steps of run {run_id!r}",
+                f"{len(run.steps)} different steps were charged",
+                "commit what was charged",
+            )
 
     def _latest(self, run_id: str, attempt: int) -> Run:
         run = self._run(run_id)

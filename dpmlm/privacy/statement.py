@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from importlib.metadata import version
 from typing import Any
 
@@ -83,7 +84,7 @@ def statement(
     sentence = (
         f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
         f"of any outcome of releasing {what} differs by at most a factor e^{shown}, plus "
-        f"{summary['delta']:g}. {_vocabulary_sentence(plan, vocabulary)}Sampling: "
+        f"{rounded_up(summary['delta'], 6)}. {_vocabulary_sentence(plan, vocabulary)}Sampling: "
         f"{sampler}; accountant: {accountant}; noise source: {_noise(plan)}; "
         f"scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
     )
@@ -111,6 +112,17 @@ def statement(
         "versions": {package: version(package) for package in PACKAGES},
     }
     return Statement(sentence, _note(summary), fields)
+
+
+def rounded_up(value: float, digits: int) -> str:
+    """`value` with so many significant digits, never less than it is."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    exact = Decimal(value)
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    # A float that is spelt with so many digits is that number, not the binary one just above it.
+    shown = f"{value:.{digits}g}"
+    return shown if float(shown) >= value else f"{float(exact.quantize(step, ROUND_CEILING)):g}"
 
 
 def _sampler(plan: PrivacyPlan) -> str:
@@ -185,6 +197,7 @@ def standard_exclusions(plan: PrivacyPlan) -> list[str]:
             else []
         ),
         "timing and resource use of the run",
+        "a model, a vocabulary or another run of the same text that was not charged to this ledger",
         "figures labelled private (validation loss, norms, clip fractions, batch sizes, scrub and "
         "dedup counts) wherever they are shown, and choices made after seeing them",
         "what can be concluded about somebody from what other people's text has in common",
@@ -200,10 +213,17 @@ def _note(summary: Mapping[str, Any]) -> str:
     return (
         f"{summary['committed_steps']} committed steps survive in the model; the ledger was "
         f"charged for {summary['charged_steps']} steps of this run in "
-        f"{_counted(summary['attempts'], 'attempt')} (steps of interrupted attempts left no "
-        f"output). {_counted(lineage['runs'], 'run')} charged to the corpus: epsilon {sum_shown} "
+        f"{_counted(summary['attempts'], 'attempt')} ({_interrupted(summary)}). "
+        f"{_counted(lineage['runs'], 'run')} charged to the corpus: epsilon {sum_shown} "
         f"together, of a cap of {cap_shown} at delta {cap['delta']:g}."
     )
+
+
+def _interrupted(summary: Mapping[str, Any]) -> str:
+    """What became of the steps that were charged and are not in the model."""
+    if summary["claimed_steps"] > summary["reserved_steps"]:
+        return f"a checkpoint was lost, so that the claim counts {summary['claimed_steps']} steps"
+    return "steps of interrupted attempts left no output"
 
 
 def _counted(count: int, what: str) -> str:

@@ -9,6 +9,9 @@ from dpmlm.privacy.balance import Balance, write_number
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
 
+SLACK = 1e-3
+"""Part by which another version of an accountant may count otherwise."""
+
 
 def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
     """JSON object of what `Ledger.summary` says of the run, without the state of the file."""
@@ -24,6 +27,7 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
         "charged_steps": run.charged,
         "billed_steps": run.billed,
         "committed_steps": run.committed,
+        "claimed_steps": run.claimed,
         "attempts": run.attempts,
         "cap": {"epsilon": write_number(cap.epsilon), "delta": cap.delta, "order": cap.order},
         "lineage": {
@@ -63,12 +67,20 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
         raise ValueError("steps are charged under their plan before they are committed")
     if summary["choices_charged"] is not _charged(summary["choices"]):
         raise ValueError("choices are charged or not as each of them says")
-    if plan.bands > 1 and 0 < committed < plan.steps:
+    claimed, billed = int(summary["claimed_steps"]), int(summary["billed_steps"])
+    different = plan.steps + charged - billed
+    if not 0 <= different <= plan.steps or claimed not in (different, billed) or not claimed:
+        raise ValueError(
+            "claimed are the different steps that were charged, or all that are billed"
+        )
+    if plan.bands > 1 and (0 < committed < plan.steps or claimed < plan.steps):
         raise ValueError("correlated noise is accounted for over all steps of its plan")
     if alone:
-        return epsilon_after(plan, committed or int(summary["billed_steps"])), plan.delta
+        return epsilon_after(plan, claimed), plan.delta
     if lineage["epsilon"] == "inf":
         return math.inf, plan.delta
+    if float(lineage["epsilon"]) > float(cap["epsilon"]) * (1 + SLACK):
+        raise ValueError("more was charged to the corpus than its cap holds")
     return float(cap["epsilon"]), float(cap["delta"])
 
 

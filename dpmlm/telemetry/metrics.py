@@ -4,6 +4,7 @@
 plan's epsilon and delta cover it; `private` is computed from text without noise.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -60,5 +61,6 @@ def event(step: int, values: Mapping[str, Any], *, private_plan: bool) -> Event:
         label = METRICS[name].label
         if label is Label.DP and not private_plan:
             label = Label.PRIVATE
-        found[label.value][name] = value
+        finite = not isinstance(value, float) or math.isfinite(value)
+        found[label.value][name] = value if finite else None  # JSON knows no infinity
     return found

@@ -6,14 +6,19 @@ from dpmlm.privacy import Ledger, PrivacyPlan
 
 
 class Charges(Protocol):
-    """Called in this order: `begin` once an attempt, `charge` before each draw, `commit` once."""
+    """Called in this order: `begin` once an attempt, `charge` before each draw, `keep` after each
+    checkpoint, `commit` once."""
 
-    def begin(self) -> int:
-        """Open an attempt and return its number."""
+    def begin(self, from_step: int) -> int:
+        """Open an attempt that goes on from so many steps, and return its number."""
         ...
 
     def charge(self, attempt: int, step: int) -> None:
         """Record, durably, that a step is about to be drawn."""
+        ...
+
+    def keep(self, attempt: int, steps: int) -> None:
+        """Record, durably, that a result of the first `steps` steps can be seen."""
         ...
 
     def commit(self, attempt: int, steps: int) -> None:
@@ -27,12 +32,15 @@ class LedgerCharges:
     def __init__(self, ledger: Ledger, run_id: str, plan: PrivacyPlan) -> None:
         self._ledger, self._run_id, self._plan = ledger, run_id, plan
 
-    def begin(self) -> int:
+    def begin(self, from_step: int) -> int:
         self._ledger.reserve(self._run_id, self._plan)
-        return self._ledger.begin_attempt(self._run_id)
+        return self._ledger.begin_attempt(self._run_id, from_step)
 
     def charge(self, attempt: int, step: int) -> None:
         self._ledger.charge(self._run_id, attempt, step)
+
+    def keep(self, attempt: int, steps: int) -> None:
+        self._ledger.keep(self._run_id, attempt, steps)
 
     def commit(self, attempt: int, steps: int) -> None:
         self._ledger.commit(self._run_id, steps, attempt)
@@ -41,10 +49,13 @@ class LedgerCharges:
 class PublicText:
     """No ledger: for the control, which sees declared public text and canaries alone."""
 
-    def begin(self) -> int:
+    def begin(self, from_step: int) -> int:
         return 1
 
     def charge(self, attempt: int, step: int) -> None:
+        return None
+
+    def keep(self, attempt: int, steps: int) -> None:
         return None
 
     def commit(self, attempt: int, steps: int) -> None:

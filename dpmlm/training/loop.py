@@ -75,7 +75,7 @@ def train(
                 charges.commit(progress.attempt, plan.steps)
                 _tell(telemetry, progress.events)
             return progress
-        attempt = ranks.same(charges.begin() if ranks.first else None, "attempt")
+        attempt = ranks.same(charges.begin(progress.step) if ranks.first else None, "attempt")
         stream = _stream(plan, ranks)
         private = SecureDPOptimizer(optimizer, plan, stream)
         sampler = _sampler(plan, units, recipe, stream)
@@ -91,6 +91,10 @@ def train(
                     step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
                 )
                 events.append(_step(model, private, drawn, step, rate, plan, recipe, ranks))
+                if not _finite(model):
+                    if ranks.first:
+                        charges.keep(attempt, step + 1)  # that it diverged is a result, too
+                    raise _diverged(step)
                 if ranks.first:
                     report(step + 1, plan.steps)
                 due = time.monotonic() - saved >= 60 * recipe.checkpoint_minutes
@@ -98,6 +102,7 @@ def train(
                 if ranks.same(bool(stopping) or due or step + 1 == plan.steps, "checkpoint"):
                     if ranks.first:
                         checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+                        charges.keep(attempt, step + 1)
                         _tell(telemetry, events)
                     saved = time.monotonic()
                 if stopping and step + 1 < plan.steps:
@@ -184,7 +189,6 @@ def _step(
         group["lr"] = rate
     optimizer.start_step(step)
     optimizer.step()
-    _refuse_divergence(model, step)
     of_all = ranks.all((torch.cat(losses), torch.cat(norms)))
     losses_U, norms_U = (torch.cat(parts) for parts in zip(*of_all))
     figures = {
@@ -215,11 +219,13 @@ def _of_units(losses: torch.Tensor, norms: torch.Tensor, max_grad_norm: float) -
     }
 
 
-def _refuse_divergence(model: nn.Module, step: int) -> None:
+def _finite(model: nn.Module) -> bool:
     # The weights are noised already: looking at them reveals nothing the release does not.
-    if all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
-        return
-    raise UserError(
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad)
+
+
+def _diverged(step: int) -> UserError:
+    return UserError(
         f"weights at step {step + 1}",
         "training diverged: a weight is no longer a finite number",
         "lower training.learning_rate; the last checkpoint and the ledger's charges stand",

@@ -29,7 +29,7 @@ CASES = [
     ("huge seed", ["seed=" + "9" * 40], ["seed"]),
     ("too many digits", ["seed=" + "9" * 5000], ["seed"]),
     ("infinite rate", ["training.learning_rate=.inf"], ["training.learning_rate"]),
-    ("tiny delta", ["privacy.delta=1e-300", "workspace=second"], ["noise multiplier"]),
+    ("tiny delta", ["privacy.delta=1e-300", "workspace=second"], ["delta 1e-300"]),
     ("python tag", ["name=!!python/object/apply:os.system [id]"], ["--set name"]),
     ("alias", ["name=&a [*a]"], ["--set name", "anchors"]),
     ("NUL", ['corpus.path="a\\0b"'], ["--set corpus.path", "NUL"]),

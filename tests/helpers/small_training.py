@@ -34,9 +34,12 @@ class Charges:
         self.seen = [] if seen is None else seen
         self.attempts = 0
 
-    def begin(self):
+    def begin(self, from_step):
         self.attempts += 1
         return self.attempts
+
+    def keep(self, attempt, steps):
+        pass
 
     def charge(self, attempt, step):
         self.seen.append(("charge", attempt, step))

@@ -38,7 +38,7 @@ OF_THE_COMMIT = ("before the commit", "half a commit", "after the commit")
 MOMENTS = (
     "half a charge", "charged", "drawn", "half the noise", "noised", "updated",
     "half of weights", "half of optimizer", "half of state", "half of manifest",
-    "before the rename", "after the rename", "half removed",
+    "before the rename", "after the rename", "half removed", "half a keep",
     *OF_THE_COMMIT,
 )  # fmt: skip
 """In the order of a step."""
@@ -132,8 +132,8 @@ class HalfOs:
 def watch_draws(noted: Noted) -> None:
     begin, draw = LedgerCharges.begin, loop.PoissonSampler.draw
 
-    def begun(charges):
-        noted.attempt = begin(charges)
+    def begun(charges, from_step):
+        noted.attempt = begin(charges, from_step)
         return noted.attempt
 
     def drawn(sampler, step):
@@ -221,6 +221,8 @@ def watch_ledger(noted: Noted) -> None:
         entry = json.loads(data)
         if entry["kind"] == "charge":
             return noted.now("half a charge", entry["step"])
+        if entry["kind"] == "keep":
+            return noted.now("half a keep", entry["steps"] - 1)
         return entry["kind"] == "commit" and noted.now("half a commit", STEPS - 1)
 
     Ledger.commit, journal.os = committed, HalfOs(half)

@@ -41,11 +41,11 @@ def note_draws(path: str, sigterm: int | None) -> None:
     current = {"attempt": 0}
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def begun(charges):
-        current["attempt"] = begin(charges)
+    def begun(charges, from_step):
+        current["attempt"] = begin(charges, from_step)
         return current["attempt"]
 
-    def public(charges):
+    def public(charges, from_step):
         current["attempt"] = 0
         return 1
 

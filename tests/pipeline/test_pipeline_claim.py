@@ -31,7 +31,7 @@ POLICY = {
 def other_plan(steps=5):
     return make_plan(
         epsilon=1, delta=1e-4, units=200, unit="person", expected_batch_size=10, steps=steps,
-        max_grad_norm=1.0, accountant="rdp",
+        max_grad_norm=1.0, accountant="rdp", scope="deduplicated corpus",
     )  # fmt: skip
 
 

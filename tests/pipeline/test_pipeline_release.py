@@ -77,7 +77,7 @@ def test_a_damaged_bundle_is_made_again_from_the_same_decision(copy, case):
     # What the ledger would say by now is another claim than the one that was decided on.
     plan = make_plan(
         epsilon=1, delta=1e-6, units=200, unit="person", expected_batch_size=10, steps=5,
-        max_grad_norm=1.0, accountant="rdp",
+        max_grad_norm=1.0, accountant="rdp", scope="deduplicated corpus",
     )  # fmt: skip
     Ledger.open(copy / "ledger.jsonl").reserve("other", plan)
     ledger = (copy / "ledger.jsonl").read_bytes()

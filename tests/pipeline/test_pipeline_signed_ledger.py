@@ -93,7 +93,8 @@ def test_the_gate_holds_each_line_to_the_runs_own_key(trained, tmp_path):
     ledger = Ledger.open(path)
     body = {
         "kind": "attempt", "number": ledger.head["number"] + 1, "previous": ledger.head["hash"],
-        "run_id": ledger.run_ids[0], "attempt": 2, "key_id": ledger.key_id, "signature": "00",
+        "run_id": ledger.run_ids[0], "attempt": 2, "from_step": 0,
+        "key_id": ledger.key_id, "signature": "00",
     }  # fmt: skip
     with path.open("ab") as file:
         file.write(canonical_json({**body, "hash": digest(body)}) + b"\n")

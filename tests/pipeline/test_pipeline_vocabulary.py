@@ -226,7 +226,9 @@ def test_a_claim_on_a_vocabulary_that_nobody_was_charged_for_is_refused(tmp_path
     ledger.reserve("run", plan)
     with pytest.raises(UserError, match="is not charged there"):
         statement(plan, what="it", summary=ledger.summary("run"))
-    ledger.spend_selection("vocabulary", PartitionSelection(1.0, 1e-6, 9))
+    ledger.spend_selection(
+        "vocabulary", PartitionSelection(1.0, 1e-6, 9), unit="document", scope="source corpus"
+    )
     assert (
         "(epsilon 1, delta 1e-06)"
         in statement(plan, what="it", summary=ledger.summary("run")).sentence

@@ -13,6 +13,7 @@ from scipy.special import ndtr
 
 from dpmlm.privacy import SampledGaussian, accountants, describe, epsilon_of
 from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence, renyi_to_epsilon
+from dpmlm.privacy.rules import LEAST_DELTA
 
 DELTA = 1e-6
 RUNS = [
@@ -186,3 +187,11 @@ def test_descriptions_carry_versions() -> None:
 
     assert describe("prv") == f"PRV (opacus {version('opacus')})"
     assert describe("pld") == f"PLD (dp-accounting {version('dp-accounting')})"
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(100.0, 10_000), (10.0, 100), (3.0, 1)])
+def test_nothing_is_below_the_truth_at_the_least_delta(sigma: float, steps: int) -> None:
+    """At 1e-13 PLD gives less than the analytic Gaussian for the first of these."""
+    truth = naive_epsilon(lambda e: balle_wang(e, sigma / math.sqrt(steps)), LEAST_DELTA)
+    for name in accountants.ACCOUNTANTS:
+        assert epsilon_of(name, SampledGaussian(sigma, 1.0, steps), LEAST_DELTA) >= truth - 1e-6

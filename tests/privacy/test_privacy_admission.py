@@ -1,4 +1,4 @@
-"""One unit a corpus: what a run leaves is bounded for its own unit and for no other."""
+"""What the cap of a corpus admits beside what is charged to it, and what a refusal says."""
 
 import math
 import re
@@ -30,23 +30,35 @@ def ledger(tmp_path):
 )  # fmt: skip
 def test_a_second_run_has_the_unit_of_the_first(ledger, first, second):
     ledger.reserve("first", a_plan(first))
-    with pytest.raises(UserError, match=f"runs of unit {first}.*not bounded for one {second}"):
+    with pytest.raises(UserError, match=f"plan of unit {second}.*a charge by {first}"):
         ledger.reserve("second", a_plan(second))
     ledger.reserve("third", a_plan(first))
     assert ledger.run_ids == ["first", "third"]
 
 
-def test_words_are_not_bounded_for_a_row_of_tokens(ledger):
-    ledger.spend_selection("vocabulary", WORDS)
-    with pytest.raises(UserError, match="a vocabulary of private text"):
-        ledger.reserve("run", a_plan("sequence"))
-    ledger.reserve("run", a_plan("person"))
+@pytest.mark.parametrize("scopes", [("source", "deduplicated"), ("deduplicated", "source")])
+def test_a_second_run_is_about_the_corpus_of_the_first(ledger, scopes):
+    first, second = (f"{scope} corpus" for scope in scopes)
+    ledger.reserve("first", a_plan("person", scope=first))
+    with pytest.raises(UserError, match=f"person, {second}: .* a charge by person, {first}"):
+        ledger.reserve("second", a_plan("person", scope=second))
+    ledger.reserve("third", a_plan("person", scope=first))
+
+
+def test_words_are_bounded_for_the_unit_they_were_counted_by_alone(ledger):
+    ledger.spend_selection("vocabulary", WORDS, unit="document", scope="source corpus")
+    for other in ("sequence", "person"):
+        with pytest.raises(UserError, match="a charge by document, source corpus"):
+            ledger.reserve("run", a_plan(other))
+    with pytest.raises(UserError, match="a charge by document, source corpus"):
+        ledger.reserve("run", a_plan("document", scope="deduplicated corpus"))
+    ledger.reserve("run", a_plan("document"))
 
 
 def test_no_words_after_a_run_on_rows(ledger):
     ledger.reserve("run", a_plan("sequence"))
-    with pytest.raises(UserError, match="has runs of unit sequence"):
-        ledger.spend_selection("vocabulary", WORDS)
+    with pytest.raises(UserError, match="a charge by sequence"):
+        ledger.spend_selection("vocabulary", WORDS, unit="document", scope="source corpus")
 
 
 def test_runs_that_promise_nothing_have_no_unit_to_keep(tmp_path):

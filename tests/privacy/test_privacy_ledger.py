@@ -7,7 +7,7 @@ import pytest
 from small_ledger import INF, PLAN, plan_of
 
 from dpmlm.errors import UserError
-from dpmlm.privacy import Ledger, PrivacyPlan, RenyiFilter, epsilon_of, headroom
+from dpmlm.privacy import Ledger, PrivacyPlan, RenyiFilter, epsilon_of, headroom, statement
 from dpmlm.privacy import filter as filter_module
 from dpmlm.privacy.accountants import renyi_divergence
 
@@ -130,12 +130,74 @@ def test_two_commits_count_every_charged_step(ledger: Ledger) -> None:
     assert ledger.committed_steps("run") == 20
 
 
+def test_a_lost_checkpoint_makes_every_billed_step_count(ledger: Ledger) -> None:
+    """Ten steps were there to be seen, then drawn again from the start."""
+    ledger.reserve("run", PLAN)
+    attempt = ledger.begin_attempt("run")
+    for step in range(10):
+        ledger.charge("run", attempt, step)
+    ledger.keep("run", attempt, 10)
+    attempt = ledger.begin_attempt("run", from_step=0)
+    for step in range(20):
+        ledger.charge("run", attempt, step)
+    ledger.commit("run", 20, attempt)
+    summary = ledger.summary("run")
+    assert (summary["claimed_steps"], summary["charged_steps"]) == (30, 30)
+    assert summary["epsilon"] == pytest.approx(
+        max(epsilon_of(name, PLAN.composition(30), 1e-6) for name in ("prv", "pld"))
+    )
+    assert "a checkpoint was lost" in statement(PLAN, what="it", summary=summary).note
+
+
+def test_a_checkpoint_that_is_gone_on_from_makes_none_count_twice(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    attempt = ledger.begin_attempt("run")
+    for step in range(13):
+        ledger.charge("run", attempt, step)
+        if step == 9:
+            ledger.keep("run", attempt, 10)
+            ledger.keep("run", attempt, 10)
+    attempt = ledger.begin_attempt("run", from_step=10)
+    for step in range(10, 20):
+        ledger.charge("run", attempt, step)
+    ledger.commit("run", 20, attempt)
+    summary = ledger.summary("run")
+    assert (summary["claimed_steps"], summary["charged_steps"]) == (20, 23)
+    assert [entry["kind"] for entry in ledger.entries].count("keep") == 1
+
+
+def test_a_commit_of_less_than_was_charged_claims_all_of_it(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    attempt = ledger.begin_attempt("run")
+    for step in range(20):
+        ledger.charge("run", attempt, step)
+    ledger.commit("run", 1, attempt)
+    assert ledger.summary("run")["claimed_steps"] == 20
+    with pytest.raises(UserError, match="different steps were charged"):
+        ledger.keep("run", attempt, 21)
+
+
+def test_repeats_of_a_large_plateau_are_billed_at_once(path: Path) -> None:
+    """Twenty large steps, then many small ones that nobody takes: six attempts at the large."""
+    plan = plan_of(2.0, steps=60, expected_batch_size=1000, batch_schedule={20: 10})
+    ledger = Ledger.register(path, epsilon=60, delta=1e-5, corpus="posts")
+    ledger.reserve("run", plan)
+    for _ in range(6):
+        attempt = ledger.begin_attempt("run")
+        for step in range(20):
+            ledger.charge("run", attempt, step)
+    large = renyi_divergence(plan.largest_step(), ledger.order)
+    whole = renyi_divergence(plan.composition(), ledger.order)
+    assert ledger.spent().rdp >= 6 * 20 * large
+    assert ledger.spent().rdp == pytest.approx(whole + 5 * 20 * large)
+
+
 def test_repeats_stop_at_the_cap_of_the_filter(path: Path) -> None:
     ledger = Ledger.register(path, epsilon=4.0, delta=1e-5, corpus="posts")
     ledger.reserve("first", PLAN)
     ledger.reserve("second", plan_of(0.5))
     step_cost = renyi_divergence(PLAN.composition(1), ledger.order)
-    allowed = 20 + int(ledger.left().rdp / step_cost)
+    allowed = 1 + int(ledger.left().rdp / step_cost)
     assert 20 < allowed < 200
     for _ in range(allowed):
         ledger.charge("first", ledger.begin_attempt("first"), 0)

@@ -83,6 +83,8 @@ def test_a_plan_of_64_plateaus_is_made_in_a_minute(accountant: str) -> None:
     [
         ({"delta": 1 / 6500}, "below 1/units"),
         ({"delta": 0.0}, "below 1/units"),
+        ({"delta": 1e-13}, "Fourier"),
+        ({"max_grad_norm": 1e7}, "32-bit"),
         ({"unit": "sentence"}, "document, person"),
         ({"unit": "sequence", "scope": "source corpus"}, "without a scope"),
         ({"scope": "sequences that the prepared text was cut into"}, "without a scope"),

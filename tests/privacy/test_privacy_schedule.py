@@ -206,7 +206,7 @@ def test_the_ledger_bills_every_plateau_and_a_repeat_at_the_largest(tmp_path: Pa
     ledger.verify()
     ledger.commit("run", 60, 2)
     assert ledger.summary("run")["epsilon"] == pytest.approx(
-        epsilon_of("pld", plan.composition(60), plan.delta)
+        epsilon_of("pld", plan.composition(100), plan.delta)
     )
 
 

@@ -181,7 +181,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_a_selection_is_charged_its_gaussian_divergence_and_its_thresholds_delta(ledger) -> None:
-    ledger.spend_selection("vocabulary", CHOSEN)
+    ledger.spend_selection("vocabulary", CHOSEN, unit="person", scope="source corpus")
     assert ledger.spent().rdp == pytest.approx(ledger.order / (2 * 4.808702**2), rel=1e-5)
     assert ledger.left().delta == pytest.approx(1e-6 - 5e-8)
     # As an (epsilon, delta) mechanism it costs many times as much.
@@ -191,7 +191,14 @@ def test_a_selection_is_charged_its_gaussian_divergence_and_its_thresholds_delta
     summary = ledger.summary("run")
     assert (summary["basis"], summary["epsilon"], summary["delta"]) == ("filter", 8.0, 1e-5)
     assert summary["lineage"]["selections"] == [
-        {"label": "vocabulary", "epsilon": 1.0, "delta": 1e-7, "words_per_unit": 100}
+        {
+            "label": "vocabulary",
+            "epsilon": 1.0,
+            "delta": 1e-7,
+            "words_per_unit": 100,
+            "unit": "person",
+            "scope": "source corpus",
+        }
     ]
 
 
@@ -199,10 +206,10 @@ def test_each_draw_is_charged_until_the_cap(ledger) -> None:
     large = PartitionSelection(2.0, 5e-7, 100)
     afford = 4  # of the column: 1e-6 in parts of 2.5e-7
     for _ in range(afford):
-        ledger.spend_selection("vocabulary", large)
+        ledger.spend_selection("vocabulary", large, unit="person", scope="source corpus")
     before = len(ledger.entries)
     with pytest.raises(UserError, match="are left"):
-        ledger.spend_selection("vocabulary", large)
+        ledger.spend_selection("vocabulary", large, unit="person", scope="source corpus")
     assert len(ledger.entries) == before == 1 + afford
     assert ledger.spent().rdp == pytest.approx(afford * large.divergence(ledger.order))
 
@@ -218,14 +225,14 @@ def test_a_plan_that_fits_alone_and_not_beside_the_vocabulary_is_refused(tmp_pat
     assert len(ledger.entries) == 1
     assert ledger.left().epsilon == 2.0
     # What it says before is what the ledger does then.
-    ledger.spend_selection("vocabulary", large)
+    ledger.spend_selection("vocabulary", large, unit="person", scope="source corpus")
     with pytest.raises(UserError, match="is left of the cap"):
         ledger.reserve("run", PLAN)
 
 
 def test_a_smaller_amount_than_the_selections_is_found(ledger, monkeypatch) -> None:
     monkeypatch.setattr(PartitionSelection, "divergence", lambda self, order: 1e-6)
-    ledger.spend_selection("vocabulary", CHOSEN)
+    ledger.spend_selection("vocabulary", CHOSEN, unit="person", scope="source corpus")
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match="not those of its selection"):
         Ledger.open(ledger._journal.path).verify()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpmlm.errors import UserError
-from dpmlm.privacy import Ledger, PrivacyPlan, make_plan, standard_exclusions, statement
+from dpmlm.privacy import Ledger, PrivacyPlan, make_plan, rounded_up, standard_exclusions, statement
 
 PATTERN = re.compile(
     r"For any two corpora that differ by adding or removing one (?P<unit>\w+), the probability of "
@@ -105,3 +105,16 @@ def test_a_summary_of_another_plan_is_refused(tmp_path: Path) -> None:
     summary = trained(tmp_path / "l.jsonl", plan_of(2.0)).summary("run")
     with pytest.raises(UserError, match="same run"):
         statement(plan_of(1.0), what="the weights", summary=summary)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (1e-6, 6, "1e-06"), (8.0004, 4, "8.001"), (8.0, 4, "8"), (1.23456712e-6, 6, "1.23457e-06"),
+        (1.23456212e-6, 6, "1.23457e-06"), (0.1, 3, "0.1"), (0.30000000000000004, 3, "0.301"),
+        (9.9999, 3, "10"), (0.0, 3, "0"), (math.inf, 3, "inf"), (123456.0, 4, "1.235e+05"),
+    ],
+)  # fmt: skip
+def test_amounts_are_rounded_up(value, digits, shown):
+    assert rounded_up(value, digits) == shown
+    assert float(rounded_up(value, digits)) >= value

@@ -1,6 +1,7 @@
 """Resuming: what a killed or stopped run draws, logs and keeps when it goes on."""
 
 import os
+import shutil
 import signal
 from collections import Counter
 
@@ -19,7 +20,9 @@ from small_training import (
     without_noise,
 )
 
-from dpmlm.training import Interrupted, loop, optimizer
+from dpmlm.errors import UserError
+from dpmlm.privacy import Ledger
+from dpmlm.training import Interrupted, LedgerCharges, loop, optimizer
 
 
 class Crash(Exception):
@@ -138,3 +141,38 @@ def test_a_second_signal_stops_at_once(fit, tmp_path):
     with pytest.raises(Interrupted):
         fit(a_model(), Numbered(documents()), a_plan(), report=stop_at(2, times=2))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_checkpoint_that_vanished_is_known_to_the_ledger(tmp_path, fit):
+    """Its figures were told to whoever watched; the claim then counts the steps drawn again."""
+    plan = a_plan(units=60, expected_batch_size=30)
+    ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
+    charges = LedgerCharges(ledger, "run", plan)
+
+    class Crash(Exception):
+        pass
+
+    def crash(done, total):
+        if done == 4:
+            raise Crash
+
+    with pytest.raises(Crash):
+        fit(a_model(), Numbered(documents()), plan, charges=charges, report=crash)
+    assert [e["steps"] for e in ledger.entries if e["kind"] == "keep"] == [1, 2, 3]
+    shutil.rmtree(tmp_path / "checkpoints")
+    fit(a_model(), Numbered(documents()), plan, charges=charges)
+    summary = ledger.summary("run")
+    assert (summary["committed_steps"], summary["claimed_steps"]) == (6, 10)
+
+
+def test_that_training_diverged_is_known_to_the_ledger(tmp_path, fit, monkeypatch):
+    plan = a_plan(units=60, expected_batch_size=30)
+    ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
+    charges = LedgerCharges(ledger, "run", plan)
+    recipe = a_recipe(checkpoint_minutes=1e9)
+    monkeypatch.setattr(loop, "_finite", lambda model: False)
+    with pytest.raises(UserError, match="diverged"):
+        fit(a_model(), Numbered(documents()), plan, recipe, charges=charges)
+    monkeypatch.undo()
+    fit(a_model(), Numbered(documents()), plan, recipe, charges=charges)
+    assert ledger.summary("run")["claimed_steps"] == 7
