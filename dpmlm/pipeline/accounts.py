@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import load_trusted_keys
-from dpmlm.config import LedgerConfig
+from dpmlm.config import LedgerConfig, shortened
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy import Ledger, Signer, rounded_up
 
@@ -127,7 +127,9 @@ def _noted(head: str) -> dict[str, Any]:
     number, _, found = head.partition(":")
     if not re.fullmatch(r"[0-9]{1,15}:sha256:[0-9a-f]{64}", head):
         raise UserError(
-            f"head {head!r}", "a head is NUMBER:sha256:HASH", "copy it from `dpmlm ledger show`"
+            f"head {shortened(head)}",
+            "a head is NUMBER:sha256:HASH",
+            "copy it from `dpmlm ledger show`",
         )
     return {"number": int(number), "hash": found}
 

@@ -1,6 +1,5 @@
 """What a run would promise, before it spends anything: `dpmlm plan`."""
 
-import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -133,6 +132,10 @@ class Preview:
         return threshold * self.vocabulary["words_per_unit"] ** 0.5
 
 
+NOISE = 0.05, 1e5
+"""Noise multipliers that steps are counted for: calibration looks between them, too."""
+
+
 @dataclass(frozen=True)
 class StepsAtNoise:
     """The other way round: noise given, steps found."""
@@ -144,12 +147,14 @@ class StepsAtNoise:
 
     @classmethod
     def of(cls, plan: "PrivacyPlan", noise_multiplier: float) -> "StepsAtNoise":
-        """Raises UserError for noise not above 0 and a plan that promises nothing."""
+        """Raises UserError for noise outside of NOISE and a plan that promises nothing."""
         from dpmlm.privacy import AccountantFailure, calibrate_steps
 
         asked = f"--noise-multiplier {noise_multiplier:g}"
-        if not 0 < noise_multiplier < math.inf:
-            raise UserError(asked, "noise is finite and above 0", "give for example 0.8")
+        low, high = NOISE
+        if not low <= noise_multiplier <= high:
+            rule = f"noise lies between {low:g} and {high:g}"
+            raise UserError(asked, rule, "give for example 0.8")
         if not plan.private:
             raise UserError(asked, "the plan promises nothing", "set a finite privacy.epsilon")
         step = plan.composition(1, noise_multiplier=noise_multiplier)[0]

@@ -15,9 +15,9 @@ from typing import Any
 from audits.recheck import contradictions as audit_contradictions
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure
-from dpmlm.privacy.details import details
+from dpmlm.privacy.details import details, epsilon_by_accountant
 from dpmlm.privacy.plan import PrivacyPlan
-from dpmlm.privacy.statement import vocabulary_of
+from dpmlm.privacy.statement import rounded_up, standard_exclusions, vocabulary_of
 from dpmlm.privacy.summary import claim_of
 from dpmlm.release.facts import find, number, public, spelled
 from dpmlm.release.gate import Decision, RuleResult, decide, verdict_of
@@ -159,20 +159,56 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         ("vocabulary", vocabulary_of(plan)),
         ("choices", ledger.get("choices")),
         ("details", details(plan)),
+        *(
+            (name, ledger.get(name))
+            for name in ("committed_steps", "charged_steps", "lineage", "cap")
+        ),
     ):
         if not same(claim.get(name), value):
             what = f"it claims {claim.get(name)}, plan and ledger say {value}"
             if isinstance(value, Mapping):
                 what = f"its {name} are not those of plan and ledger"
             findings.append(Finding("statement.json", name, what, _SIGNER_ERRED))
+    findings += _unfounded(claim, plan)
     findings += _accounted_otherwise(plan, ledger)
     if not findings and claimed is not None:
         shown = "inf" if math.isinf(claimed) else f"{claimed:.4f}"
-        clause = f"one {plan.unit}, the probability", f"factor e^{shown}, plus {claim['delta']:g}."
+        clause = (
+            f"one {plan.unit}, the probability",
+            f"factor e^{shown}, plus {rounded_up(claim['delta'], 6)}.",
+        )
         if not all(part in str(claim.get("sentence")) for part in clause):
             what = "its sentence does not say what its fields say"
             findings.append(Finding("statement.json", "sentence", what, _SIGNER_ERRED))
     return findings
+
+
+def _unfounded(claim: Mapping[str, Any], plan: PrivacyPlan) -> list[Finding]:
+    """What the statement leaves out that no run covers, and figures beside its claim."""
+    excluded = claim.get("not_covered")
+    told = excluded if isinstance(excluded, list) else []
+    missing = [part for part in standard_exclusions(plan) if part not in told]
+    if any(str(part) not in str(claim.get("sentence")) for part in told):
+        missing.append("what its sentence leaves out")
+    findings = [
+        Finding("statement.json", "not_covered", f"it leaves out: {part}", _SIGNER_ERRED)
+        for part in missing
+    ]
+    shown, again = claim.get("epsilon_by_accountant"), epsilon_by_accountant(plan)
+    if not isinstance(shown, Mapping) or not all(
+        _close(shown.get(name), value) for name, value in again.items()
+    ):
+        what = "they are not those that the accountants give for its plan"
+        findings.append(Finding("statement.json", "epsilon_by_accountant", what, _SIGNER_ERRED))
+    return findings
+
+
+def _close(told: Any, counted: float | str | None) -> bool:
+    """Another version of an accountant may round otherwise in the fourth digit, or fail."""
+    if told is None or counted is None or isinstance(counted, str):
+        return told is None or counted is None or told == counted
+    given = number(told)
+    return given is not None and math.isclose(given, counted, rel_tol=1e-3)
 
 
 def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[Finding]:

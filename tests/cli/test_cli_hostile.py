@@ -176,3 +176,28 @@ def test_gold_of_the_wrong_kind_is_refused(tmp_path, refused, row):
     message = refused("scrub", "--gold", gold)
     assert f"{gold}, line 2" in message
     assert "row" in message
+
+
+NUMBERS = {
+    "no noise to speak of": ["plan", "run.yaml", "--noise-multiplier", "1e-320"],
+    "almost no noise": ["plan", "run.yaml", "--noise-multiplier", "1e-5"],
+    "endless noise": ["plan", "run.yaml", "--noise-multiplier", "1e300"],
+    "noise that is no number": ["plan", "run.yaml", "--noise-multiplier", "nan"],
+    "a digit that is none": ["ledger", "verify", "ledger.jsonl", "--head", "²:sha256:" + "0" * 64],
+    "a number of 5000 digits": [
+        "ledger", "verify", "ledger.jsonl", "--head", "9" * 5000 + ":sha256:" + "0" * 64
+    ],
+    "a name that is no text": [
+        "ledger", "register", "new.jsonl", "--epsilon", "8", "--delta", "1e-5", "--corpus", "\udcff"
+    ],
+    "a cap that is no number": ["ledger", "register", "new.jsonl", "--epsilon", "nan",
+                                "--delta", "1e-5"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_and_names_out_of_range_are_refused(copy, refused, monkeypatch, case):
+    monkeypatch.chdir(copy)
+    said = refused(*NUMBERS[case])
+    assert len(said) < 400
+    assert not (copy / "new.jsonl").exists()

@@ -248,6 +248,16 @@ def test_a_decision_edited_to_pass_is_found_even_when_the_signer_signs_it(failed
         ("ledger.json", lambda ledger: ledger.update(plan_digest="x"), "ledger.json"),
         ("statement.json", lambda claim: claim.update(epsilon=1.0), "statement.json"),
         ("statement.json", lambda claim: claim.update(unit="document"), "statement.json"),
+        ("statement.json", lambda claim: claim["not_covered"].pop(1), "statement.json"),
+        ("statement.json", lambda claim: claim["not_covered"].append("rain"), "statement.json"),
+        ("statement.json", lambda claim: claim.update(not_covered=7), "statement.json"),
+        (
+            "statement.json",
+            lambda claim: claim["epsilon_by_accountant"].update(rdp=0.5),
+            "statement.json",
+        ),
+        ("statement.json", lambda claim: claim.update(charged_steps=7), "statement.json"),
+        ("statement.json", lambda claim: claim["lineage"].update(runs=9), "statement.json"),
         ("statement.json", lambda claim: claim["details"].update(adjacency="x"), "statement.json"),
         (
             "statement.json",
