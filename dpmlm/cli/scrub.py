@@ -36,6 +36,9 @@ def scrub(
     to: To = None,
     plaintext: Plaintext = False,
     text: Text = "text",
+    person: Annotated[
+        str | None, typer.Option(help="Field with the person, whose dates move together.")
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Workers; default one a core.")
     ] = None,
@@ -66,6 +69,7 @@ def scrub(
         policy=policy,
         pseudonym_key=pseudonym_key,
         text=text,
+        person=person,
         processes=processes,
     )
     if as_json:

@@ -133,7 +133,11 @@ def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             counts_name = shard_name("counts", number)
             if not folder.has(counts_name):
                 documents = read_shard(source, number)
-                results = scrubber.scrub_many([d["text"] for d in documents], processes=processes)
+                results = scrubber.scrub_many(
+                    [d["text"] for d in documents],
+                    persons=[d["unit"] for d in documents],
+                    processes=processes,
+                )
                 _scrub_shard(folder, number, documents, _counted(results, report, done, total))
             counts = folder.read_json(counts_name)
             found.update(counts["found"])

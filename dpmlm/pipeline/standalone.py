@@ -88,6 +88,7 @@ def scrub_file(
     policy: str,
     pseudonym_key: Path | None,
     text: str,
+    person: str | None = None,
     processes: int | None,
 ) -> Done:
     """Scrub a corpus file or folder into `output`.
@@ -105,13 +106,15 @@ def scrub_file(
         )
     counts: Counter[str] = Counter()
     decisions: list[dict[str, Any]] = []
-    documents, dropped = _read(source, text)
+    documents, dropped = _read(source, text, person)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     kept: list[dict[str, Any]] = []
     emptied: list[dict[str, Any]] = []
     with Scrubber(rules, pseudonym_key=key) as scrubber, Progress().bar("scrub") as report:
         results = scrubber.scrub_many(
-            [d.text for d in documents], processes=processes or os.cpu_count() or 1
+            [d.text for d in documents],
+            persons=[d.person for d in documents],
+            processes=processes or os.cpu_count() or 1,
         )
         for done, (document, scrubbed) in enumerate(zip(documents, results, strict=True), start=1):
             target = kept if scrubbed.text.strip() else emptied
@@ -159,10 +162,12 @@ def _place(document: Document) -> str:
     return f"{document.source}:{document.row}"
 
 
-def _read(source: Path, text: str) -> tuple[list[Document], list[Dropped]]:
+def _read(
+    source: Path, text: str, person: str | None = None
+) -> tuple[list[Document], list[Dropped]]:
     documents: list[Document] = []
     dropped: list[Dropped] = []
-    for item in read_corpus(source, text=text):
+    for item in read_corpus(source, text=text, person=person):
         if isinstance(item, Dropped):
             dropped.append(item)
         else:

@@ -1,4 +1,4 @@
-"""What stands in the place of something found.
+"""What stands in the place of something found: the operators of a policy.
 
 A pseudonym is HMAC-SHA-256 (RFC 2104) under a secret key of the normal form of the text, with
 the entity in the input, so that a person and a place of one spelling have unlike tokens. Whoever
@@ -12,24 +12,38 @@ import hmac
 import re
 import unicodedata
 
+from dpmlm.scrub.generalised import generalised
 from dpmlm.scrub.names import HONORIFICS
-from dpmlm.scrub.policy import Operator
+from dpmlm.scrub.policy import KEYED, Operator
+from dpmlm.scrub.surrogates import surrogate
 
 REDACTED = "█"
 _DIGITS = 8
 _DOMAIN = b"dpmlm/scrub/pseudonym/1"
 
 
-def replacement(operator: Operator, entity: str, original: str, key: bytes | None) -> str:
-    """The text that replaces `original`; `key` is needed for `pseudonym` alone."""
-    if operator == "placeholder":
-        return f"<{entity}>"
+def replacement(
+    operator: Operator, entity: str, original: str, key: bytes | None, *, person: str = ""
+) -> str:
+    """The text that replaces `original`.
+
+    `key` is needed for `pseudonym` and `surrogate`; `person`, whose text it is, moves dates. Where
+    a surrogate or something more general cannot be made, a placeholder stands.
+    """
+    fresh: str | None = None
     if operator == "redact":
-        return REDACTED
-    if operator == "keep":
-        return original
-    assert key is not None
-    return f"{entity}_{pseudonym(key, entity, original)}"
+        fresh = REDACTED
+    elif operator == "keep":
+        fresh = original
+    elif operator == "generalise":
+        fresh = generalised(entity, original)
+    elif operator in KEYED:
+        assert key is not None
+        if operator == "pseudonym":
+            fresh = f"{entity}_{pseudonym(key, entity, original)}"
+        else:
+            fresh = surrogate(key, entity, original, person=person)
+    return f"<{entity}>" if fresh is None else fresh
 
 
 def pseudonym(key: bytes, entity: str, original: str) -> str:

@@ -4,18 +4,22 @@ import difflib
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dpmlm.canonical import digest
 from dpmlm.config import NotPlain, read_plain
 from dpmlm.errors import UserError
+from dpmlm.scrub.generalised import GENERALISED
+from dpmlm.scrub.surrogates import SURROGATES
 
 MODEL_PARTS = ("first", "second")
 """The pipelines of the shipped name finder, folders of `dpmlm/scrub/model`."""
 
-Operator = Literal["placeholder", "redact", "pseudonym", "keep"]
+Operator = Literal["placeholder", "redact", "pseudonym", "surrogate", "generalise", "keep"]
+KEYED: frozenset[Operator] = frozenset({"pseudonym", "surrogate"})
+"""Operators that need a secret key."""
 
 
 class _Strict(BaseModel):
@@ -28,11 +32,23 @@ class Rule(_Strict):
     entity: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
     """Presidio's name of the entity, such as PERSON or US_SSN."""
     operator: Operator
-    """`placeholder`: <PERSON>; `redact`: one block sign; `pseudonym`: a keyed token; `keep`."""
+    """`placeholder`: <PERSON>; `redact`: one block sign; `pseudonym`: a keyed token; `surrogate`:
+    something else of the same kind, keyed; `generalise`: a date's year, 90+ for an age, three
+    digits of a post code; `keep`."""
     threshold: float = Field(default=0.5, ge=0, le=1)
     """Findings with a score below it are left alone, 0 to 1."""
     why: str = Field(min_length=1)
     """The reason, for whoever reviews the policy."""
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        if self.operator == "surrogate" and self.entity not in SURROGATES:
+            raise ValueError(f"there is no surrogate for {self.entity}; take a placeholder")
+        if self.operator == "generalise" and self.entity not in GENERALISED:
+            raise ValueError(
+                f"there is nothing more general than {self.entity}; take a placeholder"
+            )
+        return self
 
 
 class OtherRule(_Strict):
@@ -115,9 +131,9 @@ class ScrubPolicy(_Strict):
 
     @property
     def needs_key(self) -> bool:
-        """Whether any rule makes keyed pseudonyms."""
+        """Whether any rule makes keyed pseudonyms or surrogates."""
         rules: list[Rule | OtherRule] = [*self.rules, self.other]
-        return any(rule.operator == "pseudonym" for rule in rules)
+        return any(rule.operator in KEYED for rule in rules)
 
 
 def load_policy(name_or_path: str | Path) -> ScrubPolicy:

@@ -25,6 +25,8 @@ from dpmlm.scrub.policy import Operator, ScrubPolicy
 
 _CHUNK = 32
 _LEAST_KEY = 16
+_Text = tuple[str, str | None]
+"""A text and whose it is."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class Scrubber:
         """Everything that can be found under the policy."""
         return self._analyzer.entities
 
-    def scrub(self, text: str) -> Scrubbed:
-        """Scrub one text."""
+    def scrub(self, text: str, person: str | None = None) -> Scrubbed:
+        """Scrub one text; dates of all texts of `person` move together, without one those of this
+        text alone."""
         kept = resolve(self._above_threshold(self._find(text)))
         pieces: list[str] = []
         decisions, last = [], 0
@@ -96,22 +99,30 @@ class Scrubber:
             operator = self.policy.rule_for(finding.entity).operator
             original = text[finding.start : finding.end]
             pieces.append(text[last : finding.start])
-            pieces.append(replacement(operator, finding.entity, original, self._key))
+            pieces.append(
+                replacement(operator, finding.entity, original, self._key, person=person or text)
+            )
             last = finding.end
             decisions.append(Decision(**asdict(finding), operator=operator))
         return Scrubbed("".join([*pieces, text[last:]]), tuple(decisions))
 
-    def scrub_many(self, texts: Iterable[str], *, processes: int = 1) -> Iterator[Scrubbed]:
-        """Scrub texts in order, reading them as they are needed.
+    def scrub_many(
+        self,
+        texts: Iterable[str],
+        *,
+        persons: Iterable[str | None] = itertools.repeat(None),
+        processes: int = 1,
+    ) -> Iterator[Scrubbed]:
+        """Scrub texts in order, reading them, and whose they are, as they are needed.
 
         `processes` above 1 starts that many workers, each of which loads the model once. A
         handful of texts is done here: workers take longer to start than such texts to scrub.
         """
-        chunks = _chunks(texts)
+        chunks = _chunks(zip(texts, persons))
         first = list(itertools.islice(chunks, 2))
         if processes < 2 or (len(first) < 2 and self._pool is None):
             for chunk in itertools.chain(first, chunks):
-                yield from map(self.scrub, chunk)
+                yield from itertools.starmap(self.scrub, chunk)
             return
         pool = self._workers(processes)
         waiting: deque[Future[list[Scrubbed]]] = deque()
@@ -178,7 +189,7 @@ def _trim(text: str, finding: Finding) -> Finding:
     return Finding(start, end, finding.entity, finding.recognizer, finding.score)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+def _chunks(texts: Iterable[_Text]) -> Iterator[list[_Text]]:
     iterator = iter(texts)
     while chunk := list(itertools.islice(iterator, _CHUNK)):
         yield chunk
@@ -193,6 +204,6 @@ def _start_worker(policy: ScrubPolicy, key: bytes | None) -> None:
     _worker = Scrubber(policy, pseudonym_key=key)
 
 
-def _scrub_chunk(texts: list[str]) -> list[Scrubbed]:
+def _scrub_chunk(texts: list[_Text]) -> list[Scrubbed]:
     assert _worker is not None
-    return [_worker.scrub(text) for text in texts]
+    return list(itertools.starmap(_worker.scrub, texts))

@@ -22,7 +22,9 @@ def _write(folder: Path, text: str) -> Path:
 
 
 def test_shipped_policies_load_and_say_why() -> None:
-    assert shipped_policies() == ["default", "hipaa-safe-harbor", "pseudonyms"]
+    assert shipped_policies() == [
+        "default", "gdpr-pseudonymise", "hipaa-safe-harbor", "strict", "surrogates"
+    ]  # fmt: skip
     for name in shipped_policies():
         policy = load_policy(name)
         assert policy.name == name
@@ -57,6 +59,14 @@ def test_digest_follows_the_content(tmp_path: Path) -> None:
         ((", why: names", ""), "why"),
         (("rules:\n", "rules:\n  - {entity: PERSON, operator: keep, why: x}\n"), "PERSON"),
         (("description: one rule", "description: [one"), "line"),
+        (
+            ("entity: PERSON, operator: pseudonym", "entity: NRP, operator: surrogate"),
+            "no surrogate",
+        ),
+        (
+            ("entity: PERSON, operator: pseudonym", "entity: PERSON, operator: generalise"),
+            "nothing more general",
+        ),
     ],
 )
 def test_wrong_policies_are_refused(tmp_path: Path, change: tuple[str, str], says: str) -> None:
@@ -74,7 +84,7 @@ def test_unknown_policy_names_those_that_there_are(name: str) -> None:
 
 
 def test_pseudonyms_need_a_key() -> None:
-    policy = load_policy("pseudonyms")
+    policy = load_policy("gdpr-pseudonymise")
     with pytest.raises(UserError, match="no key"):
         Scrubber(policy)
     with pytest.raises(UserError, match="4 bytes"):

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import multiprocessing
+import re
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -82,7 +84,7 @@ def test_texts_are_read_as_they_are_needed(scrubber: Scrubber) -> None:
 
 
 def test_pseudonyms_link_a_person_across_documents() -> None:
-    scrubber = Scrubber(load_policy("pseudonyms"), pseudonym_key=bytes(range(32)))
+    scrubber = Scrubber(load_policy("gdpr-pseudonymise"), pseudonym_key=bytes(range(32)))
     first = scrubber.scrub("Mr Robert Hughes came home.").text
     second = scrubber.scrub("We saw Dr. ROBERT HUGHES and Mr Peter Jones.").text
     token = next(word for word in first.split() if word.startswith("PERSON_"))
@@ -103,3 +105,21 @@ def test_redaction_and_keeping(scrubber: Scrubber) -> None:
     text = Scrubber(policy).scrub("Mr Robert Hughes wrote http://www.example.org/hughes").text
     assert "█" in text
     assert "Robert" not in text
+
+
+def test_surrogates_read_as_text_and_dates_of_a_person_move_together() -> None:
+    scrubber = Scrubber(load_policy("surrogates"), pseudonym_key=bytes(range(32)))
+    note = "Ms Jane Roe was seen on 12 March 1998. Jane Roe came again on 19 March 1998."
+    text = scrubber.scrub(note, "jane").text
+    for original in ("Jane", "Roe", "12 March", "19 March", "<"):
+        assert original not in text
+    first, again = re.findall(r"\d+ [A-Z][a-z]+ \d{4}", text)
+    days = [datetime.strptime(found, "%d %B %Y") for found in (first, again)]
+    assert (days[1] - days[0]).days == 7
+    names = re.findall(r"([A-Z][a-z]+ [A-Z][a-z]+) (?:was|came)", text)
+    assert len(names) == 2
+    assert names[0] == names[1]
+    assert scrubber.scrub(note, "jane").text == text != scrubber.scrub(note, "somebody else").text
+    together = scrubber.scrub_many([note] * 3, persons=["jane", "other", "jane"])
+    one, two, three = (scrubbed.text for scrubbed in together)
+    assert one == three == text != two
