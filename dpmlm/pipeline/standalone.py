@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -175,11 +176,38 @@ def _read(
     return documents, dropped
 
 
-def measure(gold: Path, policy: str) -> RecallReport:
-    """Recall and precision of a policy on a file of gold spans."""
-    scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(32))
-    with Progress().bar("scrub") as report:
-        return measure_recall(scrubber, _gold_rows(gold), progress=report)
+def measure(gold: Path, policy: str) -> tuple[RecallReport, list[dict[str, Any]]]:
+    """Recall and precision of a policy on a file of gold spans, and the rows of the file."""
+    rows = list(_gold_rows(gold))
+    with (
+        Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber,
+        Progress().bar("scrub") as report,
+    ):
+        measured = measure_recall(scrubber, rows, processes=os.cpu_count() or 1, progress=report)
+    return measured, rows
+
+
+def sample_file(source: Path, output: Path, *, count: int, policy: str, text: str) -> Done:
+    """Draw `count` documents and write them as gold rows with what the policy finds in them.
+
+    A person then corrects the spans by hand, and the file measures recall (`measure`). Documents
+    are drawn by the operating system's randomness, each as likely as any other. The file is in
+    clear, for its owner alone to read.
+    """
+    if output.exists():
+        raise UserError(f"output {output}", "it is there already", "name a new one")
+    documents, _ = _read(source, text)
+    drawn = random.SystemRandom().sample(documents, min(count, len(documents)))
+    rows, kinds = [], []
+    with Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber:
+        results = scrubber.scrub_many([d.text for d in drawn], processes=os.cpu_count() or 1)
+        for document, scrubbed in zip(drawn, results, strict=True):
+            spans = [{"start": d.start, "end": d.end, "type": d.entity} for d in scrubbed.decisions]
+            kinds += [decision.entity for decision in scrubbed.decisions]
+            rows.append({"id": _place(document), "text": document.text, "spans": spans})
+    Output(output, [], plaintext=True).write("sample", rows)
+    counts = Counter(kinds)
+    return Done(output, len(rows), dict(counts))
 
 
 def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:

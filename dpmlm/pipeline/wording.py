@@ -1,6 +1,7 @@
 """Results as lines for a terminal."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpmlm.release import Decision, Verification
@@ -17,6 +18,21 @@ def recall_text(report: "RecallReport") -> str:
         shown = "-" if rate.value is None else f"{rate.value:.3f}"
         lines.append(
             f"  {name:<24}{rate.hits:>7} of {rate.total:<7} {shown}  [{low:.3f}, {high:.3f}]"
+        )
+    return "\n".join(lines)
+
+
+def misses_text(report: "RecallReport", rows: Sequence[Mapping[str, Any]], most: int = 20) -> str:
+    """The worst misses with the words around them: private text, for the eyes of its owner."""
+    lines = [f"the worst {min(most, len(report.misses))} of {len(report.misses)} misses"]
+    for miss in report.worst(most):
+        text = str(rows[miss.row]["text"])
+        before = " ".join(text[max(0, miss.start - 30) : miss.start].split())
+        behind = " ".join(text[miss.end : miss.end + 30].split())
+        missed = " ".join(text[miss.start : miss.end].split())
+        where = rows[miss.row].get("id", miss.row + 1)
+        lines.append(
+            f"  {where} {miss.start}-{miss.end} {miss.kind}: ...{before} [{missed}] {behind}..."
         )
     return "\n".join(lines)
 

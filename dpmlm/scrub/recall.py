@@ -43,6 +43,18 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Miss:
+    """A gold span that stayed, all of it or a part."""
+
+    row: int
+    """Its document, counted from 0."""
+    start: int
+    end: int
+    kind: str
+    """Gold type, and DIRECT or QUASI where the gold has it."""
+
+
+@dataclass(frozen=True)
 class RecallReport:
     """Recall and precision of one policy on one gold set."""
 
@@ -60,9 +72,20 @@ class RecallReport:
     """The same by "TYPE/IDENTIFIER", where the gold has them."""
     precision: Rate
     """Replaced stretches that share a character with a gold span of any kind."""
+    misses: tuple[Miss, ...] = ()
+    """Every span that had to be found and was not; private, as its text is."""
+
+    def worst(self, most: int) -> list[Miss]:
+        """Direct identifiers first, then those of the types that are found least."""
+
+        def badness(miss: Miss) -> tuple[bool, float, int, int]:
+            rate = self.by_type[miss.kind.partition("/")[0]].value or 0.0
+            return (not miss.kind.endswith("/DIRECT"), rate, miss.row, miss.start)
+
+        return sorted(self.misses, key=badness)[:most]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object with every rate and its bounds."""
+        """A JSON object with every rate and its bounds, and nothing of any text."""
 
         def rates(of: Mapping[str, Rate]) -> dict[str, Any]:
             return {name: of[name].to_json() for name in sorted(of)}
@@ -105,7 +128,7 @@ def measure_recall(
     texts = [row["text"] for row in rows]
     results = scrubber.scrub_many(texts, processes=processes)
     for done, (row, scrubbed) in enumerate(zip(rows, results, strict=True), start=1):
-        tally.add(row, scrubbed)
+        tally.add(done - 1, row, scrubbed)
         if progress is not None:
             progress(done, len(rows))
     return tally.report(scrubber.policy.name, len(rows))
@@ -114,13 +137,14 @@ def measure_recall(
 class _Tally:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], list[int]] = {}
+        self._misses: list[Miss] = []
 
     def _count(self, group: str, name: str, hit: bool) -> None:
         counts = self._counts.setdefault((group, name), [0, 0])
         counts[0] += hit
         counts[1] += 1
 
-    def add(self, row: Mapping[str, Any], scrubbed: Scrubbed) -> None:
+    def add(self, number: int, row: Mapping[str, Any], scrubbed: Scrubbed) -> None:
         replaced = [(d.start, d.end) for d in scrubbed.decisions if d.operator != "keep"]
         covered = bytearray(len(row["text"]))
         for start, end in replaced:
@@ -130,6 +154,9 @@ class _Tally:
             if identifier == NO_MASK:
                 continue
             hit = all(covered[span["start"] : span["end"]])
+            if not hit:
+                kind = f"{span['type']}/{identifier}" if identifier else span["type"]
+                self._misses.append(Miss(number, span["start"], span["end"], kind))
             self._count("all", "", hit)
             self._count("type", span["type"], hit)
             if identifier:
@@ -151,6 +178,7 @@ class _Tally:
             by_identifier=rates("identifier"),
             by_type_and_identifier=rates("both"),
             precision=rates("precision").get("", Rate(0, 0)),
+            misses=tuple(self._misses),
         )
 
 

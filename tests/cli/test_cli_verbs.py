@@ -200,7 +200,7 @@ def test_texts_that_scrubbing_emptied_are_counted_and_kept_apart(prepared, call,
     from dpmlm.pipeline import standalone
     from dpmlm.scrub import Scrubbed
 
-    def emptying(self, texts, *, processes):
+    def emptying(self, texts, *, persons, processes):
         yield from (Scrubbed("" if n == 1 else text, ()) for n, text in enumerate(texts))
 
     monkeypatch.setattr(standalone.Scrubber, "scrub_many", emptying)
@@ -292,3 +292,35 @@ def test_output_is_sealed_to_the_trainer_whose_keys_lie_here(copy, call):
     assert call("dedup", "private.jsonl", "unique").status == 0
     folder = SealedFolder.open(copy / "unique", [load_identity(copy / "keys/trainer.key")])
     assert len(list(read_shards(folder))) == 80
+
+
+def test_a_sample_is_drawn_corrected_and_measured(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notes = [f"Mr Robert Hughes, note {number}, grew tulips." for number in range(9)]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in notes))
+    drawn = call("scrub", "notes.jsonl", "gold.jsonl", "--sample", "4", "--plaintext")
+    assert drawn.status == 0, drawn.err
+    assert "dpmlm scrub --gold gold.jsonl" in drawn.out
+    assert (tmp_path / "gold.jsonl").stat().st_mode & 0o777 == 0o600
+    rows = [json.loads(line) for line in (tmp_path / "gold.jsonl").read_text().splitlines()]
+    assert len({row["text"] for row in rows}) == 4
+    assert all(row["text"] in notes and row["spans"] for row in rows)
+    for row in rows:
+        start = row["text"].index("tulips")
+        row["spans"].append({"start": start, "end": start + 6, "type": "PLANT"})
+    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = call("scrub", "--gold", "gold.jsonl", "--show-private")
+    assert "PLANT                         0 of 4" in shown.out
+    assert "the worst 4 of 4 misses" in shown.out
+    assert "[tulips]" in shown.out
+    assert "tulips" not in call("scrub", "--gold", "gold.jsonl").out
+    assert "tulips" not in call("scrub", "--gold", "gold.jsonl", "--json").out
+
+
+def test_a_sample_is_written_in_clear_on_request_alone(tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.jsonl").write_text(json.dumps({"text": "Mr Robert Hughes"}) + "\n")
+    assert "--plaintext" in refused("scrub", "notes.jsonl", "gold.jsonl", "--sample", "4")
+    (tmp_path / "gold.jsonl").touch()
+    said = refused("scrub", "notes.jsonl", "gold.jsonl", "--sample", "4", "--plaintext")
+    assert "there already" in said

@@ -7,7 +7,7 @@ import pytest
 from dpmlm.errors import UserError
 from dpmlm.scrub import Scrubber, measure_recall
 from dpmlm.scrub.examples import gold_rows
-from dpmlm.scrub.recall import clopper_pearson
+from dpmlm.scrub.recall import Miss, Rate, RecallReport, clopper_pearson
 
 
 def _at_least(hits: int, total: int, p: float) -> float:
@@ -92,3 +92,33 @@ def test_shipped_model_on_unseen_judgments_and_templates(
     assert tab.by_identifier["DIRECT"].value >= 0.85
     synthetic = gold_rows(shared_data, "pii_synthetic", left_out=True)[:120]
     assert measure_recall(scrubber, synthetic).recall.value >= 0.75
+
+
+def test_misses_are_told_direct_ones_and_seldom_found_types_first() -> None:
+    def rate(hits: int, total: int) -> Rate:
+        return Rate(hits, total)
+
+    misses = (
+        Miss(0, 1, 2, "PERSON/QUASI"), Miss(1, 5, 9, "CODE"), Miss(0, 9, 12, "DATE/DIRECT"),
+        Miss(0, 3, 4, "PERSON/QUASI"),
+    )  # fmt: skip
+    report = RecallReport(
+        "p", 2, rate(6, 10), {"PERSON": rate(4, 6), "CODE": rate(0, 1), "DATE": rate(2, 3)},
+        {}, {}, rate(1, 1), misses,
+    )  # fmt: skip
+    kinds = [(miss.kind, miss.start) for miss in report.worst(9)]
+    assert kinds == [("DATE/DIRECT", 9), ("CODE", 5), ("PERSON/QUASI", 1), ("PERSON/QUASI", 3)]
+    assert report.worst(1) == [misses[2]]
+    assert "misses" not in report.to_json()
+
+
+def test_every_span_that_stayed_is_a_miss(scrubber: Scrubber) -> None:
+    text = "Mr Robert Hughes grew tulips."
+    spans = [
+        {"start": 3, "end": 16, "type": "PERSON", "identifier": "DIRECT"},
+        {"start": 22, "end": 28, "type": "MISC", "identifier": "QUASI"},
+        {"start": 17, "end": 21, "type": "MISC", "identifier": "NO_MASK"},
+    ]
+    report = measure_recall(scrubber, [{"id": "a", "text": text, "spans": spans}])
+    assert report.misses == (Miss(0, 22, 28, "MISC/QUASI"),)
+    assert (report.recall.hits, report.recall.total) == (1, 2)
