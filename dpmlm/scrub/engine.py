@@ -21,13 +21,14 @@ from presidio_analyzer.nlp_engine.ner_model_configuration import (
     MODEL_TO_PRESIDIO_ENTITY_MAPPING,
 )
 from presidio_analyzer.predefined_recognizers import SpacyRecognizer
+from presidio_analyzer.predefined_recognizers.ner import HuggingFaceNerRecognizer
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from dpmlm.errors import UserError
 from dpmlm.scrub.findings import Finding
-from dpmlm.scrub.policy import MODEL_PARTS, ScrubPolicy
+from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
 from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
 
 # Scores of what every pipeline marks, and of what one of several marks. Numbers and addresses
@@ -175,6 +176,8 @@ class Analyzer:
         self._finder = NameFinder(load_pipelines(policy.engine.spacy))
         names = SpacyRecognizer(supported_entities=self._finder.labels(), name="NameFinder")
         recognizers = [names, *own_recognizers(), *presidio_recognizers(policy.engine.countries)]
+        if policy.engine.token_classifier is not None:
+            recognizers.append(_token_classifier(policy.engine))
         wanted = [
             r
             for r in recognizers
@@ -217,6 +220,23 @@ def check_pipeline(name: str | None) -> None:
             "it is neither an installed spaCy package nor a folder",
             f"install it (python -m spacy download {name}) or leave engine.spacy null",
         )
+
+
+def _token_classifier(engine: Engine) -> HuggingFaceNerRecognizer:
+    """Presidio's recognizer around a token classifier. Raises UserError if it cannot be loaded."""
+    try:
+        return HuggingFaceNerRecognizer(
+            model_name=engine.token_classifier,
+            name="TokenClassifier",
+            label_mapping=dict(engine.labels) or None,
+            threshold=0.0,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"engine.token_classifier: {engine.token_classifier}",
+            f"no token classifier can be loaded from there ({type(error).__name__})",
+            "name the folder that save_pretrained wrote, with its tokenizer",
+        ) from None
 
 
 def load_pipelines(name: str | None) -> list[Language]:

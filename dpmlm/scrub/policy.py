@@ -67,6 +67,11 @@ class Engine(_Strict):
 
     spacy: str | None = None
     """Name or folder of another spaCy pipeline (transformers ones too); null: the shipped one."""
+    token_classifier: str | None = None
+    """Folder or hub name of a Hugging Face token classifier that looks beside the pipeline."""
+    labels: dict[str, str] = {}
+    """Its labels, without B- and I-, and the entities they stand for; empty: Presidio's own list,
+    in which PER is PERSON."""
     countries: tuple[str, ...] | None = None
     """Two-letter codes whose national recognizers run; null: all that Presidio has for English."""
     propagate_names: bool = True
@@ -121,8 +126,12 @@ class ScrubPolicy(_Strict):
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all that decides what is replaced: this policy and the shipped name finder."""
+        """Digest of all that decides what is replaced: this policy, the shipped name finder, and
+        the files of models in folders that it names."""
         weights = {}
+        for named in (self.engine.spacy, self.engine.token_classifier):
+            if named is not None and Path(named).is_dir():
+                weights[Path(named).name] = _folder_digest(Path(named))
         if self.engine.spacy is None:
             model = resources.files("dpmlm.scrub") / "model"
             for part in MODEL_PARTS:
@@ -134,6 +143,12 @@ class ScrubPolicy(_Strict):
         """Whether any rule makes keyed pseudonyms or surrogates."""
         rules: list[Rule | OtherRule] = [*self.rules, self.other]
         return any(rule.operator in KEYED for rule in rules)
+
+
+def _folder_digest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [[str(path.relative_to(folder)), digest(path.read_bytes())] for path in files]
+    return digest(found)
 
 
 def load_policy(name_or_path: str | Path) -> ScrubPolicy:

@@ -124,3 +124,56 @@ def test_another_spacy_pipeline_is_one_line(tmp_path: Path) -> None:
     text = SMALL + f"engine: {{spacy: {tmp_path / 'other'}}}\n"
     scrubber = Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32))
     assert scrubber.scrub("we met Zaphod there").text.startswith("we met PERSON_")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token classifier that takes the word "zaphod" for a person, and no other word."""
+    import torch
+    from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("classifier") / "zaphod"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "we", "met", "zaphod", "there"]
+    (folder.parent / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder.parent / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, id2label={0: "O", 1: "B-HERO"}, label2id={"O": 0, "B-HERO": 1},
+    )  # fmt: skip
+    model = BertForTokenClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        embeddings = model.bert.embeddings
+        # A layer norm keeps the direction of what comes in: up for the word, down for all others.
+        embeddings.word_embeddings.weight[:] = torch.tensor([-1.0, 1.0] * 4)
+        embeddings.word_embeddings.weight[words.index("zaphod")] *= -1
+        for name, module in model.named_modules():
+            if name.endswith("LayerNorm"):
+                module.weight.fill_(1.0)
+        model.classifier.weight[1] = torch.tensor([1.0, -1.0] * 4)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_token_classifier_is_one_line_and_its_weights_are_in_the_digest(
+    tmp_path: Path, classifier: Path
+) -> None:
+    text = SMALL + f"engine: {{token_classifier: {classifier}, labels: {{HERO: PERSON}}}}\n"
+    policy = load_policy(_write(tmp_path, text))
+    scrubber = Scrubber(policy, pseudonym_key=bytes(32))
+    assert scrubber.scrub("we met zaphod there").text.startswith("we met PERSON_")
+    assert scrubber.scrub("we met there").text == "we met there"
+    (found,) = scrubber.scrub("we met zaphod there").decisions
+    assert found.recognizer == "TokenClassifier"
+    before = policy.digest
+    with (classifier / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x01")
+    assert load_policy(_write(tmp_path, text)).digest != before
+
+
+def test_a_token_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    text = SMALL + f"engine: {{token_classifier: {tmp_path / 'nothing'}}}\n"
+    with pytest.raises(UserError, match="no token classifier can be loaded"):
+        Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32)).scrub("we")
