@@ -1,7 +1,8 @@
 """Finding personal data in text and replacing it: Presidio, a shipped name finder, policies.
 
 Read in this order: `policy` (what is asked for), `scrubber` (what is done), `engine` and
-`recognizers` (what finds), `recall` (how well). `train` makes the shipped model.
+`recognizers` (what finds), `operators` (what stands instead: `surrogates` with `keyed`, `numbers`
+and `dates`, `generalised`), `recall` (how well). `train` makes the shipped model.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from dpmlm.lazy import lazy_names
 if TYPE_CHECKING:
     from dpmlm.scrub.policy import ScrubPolicy, load_policy, shipped_policies
     from dpmlm.scrub.recall import RecallReport, measure_recall
-    from dpmlm.scrub.scrubber import Decision, Scrubbed, Scrubber
+    from dpmlm.scrub.scrubber import Decision, Scrubbed, Scrubber, replay
 
 __all__ = [
     "Decision",
@@ -21,6 +22,7 @@ __all__ = [
     "Scrubber",
     "load_policy",
     "measure_recall",
+    "replay",
     "shipped_policies",
 ]
 
@@ -31,6 +33,6 @@ __getattr__ = lazy_names(
     {
         "policy": ("ScrubPolicy", "load_policy", "shipped_policies"),
         "recall": ("RecallReport", "measure_recall"),
-        "scrubber": ("Decision", "Scrubbed", "Scrubber"),
+        "scrubber": ("Decision", "Scrubbed", "Scrubber", "replay"),
     },
 )

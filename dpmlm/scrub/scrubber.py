@@ -57,6 +57,23 @@ class Scrubbed:
     """What was replaced, in order; offsets are those of the original."""
 
 
+def replay(
+    text: str, decisions: Iterable[Decision], key: bytes | None, *, person: str | None = None
+) -> str:
+    """The scrubbed text that a log of decisions makes of the original, without any model.
+
+    `decisions` are in order and do not overlap, as a scrubber leaves them; `key` and `person` are
+    those that it was given.
+    """
+    pieces, last = [], 0
+    for made in decisions:
+        original = text[made.start : made.end]
+        pieces.append(text[last : made.start])
+        pieces.append(replacement(made.operator, made.entity, original, key, person=person or text))
+        last = made.end
+    return "".join([*pieces, text[last:]])
+
+
 class Scrubber:
     """Scrubs texts under one policy.
 
@@ -93,18 +110,11 @@ class Scrubber:
         """Scrub one text; dates of all texts of `person` move together, without one those of this
         text alone."""
         kept = resolve(self._above_threshold(self._find(text)))
-        pieces: list[str] = []
-        decisions, last = [], 0
-        for finding in kept:
-            operator = self.policy.rule_for(finding.entity).operator
-            original = text[finding.start : finding.end]
-            pieces.append(text[last : finding.start])
-            pieces.append(
-                replacement(operator, finding.entity, original, self._key, person=person or text)
-            )
-            last = finding.end
-            decisions.append(Decision(**asdict(finding), operator=operator))
-        return Scrubbed("".join([*pieces, text[last:]]), tuple(decisions))
+        decisions = tuple(
+            Decision(**asdict(finding), operator=self.policy.rule_for(finding.entity).operator)
+            for finding in kept
+        )
+        return Scrubbed(replay(text, decisions, self._key, person=person), decisions)
 
     def scrub_many(
         self,

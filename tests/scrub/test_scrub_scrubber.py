@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from dpmlm.scrub import Scrubber, load_policy
+from dpmlm.scrub import Decision, Scrubber, load_policy, replay, shipped_policies
 from dpmlm.scrub.blocks import LIMIT
 
 NOTE = """Patient: Jane Kowalski
@@ -123,3 +123,15 @@ def test_surrogates_read_as_text_and_dates_of_a_person_move_together() -> None:
     together = scrubber.scrub_many([note] * 3, persons=["jane", "other", "jane"])
     one, two, three = (scrubbed.text for scrubbed in together)
     assert one == three == text != two
+
+
+@pytest.mark.parametrize("policy", shipped_policies())
+def test_the_log_of_decisions_replays_the_text_and_holds_none_of_it(policy: str) -> None:
+    key = bytes(range(32))
+    scrubber = Scrubber(load_policy(policy), pseudonym_key=key)
+    scrubbed = scrubber.scrub(NOTE, "jane")
+    log = json.dumps([dataclasses.asdict(made) for made in scrubbed.decisions])
+    assert not {word for word in NOTE.split() if len(word) > 4 and word in log}
+    again = [Decision(**made) for made in json.loads(log)]
+    assert len(again) > 3
+    assert replay(NOTE, again, key, person="jane") == scrubbed.text
