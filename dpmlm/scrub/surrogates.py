@@ -59,7 +59,7 @@ _WORD = re.compile(r"[^\W\d_][\w’'\-]*")
 
 
 def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | None:
-    """What stands for `original`; None for an entity of which nothing plausible can be made.
+    """What stands for `original`; None where nothing plausible can be made that differs from it.
 
     `person` is whose text it is: their dates move together.
     """
@@ -67,7 +67,8 @@ def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | N
     if entity == "DATE_TIME":
         weeks = Keyed(key, entity, person).other(range(-52, 53), 0)
         return dates.shifted(original, weeks)
-    return make(key, entity, original) if make else None
+    fresh = make(key, entity, original) if make else original
+    return None if _folded(fresh) == _folded(original) else fresh
 
 
 def _number(make: Callable[[str, Keyed], str]) -> Callable[[bytes, str, str], str]:
@@ -79,7 +80,8 @@ def _number(make: Callable[[str, Keyed], str]) -> Callable[[bytes, str, str], st
 
 
 def _person(key: bytes, entity: str, original: str) -> str:
-    return _WORD.sub(lambda match: _name(key, match[0]), original)
+    named = _WORD.sub(lambda match: _name(key, match[0]), original)
+    return numbers.like_digits(named, Keyed(key, entity, _folded(original)))
 
 
 def _name(key: bytes, word: str) -> str:
