@@ -53,8 +53,8 @@ class Run:
     """Last step that the latest attempt charged."""
     charged: int = 0
     """Charges of all attempts."""
-    steps: set[int] = field(default_factory=set)
-    """Different steps among them."""
+    taken: int = 0
+    """Different steps among them: all from the first on, as an attempt leaves out none."""
     kept: int = 0
     """Steps of the furthest checkpoint: what they left can have been seen."""
     lost: bool = False
@@ -65,7 +65,7 @@ class Run:
     @property
     def billed(self) -> int:
         """Steps that count against the cap: those of the plan, and each one drawn again, whole."""
-        return self.plan.steps + self.charged - len(self.steps)
+        return self.plan.steps + self.charged - self.taken
 
     @property
     def cost(self) -> float:
@@ -86,8 +86,8 @@ class Run:
         that are billed before a commit, where results may have left twice, and of correlated
         noise unless it is whole."""
         twice = self.lost or len(set(self.commits)) > 1
-        part = self.plan.bands > 1 and len(self.steps) < self.plan.steps
-        return self.billed if twice or part or not self.commits else len(self.steps)
+        part = self.plan.bands > 1 and self.taken < self.plan.steps
+        return self.billed if twice or part or not self.commits else self.taken
 
 
 class Balance:
@@ -186,29 +186,36 @@ class Balance:
 
     def _attempt(self, entry: Mapping[str, Any]) -> None:
         run = self.runs[entry["run_id"]]
-        if _whole(entry["attempt"]) != run.attempts + 1:
+        if whole_number(entry["attempt"]) != run.attempts + 1:
             raise ValueError("attempts are counted")
-        run.lost = run.lost or _whole(entry["from_step"]) < run.kept
-        run.attempts, run.last_step = entry["attempt"], -1
+        begun = whole_number(entry["from_step"])
+        if begun > run.taken:
+            raise ValueError("an attempt goes on from steps that were charged")
+        run.lost = run.lost or begun < run.kept
+        run.kept = max(run.kept, begun)
+        run.attempts, run.last_step = entry["attempt"], begun - 1
 
     def _charge(self, entry: Mapping[str, Any]) -> None:
         run = self.runs[entry["run_id"]]
-        if entry["attempt"] != run.attempts or _whole(entry["step"]) <= run.last_step:
-            raise ValueError("a charge belongs to the latest attempt and goes up")
+        step = whole_number(entry["step"])
+        if entry["attempt"] != run.attempts or step != run.last_step + 1 or step >= run.plan.steps:
+            raise ValueError("a charge is of the latest attempt, its next step, within the plan")
         run.charged += 1
-        run.last_step = entry["step"]
-        run.steps.add(entry["step"])
+        run.last_step = step
+        run.taken = max(run.taken, step + 1)
 
     def _keep(self, entry: Mapping[str, Any]) -> None:
         run = self._charged_run(entry)
         run.kept = max(run.kept, entry["steps"])
 
     def _commit(self, entry: Mapping[str, Any]) -> None:
-        self._charged_run(entry).commits.append((entry["attempt"], entry["steps"]))
+        run = self._charged_run(entry)
+        run.commits.append((entry["attempt"], entry["steps"]))
+        run.kept = max(run.kept, entry["steps"])
 
     def _charged_run(self, entry: Mapping[str, Any]) -> Run:
         run = self.runs[entry["run_id"]]
-        if entry["attempt"] != run.attempts or _whole(entry["steps"]) > len(run.steps):
+        if entry["attempt"] != run.attempts or whole_number(entry["steps"]) > run.taken:
             raise ValueError("what is kept or committed was charged, by the latest attempt")
         return run
 
@@ -252,7 +259,8 @@ def read_number(value: object) -> float:
     return float(value)
 
 
-def _whole(value: object) -> int:
+def whole_number(value: object) -> int:
+    """Raises ValueError for anything but a whole number from 0 on."""
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r:.40} is no whole number from 0 on")
     return value

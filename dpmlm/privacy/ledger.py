@@ -23,7 +23,7 @@ from dpmlm.privacy.admission import (
     admit_selection,
     check_repeat,
 )
-from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, write_number
+from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, whole_number, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
@@ -163,31 +163,35 @@ class Ledger:
     def begin_attempt(self, run_id: str, from_step: int = 0) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more.
 
-        It goes on from a checkpoint of `from_step` steps. If one of more steps was kept before
-        (`keep`), it is lost: then the claim counts every billed step.
+        It goes on from a checkpoint of `from_step` steps, all of them charged (ValueError). If one
+        of more steps was kept before (`keep`), it is lost: then the claim counts every billed step.
         """
         with self._journal.exclusive():
-            attempt = self._run(run_id).attempts + 1
+            run = self._run(run_id)
+            if whole_number(from_step) > run.taken:
+                raise ValueError(f"an attempt from step {from_step}: {run.taken} are charged")
+            attempt = run.attempts + 1
             self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step)
             return attempt
 
     def charge(self, run_id: str, attempt: int, step: int) -> None:
         """Charge one step, on the disk before this returns; only then is its sample drawn.
 
-        `step` is at least 0 and goes up within an attempt (ValueError). Raises UserError for an
-        attempt that a later one replaced, a step beyond the plan, and a repeated step over the cap.
+        `step` is the attempt's next: its `from_step`, then one after the other (ValueError). Raises
+        UserError for an attempt that a later one replaced, a step beyond the plan, and a repeated
+        step over the cap.
         """
         with self._journal.exclusive():
             run = self._latest(run_id, attempt)
-            if step <= run.last_step:
+            if whole_number(step) != run.last_step + 1:
                 raise ValueError(f"step {step} after step {run.last_step} in one attempt")
-            if step not in run.steps and len(run.steps) >= run.plan.steps:
+            if step >= run.plan.steps:
                 raise UserError(
                     f"step {step} of run {run_id!r}",
                     f"its plan has {run.plan.steps} steps",
                     "start another run for more training",
                 )
-            if step in run.steps:
+            if step < run.taken:
                 check_repeat(self._state, run_id)
             self._write("charge", run_id=run_id, attempt=attempt, step=step)
 
@@ -408,10 +412,10 @@ class Ledger:
         return run
 
     def _refuse_uncharged(self, run_id: str, run: Run, steps: int) -> None:
-        if not 0 <= steps <= len(run.steps):
+        if whole_number(steps) > run.taken:
             raise UserError(
                 f"commit of {steps} steps of run {run_id!r}",
-                f"{len(run.steps)} different steps were charged",
+                f"{run.taken} different steps were charged",
                 "commit what was charged",
             )
 

@@ -45,7 +45,7 @@ def _admit(entry: Mapping[str, Any], before: Balance) -> None:
     if kind == "reserve":
         admit_plan(before, PrivacyPlan.from_json(entry["plan"]), slack=SLACK)
     elif kind == "charge":
-        if entry["step"] in before.runs[entry["run_id"]].steps:
+        if entry["step"] < before.runs[entry["run_id"]].taken:
             check_repeat(before, entry["run_id"], slack=SLACK)
     elif kind == "spend" or (kind == "choose" and entry["label"] == "dp"):
         delta = entry.get("delta", 0.0)

@@ -69,19 +69,33 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
         raise ValueError("choices are charged or not as each of them says")
     claimed, billed = int(summary["claimed_steps"]), int(summary["billed_steps"])
     different = plan.steps + charged - billed
-    if not 0 <= different <= plan.steps or claimed not in (different, billed) or not claimed:
-        raise ValueError(
-            "claimed are the different steps that were charged, or all that are billed"
-        )
+    if not 0 <= different <= min(plan.steps, charged) or claimed not in (different, billed):
+        raise ValueError("claimed are the different steps charged, or all that are billed")
+    if not claimed or (not committed and claimed != billed):
+        raise ValueError("all that is billed is claimed before a commit")
+    if committed > different and committed != charged:
+        raise ValueError("what is committed was charged")
+    if int(summary["attempts"]) < (2 if charged > different else 1 if charged else 0):
+        raise ValueError("a step is drawn again by another attempt")
+    _check_lineage(plan, summary)
     if plan.bands > 1 and (0 < committed < plan.steps or claimed < plan.steps):
         raise ValueError("correlated noise is accounted for over all steps of its plan")
     if alone:
         return epsilon_after(plan, claimed), plan.delta
     if lineage["epsilon"] == "inf":
         return math.inf, plan.delta
-    if float(lineage["epsilon"]) > float(cap["epsilon"]) * (1 + SLACK):
+    if not 0 < float(lineage["epsilon"]) <= float(cap["epsilon"]) * (1 + SLACK):
         raise ValueError("more was charged to the corpus than its cap holds")
     return float(cap["epsilon"]), float(cap["delta"])
+
+
+def _check_lineage(plan: PrivacyPlan, summary: Mapping[str, Any]) -> None:
+    lineage = summary["lineage"]
+    paid = sum(choice["label"] == "dp" for choice in summary["choices"])
+    if lineage["mechanisms"] < len(lineage["selections"]) + paid:
+        raise ValueError("selections and charged choices are mechanisms")
+    if plan.private and not plan.delta <= summary["cap"]["delta"] < 1:
+        raise ValueError("a plan's delta is at most that of the cap")
 
 
 def _charged(choices: Iterable[Mapping[str, Any]]) -> bool:

@@ -55,9 +55,19 @@ def test_order_of_calls(ledger: Ledger) -> None:
         ledger.charge("run", 1, 0)
     assert ledger.begin_attempt("run") == 1
     ledger.charge("run", 1, 0)
-    for step in (0, -1):
-        with pytest.raises(ValueError, match="in one attempt"):
+    before = len(ledger.entries)
+    for step in (0, 2, -1, 0.5, 1.0, True, "1", 10**6):
+        with pytest.raises(ValueError, match=r"in one attempt|whole number"):
             ledger.charge("run", 1, step)
+        with pytest.raises(ValueError, match=r"are charged|whole number"):
+            ledger.begin_attempt("run", step if step != 0 else -2)
+    for steps in (-1, 0.5, True):
+        with pytest.raises(ValueError, match="whole number"):
+            ledger.keep("run", 1, steps)
+        with pytest.raises(ValueError, match="whole number"):
+            ledger.commit("run", steps, 1)
+    assert len(ledger.entries) == before
+    Ledger.open(ledger._journal.path).verify()
     with pytest.raises(UserError, match="1 different steps"):
         ledger.commit("run", 2, 1)
     assert ledger.begin_attempt("run") == 2
@@ -80,7 +90,7 @@ def test_steps_drawn_again_are_charged_again(ledger: Ledger) -> None:
     ledger.reserve("run", PLAN)
     reserved = ledger.spent()
     for charged in (range(12), range(8, 20)):
-        attempt = ledger.begin_attempt("run")
+        attempt = ledger.begin_attempt("run", charged[0])
         for step in charged:
             ledger.charge("run", attempt, step)
     ledger.commit("run", 20, 2)
@@ -164,6 +174,20 @@ def test_a_checkpoint_that_is_gone_on_from_makes_none_count_twice(ledger: Ledger
     summary = ledger.summary("run")
     assert (summary["claimed_steps"], summary["charged_steps"]) == (20, 23)
     assert [entry["kind"] for entry in ledger.entries].count("keep") == 1
+
+
+def test_what_an_attempt_went_on_from_or_committed_was_there(ledger: Ledger) -> None:
+    """A checkpoint of which the ledger was not told before the crash, and a finished training."""
+    ledger.reserve("run", PLAN)
+    for begun, end in ((0, 10), (10, 10), (0, 20), (0, 20)):
+        attempt = ledger.begin_attempt("run", begun)
+        for step in range(begun, end):
+            ledger.charge("run", attempt, step)
+        if end == 20:
+            ledger.commit("run", 20, attempt)
+            summary = ledger.summary("run")
+            assert summary["claimed_steps"] == summary["charged_steps"]
+    assert summary["charged_steps"] == 50
 
 
 def test_a_commit_of_less_than_was_charged_claims_all_of_it(ledger: Ledger) -> None:

@@ -116,7 +116,7 @@ def test_killed_between_charge_and_draw(ledger: Ledger, path: Path, step: int) -
     drawn = done.stdout.count("drew")
     assert drawn == step
     assert ledger.charged_steps("run") == drawn + 1
-    assert ledger.begin_attempt("run") == 2
+    assert ledger.begin_attempt("run", step) == 2
     ledger.charge("run", 2, step)
     ledger.verify()
 

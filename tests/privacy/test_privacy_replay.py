@@ -97,6 +97,8 @@ HOSTILE = {
         [reservation("run", PLAN), *charges("run", 1, range(3)),
          ("commit", {"run_id": "run", "attempt": 1, "steps": 99})],
     ),
+    "steps beyond the plan": ({}, [reservation("run", PLAN), *charges("run", 1, range(25))]),
+    "steps that are left out": ({}, [reservation("run", PLAN), *charges("run", 1, [0, 5])]),
     "half a step": ({}, [reservation("run", PLAN), *charges("run", 1, [0.5])]),
     "a step below 0": ({}, [reservation("run", PLAN), *charges("run", 1, [-7])]),
     "a run that is a list": ({}, [("charge", {"run_id": [], "attempt": 1, "step": 0})]),

@@ -198,7 +198,7 @@ def test_the_ledger_bills_every_plateau_and_a_repeat_at_the_largest(tmp_path: Pa
     whole = renyi_divergence(plan.composition(), ledger.order)
     assert ledger.spent().rdp == pytest.approx(whole)
     for attempt, steps in ((1, range(100)), (2, range(90, 95))):
-        assert ledger.begin_attempt("run") == attempt
+        assert ledger.begin_attempt("run", steps[0]) == attempt
         for step in steps:
             ledger.charge("run", attempt, step)
     again = 5 * renyi_divergence(SampledGaussian(plan.noise_multiplier, 0.04, 1), ledger.order)
