@@ -16,7 +16,7 @@ _MONTH = "(?P<name>" + "|".join(f"{n[:3]}(?:{n[3:]})?" for n in _NAMES) + r"|Sep
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>(?:1[6-9]|20)\d\d|'?\d\d)"
 _SHAPES = tuple(
-    re.compile(rf"(?<![\w.]){shape}(?!\w)", re.IGNORECASE)
+    re.compile(rf"(?<![\w.]){shape}(?!\w)", re.IGNORECASE | re.ASCII)
     for shape in (
         r"(?P<year>(?:1[6-9]|20)\d\d)(?P<sep>[-/.])(?P<month>\d{1,2})(?P=sep)(?P<day>\d{1,2})",
         r"(?P<first>\d{1,2})(?P<sep>[-/.])(?P<second>\d{1,2})(?P=sep)(?P<year>(?:1[6-9]|20)?\d\d)",
@@ -26,7 +26,19 @@ _SHAPES = tuple(
         r"(?P<year>(?:1[6-9]|20)\d\d)",
     )
 )
-_CLOCK = re.compile(r"\b\d{1,2}[:.]\d\d(?:[:.]\d\d)?\b|\b\d{1,2} ?[ap]\.?m\b", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"\b\d{1,2}:\d\d(?::\d\d)?\b(?: ?[ap]\.?m\b\.?)?|\b\d{1,2}(?:[:.]\d\d)? ?[ap]\.?m\b\.?",
+    re.IGNORECASE,
+)
+_BESIDE = frozenset(
+    """
+    monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thur thurs fri sat
+    sun the of on at in from to between and until till through by before after since around about
+    circa early late mid morning evening afternoon night noon midnight clock utc gmt year years day
+    month week weekend dated
+    """.split()
+)
+"""Words that may stand beside a date and tell no other one."""
 _COMMON_YEAR = 2001
 """Stands for a year that is not told: it has no 29 February."""
 
@@ -56,9 +68,9 @@ def _rewritten(text: str, write: Callable[[_Found], str]) -> str | None:
         kept.append(text[last : found.match.start()])
         fresh.append(write(found))
         last = found.match.end()
-    # A number that is left over may be part of a date that was not understood.
-    left = _CLOCK.sub("", " ".join([*kept, text[last:]]))
-    if not fresh or re.search(r"\d", left):
+    # Any other word or number that is left over may be part of a date that was not understood.
+    left = _CLOCK.sub("", " ".join([*kept, text[last:]])).lower()
+    if not fresh or not set(re.findall(r"[^\W_]+", left)) <= _BESIDE:
         return None
     return "".join(piece for pair in zip(kept, fresh) for piece in pair) + text[last:]
 

@@ -10,6 +10,7 @@ FEW_PEOPLE = frozenset(
 )
 """Areas of three digits with 20,000 people or fewer (2000 census, guidance of the US HHS)."""
 _OLDEST = 89
+_IN_WORDS = re.compile(r"ninet|hundred", re.IGNORECASE)
 
 
 def generalised(entity: str, original: str) -> str | None:
@@ -17,7 +18,8 @@ def generalised(entity: str, original: str) -> str | None:
     if entity == "DATE_TIME":
         return dates.years(original)
     if entity == "AGE":
-        return re.sub(r"\d+", _age, original, count=1) if re.search(r"\d", original) else None
+        told = re.search(r"\d", original) and not _IN_WORDS.search(original)
+        return re.sub(r"\d+", _age, original) if told else None
     if entity == "ZIP_CODE" and re.match(r"\d{5}", original):
         area = original[:3]
         return ("000" if area in FEW_PEOPLE else area) + "**"

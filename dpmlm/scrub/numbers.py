@@ -29,7 +29,9 @@ def _like(character: str, keyed: Keyed) -> str:
     for alphabet in (string.digits, string.ascii_lowercase, string.ascii_uppercase):
         if character in alphabet:
             return keyed.other(alphabet, character)
-    return keyed.one_of(string.digits) if character.isdigit() else character
+    if character.isalpha():
+        return keyed.one_of(string.ascii_uppercase)
+    return keyed.one_of(string.digits) if character.isnumeric() else character
 
 
 def luhn_digit(digits: str) -> str:
@@ -72,14 +74,18 @@ def social_security(original: str, keyed: Keyed) -> str:
     """Nine digits as they are given out: area 001 to 899 but 666, no part all zeros."""
     areas = [f"{area:03d}" for area in range(1, 900) if area != 666]
     digits = _digits(original)
+    if len(digits) != 9:
+        return like(original, keyed)
     area = keyed.other(areas, digits[:3])
     group, serial = 1 + keyed.below(99), 1 + keyed.below(9999)
-    return _into(original, f"{area}{group:02d}{serial:04d}"[: len(digits)])
+    return _into(original, f"{area}{group:02d}{serial:04d}")
 
 
 def phone(original: str, keyed: Keyed) -> str:
     """A number of the same form; a North American one belongs to nobody."""
     digits = _digits(original)
+    if re.search(r"[^\W\d_]", original):  # letters that are dialled, or an extension
+        return like(original, keyed)
     national = digits[-10:]
     if len(digits) == 10 or (len(digits) == 11 and digits[0] == "1"):
         area = f"{2 + keyed.below(8)}{keyed.below(10)}{1 + keyed.below(9)}"

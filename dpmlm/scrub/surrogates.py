@@ -9,7 +9,7 @@ numbers of North America, domains and networks are those set aside for examples.
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dpmlm.scrub import dates, numbers
 from dpmlm.scrub.keyed import Keyed
@@ -41,6 +41,8 @@ _ENDINGS = tuple(
     borough bridge bury by combe dale field ford gate ham holt ley mere mouth port stead ton wick
     """.split()
 )
+_WEEKS = (*range(-52, -4), *range(5, 53))
+"""By which dates are moved: into another month at least."""
 _GENDERED = frozenset("mr mrs ms miss sir madam lord lady mister mistress".split())
 _KINDS = frozenset(
     """
@@ -55,7 +57,10 @@ _KINDS = frozenset(
     """.split()
 )
 """Words that say what a place or an organisation is, and stay."""
-_WORD = re.compile(r"[^\W\d_][\w’'\-]*")
+_PARTICLES = frozenset("von van der den de la le el al bin the and of".split())
+_BEHIND = frozenset("jr sr md phd esq ii iii iv".split())
+_WORD = re.compile(r"[^\W\d_][^\s.,;:()<>\"@/&]*")
+"""Up to a blank or a mark between words, so that accents written apart go with their letter."""
 
 
 def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | None:
@@ -64,8 +69,9 @@ def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | N
     `person` is whose text it is: their dates move together.
     """
     make = _MAKERS.get(entity)
+    original = unicodedata.normalize("NFC", original)
     if entity == "DATE_TIME":
-        weeks = Keyed(key, entity, person).other(range(-52, 53), 0)
+        weeks = Keyed(key, entity, person).one_of(_WEEKS)
         return dates.shifted(original, weeks)
     fresh = make(key, entity, original) if make else original
     return None if _folded(fresh) == _folded(original) else fresh
@@ -74,24 +80,42 @@ def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | N
 def _number(make: Callable[[str, Keyed], str]) -> Callable[[bytes, str, str], str]:
     def made(key: bytes, entity: str, original: str) -> str:
         plain = re.sub(r"[\W_]", "", _folded(original))
-        return make(original, Keyed(key, entity, plain))
+        return make(_in_ascii_digits(original), Keyed(key, entity, plain))
 
     return made
 
 
 def _person(key: bytes, entity: str, original: str) -> str:
-    named = _WORD.sub(lambda match: _name(key, match[0]), original)
+    words = _WORD.findall(original)
+    places = iter(range(len(words)))
+
+    def fresh(match: re.Match[str]) -> str:
+        place = next(places)
+        stays = _stays([_folded(word) for word in words], place, match[0])
+        return match[0] if stays else _name(key, match[0])
+
+    named = _WORD.sub(fresh, original)
     return numbers.like_digits(named, Keyed(key, entity, _folded(original)))
 
 
+def _stays(words: Sequence[str], place: int, written: str) -> bool:
+    """Whether a word is no part of a name: a title before it, a degree behind it, a particle in
+    small letters within it. "Judge" is a title in "Judge Roe" and a name in "Mike Judge"."""
+    word, last = words[place], place == len(words) - 1
+    if word in _GENDERED or (last and place and word in _BEHIND):
+        return word not in _GENDERED
+    if word in _PARTICLES:
+        return written.islower() and place > 0 and not last
+    before = words[:place]
+    return word in HONORIFICS and not last and all(w in HONORIFICS for w in before)
+
+
 def _name(key: bytes, word: str) -> str:
-    """Another name in the same case; titles stay, or lose their sex."""
+    """Another name in the same case; titles lose their sex."""
     stem, ending = (word[:-2], word[-2:]) if word[-2:] in ("'s", "’s") else (word, "")
     plain = _folded(stem)
     if plain in _GENDERED:
         return _cased("Mx", stem) + ending
-    if plain in HONORIFICS:
-        return word
     keyed = Keyed(key, "PERSON", plain)
     if len(plain) == 1:
         return _cased(keyed.other("ABCDEFGHJKLMNOPRSTVW", plain.upper()), stem) + ending
@@ -138,6 +162,10 @@ def _cased(fresh: str, like: str) -> str:
     if like.isupper() and (len(like) > 1 or len(fresh) == 1):
         return fresh.upper()
     return fresh.lower() if like.islower() else fresh
+
+
+def _in_ascii_digits(text: str) -> str:
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
 def _folded(text: str) -> str:
