@@ -19,6 +19,7 @@ _KINDS = (
     "repair",
 )  # fmt: skip
 HIGHEST_ORDER = 1024.0
+"""Of a cap: the time that a divergence takes grows with its order."""
 NEIGHBOURS = tuple(itertools.product(("document", "person"), SCOPES[:2]))
 """Unit and scope that words of a vocabulary can be bounded by."""
 LABELS = ("public", "dp", "private")

@@ -19,6 +19,7 @@ _EPSILONS = (0.05, 150.0)
 LEAST_DELTA = 1e-10
 """Of a plan with noise: PLD was found below the truth from 1e-12 down (tests)."""
 LARGEST_NORM = 1e6
+"""Of a clipping bound: squares of sums stay far inside float32."""
 
 
 def as_number(name: str, value: float) -> float:

@@ -17,11 +17,12 @@ from dpmlm.scrub.findings import Finding
 RECOGNIZER = "NamePropagation"
 SURE = 0.8
 
-_HONORIFICS = """
+_TITLES = """
 mr mrs ms miss dr prof professor sir madam lord lady rev fr sr jr mx hon judge capt col sgt lt
-gen md phd esq ii iii iv von van der den de la le el al bin the and of
+gen md phd esq ii iii iv
 """
-HONORIFICS = frozenset(_HONORIFICS.split())
+PARTICLES = frozenset("von van der den de la le el al bin the and of".split())
+HONORIFICS = PARTICLES.union(_TITLES.split())
 _ORDINARY_WORDS = """
 will mark bill rose grant may june april august frank jack pat art rich guy dean page young
 brown white black green gray grey king bishop knight major price rice banks brook wood woods

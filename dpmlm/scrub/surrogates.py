@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from dpmlm.scrub import dates, numbers
 from dpmlm.scrub.keyed import Keyed
-from dpmlm.scrub.names import HONORIFICS
+from dpmlm.scrub.names import HONORIFICS, PARTICLES
 
 NAMES = tuple(
     """
@@ -57,7 +57,6 @@ _KINDS = frozenset(
     """.split()
 )
 """Words that say what a place or an organisation is, and stay."""
-_PARTICLES = frozenset("von van der den de la le el al bin the and of".split())
 _BEHIND = frozenset("jr sr md phd esq ii iii iv".split())
 _WORD = re.compile(r"[^\W\d_][^\s.,;:()<>\"@/&]*")
 """Up to a blank or a mark between words, so that accents written apart go with their letter."""
@@ -86,12 +85,11 @@ def _number(make: Callable[[str, Keyed], str]) -> Callable[[bytes, str, str], st
 
 
 def _person(key: bytes, entity: str, original: str) -> str:
-    words = _WORD.findall(original)
+    words = [_folded(word) for word in _WORD.findall(original)]
     places = iter(range(len(words)))
 
     def fresh(match: re.Match[str]) -> str:
-        place = next(places)
-        stays = _stays([_folded(word) for word in words], place, match[0])
+        stays = _stays(words, next(places), match[0])
         return match[0] if stays else _name(key, match[0])
 
     named = _WORD.sub(fresh, original)
@@ -101,13 +99,14 @@ def _person(key: bytes, entity: str, original: str) -> str:
 def _stays(words: Sequence[str], place: int, written: str) -> bool:
     """Whether a word is no part of a name: a title before it, a degree behind it, a particle in
     small letters within it. "Judge" is a title in "Judge Roe" and a name in "Mike Judge"."""
-    word, last = words[place], place == len(words) - 1
-    if word in _GENDERED or (last and place and word in _BEHIND):
-        return word not in _GENDERED
-    if word in _PARTICLES:
-        return written.islower() and place > 0 and not last
-    before = words[:place]
-    return word in HONORIFICS and not last and all(w in HONORIFICS for w in before)
+    word = words[place]
+    if word in _GENDERED:
+        return False
+    if place == len(words) - 1:
+        return place > 0 and word in _BEHIND
+    if word in PARTICLES:
+        return written.islower() and place > 0
+    return word in HONORIFICS and all(before in HONORIFICS for before in words[:place])
 
 
 def _name(key: bytes, word: str) -> str:
