@@ -3,7 +3,11 @@
 from dpmlm.config.loading import load_config, parse_overrides
 from dpmlm.config.plain import NotPlain, read_plain, shortened
 from dpmlm.config.run import (
+    DedupConfig,
+    DedupMode,
     LedgerConfig,
+    NearConfig,
+    PassagesConfig,
     PrivateVocabularyConfig,
     RunConfig,
     TelemetryConfig,
@@ -11,8 +15,12 @@ from dpmlm.config.run import (
 )
 
 __all__ = [
+    "DedupConfig",
+    "DedupMode",
     "LedgerConfig",
+    "NearConfig",
     "NotPlain",
+    "PassagesConfig",
     "PrivateVocabularyConfig",
     "RunConfig",
     "TelemetryConfig",

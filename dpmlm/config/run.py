@@ -122,11 +122,56 @@ class NearConfig(Section):
     """Jaccard similarity of word 5-shingles from which two texts are duplicates."""
 
 
+class PassagesConfig(Section):
+    """Passages that many documents have word for word: signatures, notices, quoted mails."""
+
+    words: int = Field(50, ge=10, le=10_000)
+    """Words in a row, whatever their case and punctuation, from which it is one."""
+    documents: int = Field(3, ge=1)
+    """It counts where more documents than this have it."""
+    cut: bool = False
+    """Cut it out of all documents but one; false only reports it."""
+
+
+DedupMode = Literal["stable", "quality"]
+Scope = Literal["source corpus", "deduplicated corpus"]
+
+
 class DedupConfig(Section):
-    """What is removed as said twice. With `near: null` the claim keeps the source corpus."""
+    """What is removed as said twice.
+
+    Where nothing near is removed and nothing cut, equal texts alone go, in the form that keeps
+    the claim on the source corpus; else the claim is about the deduplicated corpus.
+    """
 
     near: NearConfig | None = NearConfig(threshold=0.8)
-    """null removes exact duplicates only, in the form that keeps the source corpus' claim."""
+    """null removes exact duplicates only."""
+    keep: Literal["first", "longest", "least_identifiers"] = "first"
+    """Which document of a cluster stays: the smallest id, the most characters, or the fewest
+    identifiers replaced by scrubbing."""
+    passages: PassagesConfig | None = None
+    """null looks for none."""
+    before_scrub: bool = False
+    """Deduplicate before scrubbing. After it, texts that differ in names alone are alike."""
+
+    @model_validator(mode="after")
+    def _keep_can_choose(self) -> Self:
+        if self.keep != "first" and self.mode == "stable":
+            raise ValueError("dedup.keep chooses among near-duplicates; near is null here")
+        if self.keep == "least_identifiers" and self.before_scrub:
+            raise ValueError("dedup.keep: least_identifiers needs scrubbing to come first")
+        return self
+
+    @property
+    def mode(self) -> DedupMode:
+        """Quality where one record decides over others."""
+        cuts = self.passages is not None and self.passages.cut
+        return "quality" if self.near is not None or cuts else "stable"
+
+    @property
+    def scope(self) -> Scope:
+        """Which corpus the privacy claim is about."""
+        return "source corpus" if self.mode == "stable" else "deduplicated corpus"
 
 
 class PublicCorpusConfig(Section):

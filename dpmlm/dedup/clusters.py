@@ -17,25 +17,21 @@ class Link:
 
 
 class Clusters:
-    """A union-find forest over nodes 0..size-1 that remembers the edges that joined it.
+    """A union-find forest over whole numbers that remembers the edges that joined it.
 
-    Smaller numbers survive. Edges inside a cluster are not kept: memory is linear in nodes.
+    Smaller numbers survive. Edges inside a cluster are not kept: memory is linear in the nodes
+    that were ever joined.
     """
 
-    def __init__(self, size: int) -> None:
-        self._roots = list(range(size))
+    def __init__(self) -> None:
+        self._roots: dict[int, int] = {}
         self._edges: dict[int, list[tuple[int, float]]] = {}
 
     def root(self, node: int) -> int:
         """The smallest node of the cluster."""
-        while self._roots[node] != node:
-            self._roots[node] = self._roots[self._roots[node]]
-            node = self._roots[node]
+        while (above := self._roots.get(node, node)) != node:
+            self._roots[node] = node = self._roots.get(above, above)
         return node
-
-    def connected(self, left: int, right: int) -> bool:
-        """Whether the two are in one cluster already."""
-        return self.root(left) == self.root(right)
 
     def join(self, left: int, right: int, similarity: float) -> None:
         """Join two clusters by a verified edge; an edge inside a cluster changes nothing."""

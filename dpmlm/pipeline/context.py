@@ -19,6 +19,12 @@ from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
 
 
+def data_order(config: RunConfig) -> tuple[str, ...]:
+    """The stages that text passes through, in the order that the run file asks for."""
+    both = ("dedup", "scrub") if config.dedup.before_scrub else ("scrub", "dedup")
+    return ("corpus", *both, "tokens")
+
+
 @dataclass(frozen=True)
 class Run:
     """One run with its keys loaded."""
@@ -62,6 +68,11 @@ class Run:
     def consumers(self) -> list[Recipient]:
         """Who gets the model's key on PASS."""
         return [load_recipient(path) for path in self.config.release.recipients]
+
+    def source(self, stage: str) -> SealedFolder:
+        """The artifact that a data stage reads: that of the stage before it."""
+        order = data_order(self.config)
+        return self.folder(order[order.index(stage) - 1])
 
     def folder(self, stage: str) -> SealedFolder:
         """The finished artifact of an earlier stage."""

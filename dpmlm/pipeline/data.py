@@ -6,12 +6,14 @@ import hmac
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpmlm.artifacts import SealedFolder
-from dpmlm.config import claim_fields
+from dpmlm.config import RunConfig, claim_fields
 from dpmlm.corpus import (
     Document,
     Dropped,
@@ -24,11 +26,11 @@ from dpmlm.corpus import (
     write_shard,
     write_shards,
 )
-from dpmlm.dedup import deduplicate
 from dpmlm.errors import UserError
-from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.context import Run, data_order
+from dpmlm.pipeline.duplicates import build_dedup, sketching
 from dpmlm.pipeline.progress import Report
-from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.stages import ShardWork, Stage
 from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
 from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
@@ -122,24 +124,14 @@ def _keyed_digest(path: Path, key: bytes) -> str:
 
 
 def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    policy = load_policy(run.config.scrub.policy)
-    processes = run.config.scrub.processes or os.cpu_count() or 1
-    source = run.folder("corpus")
-    total = source.manifest["counts"]["documents"] if source.manifest else 0
+    shards = count_shards(run.source("scrub"))
+    total = (run.source("scrub").manifest or {})["counts"]["documents"]
     found: Counter[str] = Counter()
     emptied, done = 0, 0
-    with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
-        for number in range(count_shards(source)):
-            counts_name = shard_name("counts", number)
-            if not folder.has(counts_name):
-                documents = read_shard(source, number)
-                results = scrubber.scrub_many(
-                    [d["text"] for d in documents],
-                    persons=[d["unit"] for d in documents],
-                    processes=processes,
-                )
-                _scrub_shard(folder, number, documents, _counted(results, report, done, total))
-            counts = folder.read_json(counts_name)
+    with _scrubbing(run) as scrub_shard:
+        for number in range(shards):
+            scrub_shard(folder, number, _after(done, total, report))
+            counts = folder.read_json(shard_name("counts", number))
             found.update(counts["found"])
             emptied += counts["emptied"]
             done += counts["documents"]
@@ -148,15 +140,40 @@ def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     return {"counts": {"documents": done - emptied, "found": dict(found), "dropped": dropped}}
 
 
-def _counted(
-    results: Iterator[Scrubbed], report: Report, before: int, total: int
-) -> Iterator[Scrubbed]:
-    for count, result in enumerate(results, start=before + 1):
+def _after(before: int, total: int, report: Report) -> Report:
+    """Progress within one shard as progress of the stage."""
+    return lambda done, _: report(before + done, total)
+
+
+@contextmanager
+def _scrubbing(run: Run) -> Iterator[ShardWork]:
+    """What one of several workers does for the stage: scrub a shard with a model that stays."""
+    source = run.source("scrub")
+    processes = run.config.scrub.processes or len(os.sched_getaffinity(0))
+    policy = load_policy(run.config.scrub.policy)
+    with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
+
+        def scrub_shard(folder: SealedFolder, number: int, report: Report) -> None:
+            if folder.has(shard_name("counts", number)):
+                return
+            documents = read_shard(source, number)
+            results = scrubber.scrub_many(
+                [document["text"] for document in documents],
+                persons=[document["unit"] for document in documents],
+                processes=processes,
+            )
+            _write_scrubbed(folder, number, documents, _counted(results, report, len(documents)))
+
+        yield scrub_shard
+
+
+def _counted(results: Iterator[Scrubbed], report: Report, total: int) -> Iterator[Scrubbed]:
+    for count, result in enumerate(results, start=1):
         yield result
         report(count, total)
 
 
-def _scrub_shard(
+def _write_scrubbed(
     folder: SealedFolder,
     number: int,
     documents: list[dict[str, Any]],
@@ -170,7 +187,8 @@ def _scrub_shard(
         found.update(decision.entity for decision in scrubbed.decisions)
         decisions.append({"id": document["id"], "spans": [asdict(d) for d in scrubbed.decisions]})
         target = kept if scrubbed.text.strip() else emptied
-        target.append(document | {"text": scrubbed.text})
+        count = len(scrubbed.decisions)
+        target.append(document | {"text": scrubbed.text, "identifiers": count})
     write_shard(folder, number, kept)
     folder.write_json(shard_name("decisions", number), decisions)
     folder.write_json(shard_name("emptied", number), emptied)
@@ -179,28 +197,6 @@ def _scrub_shard(
         shard_name("counts", number),
         {"documents": len(documents), "emptied": len(emptied), "found": dict(found)},
     )
-
-
-def _dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    near = run.config.dedup.near
-    documents = list(read_shards(run.folder("scrub")))
-    result = deduplicate(
-        documents,
-        threshold=near.threshold if near else None,
-        unit=run.config.privacy.owner,
-        key=run.secrets.unit_key,
-        progress=report,
-    )
-    count = write_shards(folder, result.kept)
-    removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
-    folder.write_json("removed", removed)
-    folder.write_json("cross_split", [asdict(pair) for pair in result.cross_split])
-    counts = {
-        "documents": count,
-        "removed": result.removed_by_reason,
-        "cross_split_pairs": len(result.cross_split),
-    }
-    return {"counts": counts}
 
 
 def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -215,7 +211,7 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         )
     else:
         tokenizer = load_tokenizer(str(tokens.vocabulary))
-    documents = read_shards(run.folder("dedup"))
+    documents = read_shards(run.source("tokens"))
     facts = TokenStore.build(folder, documents, tokenizer, progress=report)
     return {"counts": facts}
 
@@ -235,14 +231,25 @@ def public_digest(path: Path) -> str:
     return _keyed_digest(path, b"")
 
 
-CORPUS = Stage("corpus", (), _corpus_settings, _corpus)
-SCRUB = Stage(
+_CORPUS = Stage("corpus", (), _corpus_settings, _corpus)
+_SCRUB = Stage(
     "scrub",
-    ("corpus",),
+    (),
     lambda run: (
         claim_fields(run.config.scrub) | {"policy": load_policy(run.config.scrub.policy).digest}
     ),
     _scrub,
+    shards=_scrubbing,
 )
-DEDUP = Stage("dedup", ("scrub",), lambda run: claim_fields(run.config.dedup), _dedup)
-TOKENS = Stage("tokens", ("dedup",), _tokens_settings, _tokens)
+_DEDUP = Stage(
+    "dedup", (), lambda run: claim_fields(run.config.dedup), build_dedup, shards=sketching
+)
+_TOKENS = Stage("tokens", (), _tokens_settings, _tokens)
+
+
+def data_stages(config: RunConfig) -> tuple[Stage, ...]:
+    """The stages that text passes through, each reading the one before it."""
+    stages = {stage.name: stage for stage in (_SCRUB, _DEDUP, _TOKENS)}
+    order = data_order(config)
+    following = (replace(stages[name], inputs=(before,)) for before, name in pairwise(order))
+    return (_CORPUS, *following)

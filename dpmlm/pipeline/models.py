@@ -16,7 +16,6 @@ from audits.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
 from dpmlm.config import RunConfig, TelemetryConfig, claim_fields
-from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.accounts import open_ledger
@@ -78,7 +77,6 @@ def plan_of(
         **_vocabulary_bindings(config),
         **(models or {}),
     }
-    near = config.dedup.near
     return make_plan(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -93,7 +91,7 @@ def plan_of(
         noise=privacy.noise,
         noise_seed=privacy.noise_seed,
         bands=privacy.bands,
-        scope=None if privacy.unit == "sequence" else scope_of(near.threshold if near else None),
+        scope=None if privacy.unit == "sequence" else config.dedup.scope,
         bindings=bindings,
     )
 

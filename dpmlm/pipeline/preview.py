@@ -14,7 +14,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.privacy import Ledger, statement
 
 if TYPE_CHECKING:
-    from dpmlm.dedup import Mode
+    from dpmlm.config import DedupMode
     from dpmlm.pipeline.forecast import Forecast
     from dpmlm.privacy import AccountantTable, PartitionSelection, PrivacyPlan
 
@@ -31,7 +31,7 @@ class Preview:
     """Why the ledger would refuse the plan, if it would."""
     forecast: "Forecast | str"
     """Signal, cost, and other ways to spend the same compute; or why there is none yet."""
-    dedup: "Mode"
+    dedup: "DedupMode"
     """"stable" keeps the claim on the source corpus, "quality" does not."""
     vocabulary: dict[str, float] | None
     """Budget, noise and threshold of a vocabulary from the private text; None for a public one."""
@@ -188,7 +188,6 @@ def preview(config: RunConfig, noise_multiplier: float | None = None) -> Preview
     progress = Progress()
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
-    from dpmlm.dedup import mode_of
     from dpmlm.pipeline.forecast import forecast
     from dpmlm.pipeline.models import plan_of
     from dpmlm.pipeline.vocabulary import describe_selection, selection_of
@@ -209,8 +208,7 @@ def preview(config: RunConfig, noise_multiplier: float | None = None) -> Preview
             ahead = str(error)
     selection = selection_of(config.tokens.private) if config.tokens.private else None
     vocabulary = describe_selection(selection) if selection else None
-    near = config.dedup.near
-    dedup = mode_of(near.threshold if near else None)
+    dedup = config.dedup.mode
     if not config.ledger.path.exists():
         sentence = _sentence(config, plan, selection)
         return Preview(plan, table, None, None, ahead, dedup, vocabulary, at_noise, sentence)

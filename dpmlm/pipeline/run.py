@@ -9,7 +9,7 @@ from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.canaries import CANARIES
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.data import CORPUS, DEDUP, SCRUB, TOKENS
+from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.evidence import AUDIT, EVALUATION
 from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
@@ -22,20 +22,12 @@ from dpmlm.training import Interrupted, Ranks
 
 DONE = "done"
 """What the first of several ranks calls when no training follows."""
-STAGES: tuple[Stage, ...] = (
-    CORPUS,
-    SCRUB,
-    DEDUP,
-    TOKENS,
-    CANARIES,
-    PLAN,
-    TRAINING,
-    CONTROL,
-    EVALUATION,
-    AUDIT,
-    RELEASE,
-)
-"""The pipeline, in the order of DESIGN section 2."""
+
+
+def stages_of(config: RunConfig) -> tuple[Stage, ...]:
+    """The pipeline, in the order of docs/architecture.md."""
+    after = (CANARIES, PLAN, TRAINING, CONTROL, EVALUATION, AUDIT, RELEASE)
+    return (*data_stages(config), *after)
 
 
 @dataclass(frozen=True)
@@ -95,13 +87,13 @@ def run(path_or_config: str | Path | RunConfig, **overrides: Any) -> RunResult:
 
 def execute_run(config: RunConfig, *, resume: bool = True) -> RunResult:
     """The whole pipeline; without `resume` a workspace in use is refused."""
-    return _execute(config, STAGES, resume)
+    return _execute(config, stages_of(config), resume)
 
 
 def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunResult:
     """The pipeline up to and with one stage; the control is left out where nothing needs it."""
-    names = [one.name for one in STAGES]
-    stages = STAGES[: names.index(stage) + 1]
+    every = stages_of(config)
+    stages = every[: [one.name for one in every].index(stage) + 1]
     kept = [one for one in stages if one is not CONTROL or stage == "audit"]
     return _execute(config, kept, resume)
 
@@ -156,5 +148,5 @@ def _result(active: Run, *, finished: bool) -> RunResult:
         report=bundle / "report.html" if bundle else None,
         evidence=outcome["evidence"] if outcome else None,
         public=public_figures(active),
-        private=private_figures(active, [stage.name for stage in STAGES]),
+        private=private_figures(active, [stage.name for stage in stages_of(active.config)]),
     )

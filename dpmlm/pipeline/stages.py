@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from dpmlm.pipeline.progress import Report
 
 Build = Callable[[Run, SealedFolder, Report], dict[str, Any]]
 """Fills the folder, skipping what it holds already, and returns fields of its manifest."""
+ShardWork = Callable[[SealedFolder, int, Report], None]
+"""Does the work of one shard, by its number, unless the folder holds its result already."""
 BEGUN = "begun"
 """Sealed file of a stage: key and code under which it was begun."""
 PACKAGES = ("dpmlm", "audits", "policies")
@@ -62,6 +65,8 @@ class Stage:
     """Raises UserError where an unfinished stage must not be begun anew from something else."""
     renewable: bool = False
     """Whether other settings make it again, where its inputs are the same, and are not refused."""
+    shards: Callable[[Run], AbstractContextManager[ShardWork]] | None = None
+    """What several workers can do for it beforehand, each its shards; `workers.py` calls it."""
     intact: Callable[[Run, SealedFolder], bool] | None = None
     """Whether what it left outside its own files is as it was; if not, it is built again."""
 
@@ -80,11 +85,7 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
     told = False
     for stage in stages:
         origin = stage.origin(run)
-        path = run.workspace.stage(stage.name)
-        folder = SealedFolder.open_or_create(path, [run.identity], run.own, role=stage.name)
-        stands = _stands(stage, run, folder, origin)
-        if not stands:
-            _begin(stage, run, folder, origin)
+        folder, stands = begin(run, stage, origin)
         if not told and _recorded(folder).get("code") != code_digest():
             run.progress.say(f"note: other code than this began {stage.name}; this goes on with it")
             told = True
@@ -95,6 +96,21 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
         # Only now: without a manifest the stage is built again, and may need what is cleared.
         if stage.clear is not None:
             stage.clear(folder)
+
+
+def begin(run: Run, stage: Stage, origin: Origin) -> tuple[SealedFolder, bool]:
+    """The stage's folder, with nothing in it that was made from something else, and whether the
+    stage is finished.
+
+    Raises:
+        UserError: it was finished from other inputs or settings.
+    """
+    path = run.workspace.stage(stage.name)
+    folder = SealedFolder.open_or_create(path, [run.identity], run.own, role=stage.name)
+    stands = _stands(stage, run, folder, origin)
+    if not stands:
+        _begin(stage, run, folder, origin)
+    return folder, stands
 
 
 def _stands(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import SealedFolder, atomic_write, load_recipient, load_secret_key
+from dpmlm.config import DedupConfig
 from dpmlm.corpus import Document, Dropped, read_corpus, write_shards
-from dpmlm.dedup import deduplicate
+from dpmlm.dedup import Held
 from dpmlm.errors import UserError
+from dpmlm.pipeline.duplicates import settle
 from dpmlm.pipeline.progress import Progress
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
 from dpmlm.scrub.recall import broken_rule
@@ -49,8 +51,16 @@ class Output:
         for key in self.keys:
             load_recipient(key)
 
-    def write(self, role: str, documents: Iterable[Mapping[str, Any]], **beside: Any) -> None:
-        """The documents, and what else belongs to them (sealed output alone keeps that)."""
+    def write(
+        self,
+        role: str,
+        documents: Iterable[Mapping[str, Any]],
+        *,
+        removed: Iterable[Mapping[str, Any]] = (),
+        **beside: Any,
+    ) -> None:
+        """The documents, those that were removed, and what else belongs to them (sealed output
+        alone keeps that)."""
         if self.plaintext:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path, mode=0o600) as file:
@@ -60,6 +70,7 @@ class Output:
         recipients = [load_recipient(key) for key in self.keys]
         folder = SealedFolder.create(self.path, recipients, role=role)
         write_shards(folder, documents)
+        write_shards(folder, removed, prefix="removed")
         for name, value in beside.items():
             folder.write_json(name, value)
         folder.finish({"stage": role})
@@ -136,26 +147,29 @@ def scrub_file(
     return Done(output.path, len(kept), dict(counts))
 
 
-def dedup_file(source: Path, output: Output, *, threshold: float | None, text: str) -> Done:
+def dedup_file(source: Path, output: Output, *, rules: DedupConfig, text: str) -> Done:
     """Deduplicate a corpus file or folder into `output`."""
     output.check()
     documents, dropped = _read(source, text)
+    # Of equal rows the first one stays, in the order of files and rows: digits as many as it takes.
+    digits = len(str(max((d.row for d in documents), default=0)))
     rows = [
-        {"id": d.id, "text": d.text, "unit": "", "split": "train", "source": d.source,
-         "row": d.row}
+        {"id": f"{d.source}:{d.row:0{digits}}", "text": d.text, "unit": "", "split": "train"}
         for d in documents
-    ]  # fmt: skip
-    with Progress().bar("dedup") as report:
-        # Without a threshold a person's equal texts are kept once, each surviving record as it
+    ]
+    with Progress().bar("dedup"):
+        # In the stable mode a person's equal texts are kept once, each surviving record as it
         # was: that is what is wanted here, so all records are one person's.
-        result = deduplicate(rows, threshold=threshold, unit="person", key=b"", progress=report)
-    counts = Counter(f"removed: {removal.reason}" for _, removal in result.removed)
+        outcome = settle(Held(rows), rules, unit="person", key=b"")
+        kept = [{"id": d["id"], "text": d["text"]} for d in outcome.staying()]
+    found = outcome.counts()
+    counts = Counter({f"removed: {why}": number for why, number in found.pop("removed").items()})
+    counts.update({name: number for name, number in found.items() if name != "cross_split_pairs"})
     counts.update(f"dropped: {item.reason}" for item in dropped)
-    removed = [{"document": d, "removal": asdict(r)} for d, r in result.removed]
-    kept = ({"id": f"{d['source']}:{d['row']}", "text": d["text"]} for d in result.kept)
     left_out = [item.as_dict() for item in dropped]
-    output.write("deduplicated", kept, removed=removed, dropped=left_out)
-    return Done(output.path, len(result.kept), dict(counts))
+    beside = {"dropped": left_out, **outcome.beside()}
+    output.write("deduplicated", kept, removed=outcome.going(), **beside)
+    return Done(output.path, len(kept), dict(counts))
 
 
 def _place(document: Document) -> str:

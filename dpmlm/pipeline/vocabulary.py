@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dpmlm.artifacts import SealedFolder, atomic_write, load_signing_key
 from dpmlm.config import PrivateVocabularyConfig
 from dpmlm.corpus import Document, Unit, read_corpus, read_shards, unit_of
-from dpmlm.dedup import scope_of
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import left_text, open_ledger
 from dpmlm.pipeline.context import Run
@@ -55,14 +54,13 @@ def private_tokenizer(run: Run, folder: SealedFolder) -> "PreTrainedTokenizerFas
         for name in kept.names():
             kept.remove(name)
         histogram = WordHistogram(config.words_per_unit, run.secrets.unit_key)
-        for document in read_shards(run.folder("dedup")):
+        for document in read_shards(run.source("tokens")):
             if document["split"] == "train":
                 histogram.add(document["unit"], document["text"])
         ledger = open_ledger(run.config.ledger, run.signing)
-        near = run.config.dedup.near
         drawn = draw(
             histogram, config, ledger, label=f"vocabulary of {run.config.name}",
-            unit=run.config.privacy.owner, scope=scope_of(near.threshold if near else None),
+            unit=run.config.privacy.owner, scope=run.config.dedup.scope,
         )  # fmt: skip
         save_tokenizer(kept, drawn.tokenizer)
         kept.finish({"words": drawn.words})
@@ -181,7 +179,7 @@ def vocabulary_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(
         histogram, config, account, label=f"vocabulary {output.name}",
-        unit=unit, scope=scope_of(None),
+        unit=unit, scope="source corpus",
     )  # fmt: skip
     pieces = drawn.tokenizer.get_vocab()
     with atomic_write(output) as file:

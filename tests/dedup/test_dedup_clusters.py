@@ -18,7 +18,7 @@ def test_roots_and_links_equal_the_naive_components() -> None:
     for _ in range(200):
         size = draw.randrange(1, 14)
         edges = [(draw.randrange(size), draw.randrange(size)) for _ in range(draw.randrange(14))]
-        clusters = Clusters(size)
+        clusters = Clusters()
         for a, b in edges:
             clusters.join(a, b, 0.9)
         wanted = naive_components(size, edges)

@@ -173,9 +173,9 @@ def test_the_code_digest_is_of_the_source_files_alone(tmp_path):
 def test_other_code_is_said_once_and_goes_on(planned_run, monkeypatch, capsys):
     monkeypatch.setattr(stages, "code_digest", lambda: "sha256:" + "f" * 64)
     speaking = replace(planned_run, progress=Progress())
-    from dpmlm.pipeline.data import CORPUS, DEDUP, SCRUB
+    from dpmlm.pipeline.data import data_stages
 
-    execute(speaking, [CORPUS, SCRUB, DEDUP])
+    execute(speaking, data_stages(speaking.config)[:3])
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if "other code" in line]) == 1
     assert len([line for line in lines if "done before" in line]) == 3

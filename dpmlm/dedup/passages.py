@@ -1,0 +1,193 @@
+"""Passages that many documents have word for word: signatures, notices, quoted mails.
+
+Such boilerplate is what a model learns by heart from documents that differ otherwise (Lee et al.
+2022, "Deduplicating Training Data Makes Language Models Better"). A passage is a run of at least
+so many words, whatever their case and punctuation, all of whose windows stand in more than so
+many documents. Found exactly, in passes over the documents:
+
+1. every window is hashed (64 bits, a polynomial over its words), and the hashes of too few
+   documents are dropped; where windows are too many for memory, part of them after part;
+2. of the windows that are left the words themselves are compared, by SHA-256, so that a collision
+   of hashes neither makes a passage nor hides one;
+3. the windows that stood the proof are joined to passages.
+
+Memory: `_WINDOWS_HELD` windows of sixteen bytes in the first pass, then some 250 bytes for each
+different window that is repeated.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmlm.config import PassagesConfig
+from dpmlm.dedup.shingles import window_hashes, word_hashes, words_of
+
+_WINDOWS_HELD = 1 << 26
+
+Chunks = Callable[[], Iterator[list[dict[str, Any]]]]
+"""Starts a pass over the documents (id, text), in chunks."""
+Range = tuple[int, int]
+Borders = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Where each word of a text begins and ends."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One repeated passage, where it stands in the document that keeps it. It holds no text."""
+
+    id: str
+    """That document: the smallest id of all that have it."""
+    start: int
+    """Its first character there."""
+    end: int
+    """One past its last."""
+    words: int
+    """How many words it has."""
+    documents: int
+    """In how many documents its most frequent window stands."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What is repeated in a corpus."""
+
+    passages: list[Passage]
+    """Longest and most frequent first."""
+    elsewhere: dict[str, list[Range]]
+    """By document: characters of passages that another document keeps, ascending, disjoint."""
+
+
+@dataclass
+class _Window:
+    """One different run of words."""
+
+    keeper: str
+    last: str
+    """The document that was counted last: a document counts once."""
+    documents: int = field(default=1)
+
+
+def find_passages(chunks: Chunks, rules: PassagesConfig) -> Repeated:
+    """All passages that `rules` speaks of."""
+    hashes = _frequent_hashes(chunks, rules)
+    windows: dict[bytes, _Window] = {}
+    for name, _, proven in _windows(chunks, rules.words, hashes):
+        for digest in proven.values():
+            window = windows.setdefault(digest, _Window(name, name))
+            if window.last != name:
+                window.last, window.documents = name, window.documents + 1
+                window.keeper = min(window.keeper, name)
+    found = {key: each for key, each in windows.items() if each.documents > rules.documents}
+    passages: list[Passage] = []
+    elsewhere: dict[str, list[Range]] = {}
+    for name, borders, proven in _windows(chunks, rules.words, hashes):
+        known = {place: found[key] for place, key in proven.items() if key in found}
+        own = {place: window for place, window in known.items() if window.keeper == name}
+        passages += _passages(name, own, borders, rules.words)
+        others = known.keys() - own.keys()
+        if ranges := [_characters(run, borders, rules.words) for run in _runs(others, rules.words)]:
+            elsewhere[name] = ranges
+    passages.sort(key=lambda each: (-each.words * each.documents, each.id, each.start))
+    return Repeated(passages, elsewhere)
+
+
+def cut(text: str, ranges: Iterable[Range]) -> str:
+    """`text` without some ranges of characters, a line end in the place of each."""
+    pieces, last = [], 0
+    for start, end in ranges:
+        pieces.append(text[last:start])
+        last = end
+    return "\n".join([*pieces, text[last:]])
+
+
+def _frequent_hashes(chunks: Chunks, rules: PassagesConfig) -> NDArray[np.uint64]:
+    """Hashes of windows in more than `rules.documents` documents, ascending."""
+    bits, part = 0, 0
+    frequent: list[NDArray[np.uint64]] = []
+    while part < 1 << bits:
+        # The first pass finds out into how many parts the windows have to be cut.
+        hashes, bits = _hashes_of_part(chunks, rules.words, part, bits, grow=part == 0)
+        order = np.lexsort((hashes["document"], hashes["hash"]))
+        ordered = hashes[order]
+        again = np.append(False, ordered[1:] == ordered[:-1])[: len(ordered)]
+        values, documents = np.unique(ordered["hash"][~again], return_counts=True)
+        frequent.append(values[documents > rules.documents])
+        part += 1
+    return np.sort(np.concatenate(frequent))
+
+
+def _hashes_of_part(
+    chunks: Chunks, words: int, part: int, bits: int, *, grow: bool
+) -> tuple[NDArray[Any], int]:
+    """Windows (hash, document) whose hash ends in the bits of `part`."""
+    kind = np.dtype([("hash", np.uint64), ("document", np.int64)])
+    held: list[NDArray[Any]] = [np.empty(0, dtype=kind)]
+    size = documents = 0
+    for chunk in chunks():
+        hashes, counts = window_hashes(*word_hashes([each["text"] for each in chunk]), words)
+        windows = np.empty(len(hashes), dtype=kind)
+        windows["hash"] = hashes
+        windows["document"] = np.repeat(np.arange(documents, documents + len(chunk)), counts)
+        held.append(_of_part(windows, part, bits))
+        size, documents = size + len(held[-1]), documents + len(chunk)
+        while grow and size > _WINDOWS_HELD:
+            bits += 1
+            held = [_of_part(np.concatenate(held), part, bits)]
+            size = len(held[0])
+    return np.concatenate(held), bits
+
+
+def _of_part(windows: NDArray[Any], part: int, bits: int) -> NDArray[Any]:
+    return windows[windows["hash"] & np.uint64((1 << bits) - 1) == part]
+
+
+def _windows(
+    chunks: Chunks, words: int, frequent: NDArray[np.uint64]
+) -> Iterator[tuple[str, Borders, dict[int, bytes]]]:
+    """Of each document with a window of a frequent hash: its id, where its words begin and end,
+    and the digest of each such window by the number of its first word."""
+    for chunk in chunks():
+        hashes, counts = window_hashes(*word_hashes([each["text"] for each in chunk]), words)
+        at = np.minimum(np.searchsorted(frequent, hashes), max(0, len(frequent) - 1))
+        hit = frequent[at] == hashes if len(frequent) else np.zeros(len(hashes), dtype=bool)
+        first = 0
+        for document, count in zip(chunk, counts.tolist()):
+            places = np.flatnonzero(hit[first : first + count]).tolist()
+            first += count
+            if places:
+                spelt, starts, ends = words_of(document["text"])
+                digests = {p: _digest(spelt[p : p + words]) for p in places}
+                yield document["id"], (starts, ends), digests
+
+
+def _digest(words: list[str]) -> bytes:
+    return hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _passages(
+    name: str, own: dict[int, _Window], borders: Borders, words: int
+) -> Iterator[Passage]:
+    for run in _runs(own, words):
+        start, end = _characters(run, borders, words)
+        most = max(own[place].documents for place in range(run[0], run[1] + 1) if place in own)
+        yield Passage(name, start, end, run[1] - run[0] + words, most)
+
+
+def _runs(places: Iterable[int], words: int) -> list[Range]:
+    """First and last window of each run of windows that overlap or touch, ascending."""
+    runs: list[Range] = []
+    for place in sorted(places):
+        if runs and place <= runs[-1][1] + words:
+            runs[-1] = (runs[-1][0], place)
+        else:
+            runs.append((place, place))
+    return runs
+
+
+def _characters(run: Range, borders: Borders, words: int) -> Range:
+    starts, ends = borders
+    return int(starts[run[0]]), int(ends[run[1] + words - 1])

@@ -1,0 +1,187 @@
+"""The dedup stage: sketches of every shard, one decision over all, what stays and what goes.
+
+A sketch is what pairing needs of a shard: `catalogue-N` (all but the text) and `signatures-N`
+(MinHash values, 512 bytes a document), sealed like all else. Sketches are made shard by shard, by
+one process or by many, and go when the stage is done; what is decided does not depend on how the
+documents lie in shards.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmlm.artifacts import SealedFolder
+from dpmlm.config import DedupConfig
+from dpmlm.corpus import Unit, count_shards, read_shard, shard_name, write_shards
+from dpmlm.dedup import Catalogue, Decisions, Shelf, decide, kept, removed
+from dpmlm.dedup.passages import Repeated, cut, find_passages
+from dpmlm.dedup.signatures import PERMUTATIONS, signatures
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.stages import ShardWork
+
+_CATALOGUE, _SIGNATURES = "catalogue", "signatures"
+_CHARACTERS = 1 << 18
+
+
+def sketch_shard(source: SealedFolder, folder: SealedFolder, number: int) -> None:
+    """Sketch one shard of `source`, unless it is sketched already."""
+    if folder.has(shard_name(_SIGNATURES, number)):
+        return
+    documents = read_shard(source, number)
+    catalogue = Catalogue()
+    for document in documents:
+        catalogue.add(document)
+    folder.write_bytes(shard_name(_CATALOGUE, number), catalogue.to_bytes())
+    values = signatures([document["text"] for document in documents])
+    # Last: its presence says that the shard is sketched.
+    folder.write_bytes(shard_name(_SIGNATURES, number), values.astype("<u4").tobytes())
+
+
+class SealedShelf:
+    """The documents of a finished stage, with the sketches of all its shards (`dedup.Shelf`)."""
+
+    def __init__(self, source: SealedFolder, folder: SealedFolder) -> None:
+        self._source, self._folder = source, folder
+        self._shards = count_shards(source)
+        self._catalogue = Catalogue()
+        self._starts: list[int] = []
+        """Place of the first document of each shard."""
+        for number in range(self._shards):
+            self._starts.append(len(self._catalogue))
+            self._catalogue.extend(folder.read_bytes(shard_name(_CATALOGUE, number)))
+
+    def catalogue(self) -> Catalogue:
+        """All documents but their texts."""
+        return self._catalogue
+
+    def signatures(self) -> Iterator[NDArray[np.uint32]]:
+        """Signatures of a shard at a time."""
+        for number in range(self._shards):
+            data = self._folder.read_bytes(shard_name(_SIGNATURES, number))
+            yield np.frombuffer(data, dtype="<u4").reshape(-1, PERMUTATIONS)
+
+    def chunks(self) -> Iterator[list[dict[str, Any]]]:
+        """A shard at a time."""
+        for number in range(self._shards):
+            yield read_shard(self._source, number)
+
+    def texts(self, places: Iterable[int]) -> dict[int, str]:
+        """One pass over the shards that hold them."""
+        wanted = np.sort(np.fromiter(places, dtype=np.int64))
+        shard_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        texts: dict[int, str] = {}
+        for number in np.unique(shard_of).tolist():
+            documents = read_shard(self._source, number)
+            start = self._starts[number]
+            for place in wanted[shard_of == number].tolist():
+                texts[place] = documents[place - start]["text"]
+        return texts
+
+
+@contextmanager
+def sketching(run: Run) -> Iterator[ShardWork]:
+    """What one of several workers does for the stage: sketch a shard."""
+    source = run.source("dedup")
+    yield lambda folder, number, report: sketch_shard(source, folder, number)
+
+
+def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    """Fill the stage's folder; returns its counts for the manifest."""
+    source = run.source("dedup")
+    shards = count_shards(source)
+    for number in range(shards):
+        sketch_shard(source, folder, number)
+        report(number + 1, shards)
+    outcome = settle(
+        SealedShelf(source, folder),
+        run.config.dedup,
+        unit=run.config.privacy.owner,
+        key=run.secrets.unit_key,
+    )
+    counts = outcome.counts() | {"documents": write_shards(folder, outcome.staying())}
+    write_shards(folder, outcome.going(), prefix="removed")
+    for name, value in outcome.beside().items():
+        folder.write_json(name, value)
+    for prefix in (_SIGNATURES, _CATALOGUE):
+        for name in folder.names(f"{prefix}-"):
+            folder.remove(name)
+    return {"counts": counts}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What deduplication came to, and a way to what it is about."""
+
+    shelf: Shelf
+    decisions: Decisions
+    repeated: Repeated | None
+    """None where nobody asked for passages."""
+    cut: bool
+
+    def staying(self) -> Iterator[dict[str, Any]]:
+        """What stays, without the passages that another document keeps."""
+        for document, text in self._cut():
+            if text.strip():
+                yield document | {"text": text}
+
+    def emptied(self) -> list[dict[str, Any]]:
+        """Documents of which nothing but such passages was there; whole, as they were."""
+        return [document for document, text in self._cut() if not text.strip()]
+
+    def going(self) -> Iterator[dict[str, Any]]:
+        """Removed documents, whole, each with its certificate."""
+        for document, removal in removed(self.shelf, self.decisions):
+            yield {"document": document, "removal": asdict(removal)}
+
+    def beside(self) -> dict[str, Any]:
+        """What is kept beside the documents, by the name of its file."""
+        found = self.repeated.passages if self.repeated else []
+        return {
+            "cross_split": [asdict(pair) for pair in self.decisions.cross_split],
+            "passages": [asdict(passage) for passage in found],
+            "emptied": self.emptied() if self.cut else [],
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """How much of what; private."""
+        counts: dict[str, Any] = {
+            "removed": self.decisions.removed_by_reason,
+            "cross_split_pairs": len(self.decisions.cross_split),
+        }
+        if self.repeated is not None:
+            counts["passages"] = len(self.repeated.passages)
+            counts["cut_documents"] = len(self.repeated.elsewhere) if self.cut else 0
+        return counts
+
+    def _cut(self) -> Iterator[tuple[dict[str, Any], str]]:
+        elsewhere = self.repeated.elsewhere if self.repeated and self.cut else {}
+        for document in kept(self.shelf, self.decisions):
+            yield document, cut(document["text"], elsewhere.get(document["id"], ()))
+
+
+def settle(shelf: Shelf, rules: DedupConfig, *, unit: Unit, key: bytes) -> Outcome:
+    """Decide over a shelf, and look for passages in what stays if the rules ask for it."""
+    decisions = decide(shelf, rules, unit=unit, key=key)
+    if rules.passages is None:
+        return Outcome(shelf, decisions, None, cut=False)
+    repeated = find_passages(lambda: _in_chunks(kept(shelf, decisions)), rules.passages)
+    return Outcome(shelf, decisions, repeated, rules.passages.cut)
+
+
+def _in_chunks(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """So many documents at once that their characters fit into a few megabytes."""
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for document in documents:
+        chunk.append(document)
+        size += len(document["text"])
+        if size > _CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,149 @@
+"""Repeated passages against brute force over all runs of words."""
+
+import json
+import os
+import random
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpmlm.config import PassagesConfig
+from dpmlm.dedup import passages as module
+from dpmlm.dedup.passages import Passage, Repeated, cut, find_passages
+
+Documents = list[dict]
+
+
+def find(documents: Documents, words: int, more_than: int) -> Repeated:
+    rules = PassagesConfig(words=words, documents=more_than)
+    return find_passages(lambda: (documents[i : i + 3] for i in range(0, len(documents), 3)), rules)
+
+
+def naive(documents: Documents, words: int, more_than: int) -> tuple[dict, dict]:
+    """By document, the words (numbered) of passages it keeps, and of those kept elsewhere."""
+    where: dict[tuple, set] = defaultdict(set)
+    spelt = {d["id"]: re.findall(r"\w+", d["text"].lower()) for d in documents}
+    for name, text in spelt.items():
+        for at in range(len(text) - words + 1):
+            where[tuple(text[at : at + words])].add(name)
+    kept, elsewhere = defaultdict(set), defaultdict(set)
+    for name, text in spelt.items():
+        for at in range(len(text) - words + 1):
+            having = where[tuple(text[at : at + words])]
+            if len(having) > more_than:
+                (kept if min(having) == name else elsewhere)[name].update(range(at, at + words))
+    return dict(kept), dict(elsewhere)
+
+
+def random_documents(seed: int) -> Documents:
+    """Random words with copied stretches; few different words, so that repeats abound."""
+    draw = random.Random(seed)
+    source = [draw.choice("alpha Beta gamma delta".split()) for _ in range(400)]
+    documents = []
+    for name in draw.sample(range(100, 999), 12):
+        parts = []
+        for _ in range(draw.randrange(4)):
+            at, size = draw.randrange(360), draw.randrange(5, 40)
+            parts += [*source[at : at + size], f"own{draw.randrange(50)}"]
+        text = "".join(word + draw.choice([" ", ", ", "\n> ", "  "]) for word in parts)
+        documents.append({"id": str(name), "text": text})
+    return documents
+
+
+def words_in(text: str, ranges: list[tuple[int, int]]) -> set[int]:
+    return {
+        number
+        for number, match in enumerate(re.finditer(r"\w+", text))
+        if any(start <= match.start() and match.end() <= end for start, end in ranges)
+    }
+
+
+@pytest.mark.parametrize("more_than", [1, 3])
+@pytest.mark.parametrize("seed", range(12))
+def test_passages_equal_brute_force(seed: int, more_than: int) -> None:
+    documents = random_documents(seed)
+    text_of = {d["id"]: d["text"] for d in documents}
+    kept, elsewhere = naive(documents, 10, more_than)
+    found = find(documents, 10, more_than)
+    ranges = defaultdict(list)
+    for passage in found.passages:
+        ranges[passage.id].append((passage.start, passage.end))
+        inside = words_in(text_of[passage.id], [(passage.start, passage.end)])
+        assert len(inside) == passage.words >= 10
+        assert passage.documents > more_than
+    assert {name: words_in(text_of[name], of) for name, of in ranges.items()} == kept
+    assert {name: words_in(text_of[name], of) for name, of in found.elsewhere.items()} == elsewhere
+    assert find(documents[::-1], 10, more_than) == found
+    if more_than == 1:
+        assert kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = random_documents(seed)
+    whole = find(documents, 10, 1)
+    monkeypatch.setattr(module, "_WINDOWS_HELD", 40)
+    assert find(documents, 10, 1) == whole
+
+
+def test_a_collision_of_hashes_makes_no_passage(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = random_documents(1)
+    whole = find(documents, 10, 1)
+    true = module.window_hashes
+
+    def colliding(*given: object) -> tuple:
+        hashes, counts = true(*given)
+        return hashes % np.uint64(7), counts
+
+    monkeypatch.setattr(module, "window_hashes", colliding)
+    assert find(documents, 10, 1) == whole
+
+
+def test_what_is_cut_leaves_a_line_end() -> None:
+    assert cut("abcdefgh", [(1, 3), (5, 8)]) == "a\nde\n"
+    assert cut("abc", []) == "abc"
+    assert cut("abc", [(0, 3)]) == "\n"
+
+
+def test_nothing_to_find() -> None:
+    assert find([], 50, 1) == Repeated([], {})
+    assert find([{"id": "a", "text": "one two"}], 50, 1) == Repeated([], {})
+
+
+def test_a_notice_under_many_letters() -> None:
+    notice = " ".join(f"clause{n}" for n in range(60))
+    documents = [
+        {"id": f"{n}", "text": f"Letter {n} to somebody{n}.\n{notice.upper()}\n{n} yours"}
+        for n in range(6)
+    ]
+    found = find(documents, 50, 3)
+    start = documents[0]["text"].index("CLAUSE0")
+    assert found.passages == [Passage("0", start, start + len(notice), 60, 6)]
+    assert sorted(found.elsewhere) == ["1", "2", "3", "4", "5"]
+    assert (
+        cut(documents[3]["text"], found.elsewhere["3"]).split()
+        == "Letter 3 to somebody3. 3 yours".split()
+    )
+    assert find(documents, 50, 6) == find(documents, 61, 3) == Repeated([], {})
+
+
+@pytest.mark.full
+def test_the_posts_equal_brute_force() -> None:
+    if "DPMLM_DATA" not in os.environ:
+        pytest.skip("DPMLM_DATA is not set: the folder with newsgroups/train.jsonl")
+    path = Path(os.environ["DPMLM_DATA"]) / "newsgroups" / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()[:3000]
+    documents = [{"id": row["id"], "text": row["text"]} for row in map(json.loads, lines)]
+    plain = [d | {"text": re.sub("_", "", d["text"])} for d in documents if d["text"].isascii()]
+    kept, elsewhere = naive(plain, 50, 1)
+    found = find(plain, 50, 1)
+    text_of = {d["id"]: d["text"] for d in plain}
+    ranges = defaultdict(list)
+    for passage in found.passages:
+        ranges[passage.id].append((passage.start, passage.end))
+    assert {name: words_in(text_of[name], of) for name, of in ranges.items()} == kept
+    assert {name: words_in(text_of[name], of) for name, of in found.elsewhere.items()} == elsewhere
+    assert len(kept) > 10
