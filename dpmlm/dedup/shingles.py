@@ -8,7 +8,7 @@ The hashes are made for many texts at once, in one buffer of characters: the cos
 characters, however short the texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from unicodedata import category
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 WIDTH = 5
 """Words in a shingle."""
 
+_CHARACTERS = 1 << 18  # of texts that are read together: their buffers fit into a cache
 _CODE_POINTS = 0x110000
 _ASSIGNED = 0x40000  # above are tags, variation selectors and private use: no words
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF))
@@ -26,6 +27,18 @@ _INSIDE, _ALONE = 1, 2
 
 _CHARACTER_BASE = np.uint64(0x9E3779B97F4A7C15)
 _WORD_BASE = np.uint64(0xD6E8FEB86659FD93)
+
+
+def batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """First text and one past the last of each stretch to be read together."""
+    first = held = 0
+    for number, text in enumerate(texts):
+        if held and held + len(text) > _CHARACTERS:
+            yield first, number
+            first, held = number, 0
+        held += len(text) + 1
+    if held:
+        yield first, len(texts)
 
 
 def word_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

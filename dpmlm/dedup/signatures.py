@@ -7,39 +7,26 @@ value under each permutation.
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from dpmlm.dedup.shingles import shingle_hashes
+from dpmlm.dedup.shingles import batches, shingle_hashes
 
 PERMUTATIONS = 128
 """Values in a signature."""
 EMPTY = np.uint32(2**32 - 1)
 """Every value of the signature of a text without words."""
 
-_CHARACTERS = 1 << 18  # of the texts that are read together: their buffers fit into a cache
-
 
 def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     """Signatures [N, PERMUTATIONS]; memory beside the result is that of the longest text."""
     values = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
-    for first, last in pairwise(_cuts(texts)):
+    for first, last in batches(texts):
         hashes, counts = shingle_hashes(texts[first:last])
         values[first:last] = _smallest((hashes >> np.uint64(32)).astype(np.uint32), counts)
     return values
-
-
-def _cuts(texts: Sequence[str]) -> list[int]:
-    cuts, held = [0], 0
-    for number, text in enumerate(texts):
-        if held and held + len(text) > _CHARACTERS:
-            cuts.append(number)
-            held = 0
-        held += len(text) + 1
-    return [*cuts, len(texts)] if texts else []
 
 
 def _smallest(hashes: NDArray[np.uint32], counts: NDArray[np.int64]) -> NDArray[np.uint32]:

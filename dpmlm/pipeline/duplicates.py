@@ -25,7 +25,7 @@ from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import ShardWork
 
 _CATALOGUE, _SIGNATURES = "catalogue", "signatures"
-_CHARACTERS = 1 << 18
+_CHARACTERS = 1 << 20
 
 
 def sketch_shard(source: SealedFolder, folder: SealedFolder, number: int) -> None:

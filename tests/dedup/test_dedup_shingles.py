@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from datasketch import MinHash
 
-from dpmlm.dedup import signatures as in_bulk
+from dpmlm.dedup import shingles
 from dpmlm.dedup.shingles import (
     jaccard,
     shingle_hashes,
@@ -107,6 +107,6 @@ def test_signatures_are_datasketch_signatures(monkeypatch: pytest.MonkeyPatch) -
         sketch.update_batch(value >> 32 for value in hashes_of(text))
         wanted.append(sketch.hashvalues)
     assert np.array_equal(signatures(texts), wanted)
-    monkeypatch.setattr(in_bulk, "_CHARACTERS", 100)
-    assert np.array_equal(in_bulk.signatures(texts), wanted)
+    monkeypatch.setattr(shingles, "_CHARACTERS", 100)
+    assert np.array_equal(signatures(texts), wanted)
     assert signatures([]).shape == (0, 128)
