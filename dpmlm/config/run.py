@@ -97,6 +97,8 @@ class CorpusConfig(Section):
     """Field with a unique id; null makes one from person and text."""
     person: str | None = None
     """Field that names the person a document belongs to; needed for unit person."""
+    per_shard: int = Field(2000, ge=1, le=1_000_000)
+    """Documents in a shard, which is what one of several workers does at a time."""
 
 
 class SplitConfig(Section):

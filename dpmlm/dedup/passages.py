@@ -27,6 +27,7 @@ from dpmlm.config import PassagesConfig
 from dpmlm.dedup.shingles import window_hashes, word_hashes, words_of
 
 _WINDOWS_HELD = 1 << 26
+_FILTER = 1 << 20
 
 Chunks = Callable[[], Iterator[list[dict[str, Any]]]]
 """Starts a pass over the documents (id, text), in chunks."""
@@ -73,10 +74,10 @@ class _Window:
 
 def find_passages(chunks: Chunks, rules: PassagesConfig) -> Repeated:
     """All passages that `rules` speaks of."""
-    hashes = _frequent_hashes(chunks, rules)
+    places = _places(chunks, rules.words, _frequent_hashes(chunks, rules))
     windows: dict[bytes, _Window] = {}
-    for name, _, proven in _windows(chunks, rules.words, hashes):
-        for digest in proven.values():
+    for name, _, spelt in _spelt(chunks, rules.words, places):
+        for digest in spelt.values():
             window = windows.setdefault(digest, _Window(name, name))
             if window.last != name:
                 window.last, window.documents = name, window.documents + 1
@@ -84,8 +85,8 @@ def find_passages(chunks: Chunks, rules: PassagesConfig) -> Repeated:
     found = {key: each for key, each in windows.items() if each.documents > rules.documents}
     passages: list[Passage] = []
     elsewhere: dict[str, list[Range]] = {}
-    for name, borders, proven in _windows(chunks, rules.words, hashes):
-        known = {place: found[key] for place, key in proven.items() if key in found}
+    for name, borders, spelt in _spelt(chunks, rules.words, places):
+        known = {place: found[key] for place, key in spelt.items() if key in found}
         own = {place: window for place, window in known.items() if window.keeper == name}
         passages += _passages(name, own, borders, rules.words)
         others = known.keys() - own.keys()
@@ -110,57 +111,81 @@ def _frequent_hashes(chunks: Chunks, rules: PassagesConfig) -> NDArray[np.uint64
     frequent: list[NDArray[np.uint64]] = []
     while part < 1 << bits:
         # The first pass finds out into how many parts the windows have to be cut.
-        hashes, bits = _hashes_of_part(chunks, rules.words, part, bits, grow=part == 0)
-        order = np.lexsort((hashes["document"], hashes["hash"]))
-        ordered = hashes[order]
-        again = np.append(False, ordered[1:] == ordered[:-1])[: len(ordered)]
-        values, documents = np.unique(ordered["hash"][~again], return_counts=True)
-        frequent.append(values[documents > rules.documents])
+        hashes, documents, bits = _hashes_of_part(chunks, rules.words, part, bits, grow=part == 0)
+        order = np.argsort(hashes, kind="stable")  # documents stay ascending
+        hashes, documents = hashes[order], documents[order]
+        again = (hashes[1:] == hashes[:-1]) & (documents[1:] == documents[:-1])
+        once = hashes[np.append(True, ~again)[: len(hashes)]]
+        values, counts = np.unique(once, return_counts=True)
+        frequent.append(values[counts > rules.documents])
         part += 1
     return np.sort(np.concatenate(frequent))
 
 
 def _hashes_of_part(
     chunks: Chunks, words: int, part: int, bits: int, *, grow: bool
-) -> tuple[NDArray[Any], int]:
-    """Windows (hash, document) whose hash ends in the bits of `part`."""
-    kind = np.dtype([("hash", np.uint64), ("document", np.int64)])
-    held: list[NDArray[Any]] = [np.empty(0, dtype=kind)]
-    size = documents = 0
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
+    """Windows whose hash ends in the bits of `part`: hash, number of the document, ascending."""
+    held = [(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))]
+    size = first = 0
     for chunk in chunks():
         hashes, counts = window_hashes(*word_hashes([each["text"] for each in chunk]), words)
-        windows = np.empty(len(hashes), dtype=kind)
-        windows["hash"] = hashes
-        windows["document"] = np.repeat(np.arange(documents, documents + len(chunk)), counts)
-        held.append(_of_part(windows, part, bits))
-        size, documents = size + len(held[-1]), documents + len(chunk)
+        documents = np.repeat(np.arange(first, first + len(chunk)), counts)
+        held.append(_of_part(hashes, documents, part, bits))
+        size, first = size + len(held[-1][0]), first + len(chunk)
         while grow and size > _WINDOWS_HELD:
             bits += 1
-            held = [_of_part(np.concatenate(held), part, bits)]
-            size = len(held[0])
-    return np.concatenate(held), bits
+            held = [_of_part(*_joined(held), part, bits)]
+            size = len(held[0][0])
+    return *_joined(held), bits
 
 
-def _of_part(windows: NDArray[Any], part: int, bits: int) -> NDArray[Any]:
-    return windows[windows["hash"] & np.uint64((1 << bits) - 1) == part]
+def _joined(
+    held: list[tuple[NDArray[np.uint64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    hashes, documents = zip(*held)
+    return np.concatenate(hashes), np.concatenate(documents)
 
 
-def _windows(
+def _of_part(
+    hashes: NDArray[np.uint64], documents: NDArray[np.int64], part: int, bits: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    chosen = hashes & np.uint64((1 << bits) - 1) == part
+    return hashes[chosen], documents[chosen]
+
+
+def _places(
     chunks: Chunks, words: int, frequent: NDArray[np.uint64]
-) -> Iterator[tuple[str, Borders, dict[int, bytes]]]:
-    """Of each document with a window of a frequent hash: its id, where its words begin and end,
-    and the digest of each such window by the number of its first word."""
+) -> dict[str, NDArray[np.int64]]:
+    """By document, the windows whose hash is a frequent one, by the number of their first word."""
+    found: dict[str, NDArray[np.int64]] = {}
+    if not len(frequent):
+        return found
+    may_be = np.zeros(_FILTER, dtype=bool)
+    may_be[frequent % _FILTER] = True
     for chunk in chunks():
         hashes, counts = window_hashes(*word_hashes([each["text"] for each in chunk]), words)
-        at = np.minimum(np.searchsorted(frequent, hashes), max(0, len(frequent) - 1))
-        hit = frequent[at] == hashes if len(frequent) else np.zeros(len(hashes), dtype=bool)
-        first = 0
-        for document, count in zip(chunk, counts.tolist()):
-            places = np.flatnonzero(hit[first : first + count]).tolist()
-            first += count
-            if places:
+        likely = np.flatnonzero(may_be[hashes % _FILTER])
+        at = np.minimum(np.searchsorted(frequent, hashes[likely]), len(frequent) - 1)
+        hits = likely[frequent[at] == hashes[likely]]
+        ends = np.cumsum(counts)
+        for number in np.unique(np.searchsorted(ends, hits, side="right")).tolist():
+            first = ends[number] - counts[number]
+            inside = (first <= hits) & (hits < ends[number])
+            found[chunk[number]["id"]] = hits[inside] - first
+    return found
+
+
+def _spelt(
+    chunks: Chunks, words: int, places: dict[str, NDArray[np.int64]]
+) -> Iterator[tuple[str, Borders, dict[int, bytes]]]:
+    """Of each document in `places`: its id, where its words stand, and what each window says."""
+    for chunk in chunks():
+        for document in chunk:
+            if document["id"] in places:
                 spelt, starts, ends = words_of(document["text"])
-                digests = {p: _digest(spelt[p : p + words]) for p in places}
+                at = places[document["id"]].tolist()
+                digests = {place: _digest(spelt[place : place + words]) for place in at}
                 yield document["id"], (starts, ends), digests
 
 

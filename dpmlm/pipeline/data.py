@@ -76,7 +76,7 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             units[row["unit"]] = row["split"]
             yield row
 
-    count = write_shards(folder, kept())
+    count = write_shards(folder, kept(), per_shard=run.config.corpus.per_shard)
     folder.write_json("dropped", dropped)
     if not any(split == "train" for split in units.values()):
         raise UserError(

@@ -25,7 +25,7 @@ from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import ShardWork
 
 _CATALOGUE, _SIGNATURES = "catalogue", "signatures"
-_CHARACTERS = 1 << 20
+_CHARACTERS = 1 << 18
 
 
 def sketch_shard(source: SealedFolder, folder: SealedFolder, number: int) -> None:
@@ -103,14 +103,15 @@ def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
         unit=run.config.privacy.owner,
         key=run.secrets.unit_key,
     )
-    counts = outcome.counts() | {"documents": write_shards(folder, outcome.staying())}
-    write_shards(folder, outcome.going(), prefix="removed")
+    per_shard = run.config.corpus.per_shard
+    count = write_shards(folder, outcome.staying(), per_shard=per_shard)
+    write_shards(folder, outcome.going(), per_shard=per_shard, prefix="removed")
     for name, value in outcome.beside().items():
         folder.write_json(name, value)
     for prefix in (_SIGNATURES, _CATALOGUE):
         for name in folder.names(f"{prefix}-"):
             folder.remove(name)
-    return {"counts": counts}
+    return {"counts": {"documents": count, **outcome.counts()}}
 
 
 @dataclass(frozen=True)

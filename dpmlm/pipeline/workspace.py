@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,46 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process out while this one works."""
+        """Keep every other process out while this one works."""
+        with self._holding(""):
+            for other in self.path.parent.glob(f".{escape(self.path.name)}.worker-*.lock"):
+                self._refuse_if_held(other)
+            yield
+
+    @contextmanager
+    def shared(self, worker: str) -> Iterator[None]:
+        """Work beside other workers of other names, and beside no run.
+
+        Each side takes its own lock before it looks at the other's: not both get in.
+        """
+        with self._holding(f".worker-{worker}"):
+            self._refuse_if_held(self._lock_file(""))
+            yield
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """One worker at a time prepares a stage's folder; the others wait."""
+        with FileLock(self._lock_file(".beginning"), timeout=300):
+            yield
+
+    def _lock_file(self, suffix: str) -> Path:
+        return self.path.with_name(f".{self.path.name}{suffix}.lock")
+
+    def _refuse_if_held(self, file: Path) -> None:
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise self._not_locked(error, file) from None
+        lock.release()
+
+    @contextmanager
+    def _holding(self, suffix: str) -> Iterator[None]:
         if not self.path.name:
             raise UserError(
                 f"workspace {self.path}", "it is the root folder", "name one (--set workspace=...)"
             )
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = FileLock(self._lock_file(suffix))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)

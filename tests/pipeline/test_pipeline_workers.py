@@ -1,0 +1,159 @@
+"""Many workers leave what one run leaves: by rank, on a local Ray cluster, after a kill."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from small_run import write_corpus, write_run_file
+
+from dpmlm.artifacts import SealedFolder, load_identity
+from dpmlm.config import RunConfig, load_config
+from dpmlm.corpus import count_shards, read_shard
+from dpmlm.errors import UserError
+from dpmlm.pipeline.on_ray import work_on_ray
+from dpmlm.pipeline.run import execute_until
+from dpmlm.pipeline.start import initialise
+from dpmlm.pipeline.workers import work
+from dpmlm.pipeline.workspace import Workspace
+
+STAGES = ("scrub", "dedup")
+LEFT = {
+    "scrub": ("documents", "decisions", "emptied", "counts"),
+    "dedup": ("documents", "removed"),
+}
+
+
+def begin(folder: Path) -> RunConfig:
+    write_corpus(folder)
+    write_run_file(
+        folder, corpus__per_shard=20, dedup={"near": {"threshold": 0.8}, "passages": {"words": 10}}
+    )
+    initialise(folder)
+    config = load_config(folder / "run.yaml")
+    execute_until(config, "corpus")
+    return config
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Path:
+    """A corpus of five shards, and the run that read it."""
+    folder = tmp_path_factory.mktemp("begun")
+    begin(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(begun: Path, tmp_path: Path) -> RunConfig:
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    return load_config(tmp_path / "run.yaml")
+
+
+def opened(folder: Path, stage: str) -> SealedFolder:
+    return SealedFolder.open(folder / "work" / stage, [load_identity(folder / "keys/trainer.key")])
+
+
+def left(folder: Path) -> dict[str, list[bytes]]:
+    """The plaintext bytes that each stage left, file by file."""
+    found = {}
+    for stage, prefixes in LEFT.items():
+        sealed = opened(folder, stage)
+        names = [name for name in sealed.names() if name.startswith(prefixes)]
+        found[stage] = [(name, sealed.read_bytes(name)) for name in names]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(begun: Path, tmp_path_factory) -> dict[str, list[bytes]]:
+    """What one run leaves."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copytree(begun, folder, dirs_exist_ok=True)
+    execute_until(load_config(folder / "run.yaml"), "dedup")
+    files = left(folder)
+    assert count_shards(opened(folder, "scrub")) == 5
+    assert len(read_shard(opened(folder, "dedup"), 0, prefix="removed")) == 1
+    return files
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 7])
+def test_ranks_leave_the_same_bytes(copy, alone, world_size):
+    folder = copy.workspace.parent
+    for stage in STAGES:
+        for rank in reversed(range(world_size)):
+            work(copy, stage, rank=rank, world_size=world_size)
+        before = {path.name: path.read_bytes() for path in (folder / "work" / stage).iterdir()}
+        execute_until(copy, stage)
+        after = {path.name: path.read_bytes() for path in (folder / "work" / stage).iterdir()}
+        if stage == "scrub":  # the run took up every shard as the workers left it
+            assert {name: after[name] for name in before} == before
+        work(copy, stage, rank=0, world_size=world_size)  # done before: nothing is touched
+        assert opened(folder, stage).manifest is not None
+    assert left(folder) == alone
+
+
+def test_a_worker_that_is_missing_is_made_up_for(copy, alone):
+    work(copy, "scrub", rank=1, world_size=3)
+    folder = copy.workspace.parent
+    assert not opened(folder, "scrub").has("counts-00000")
+    assert opened(folder, "scrub").has("counts-00004")
+    execute_until(copy, "dedup")
+    assert left(folder) == alone
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
+@pytest.mark.parametrize("stage", ["scrub", pytest.param("dedup", marks=pytest.mark.full)])
+def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage):
+    if stage == "dedup":
+        execute_until(copy, "scrub")
+    work_on_ray(copy, stage, address="local", actors=2)
+    prefix = {"scrub": "counts", "dedup": "signatures"}[stage]
+    assert count_shards(opened(copy.workspace.parent, stage), prefix) == 5
+    execute_until(copy, "dedup")
+    assert left(copy.workspace.parent) == alone
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
+def test_a_cluster_that_is_not_there_is_refused(copy):
+    for address in ("127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"):
+        with pytest.raises(UserError, match="no cluster answers"):
+            work_on_ray(copy, "scrub", address=address, actors=1)
+    with pytest.raises(UserError, match="at least one"):
+        work_on_ray(copy, "scrub", address="local", actors=0)
+
+
+def test_without_ray_its_command_is_named(copy, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'dpmlm-framework\[ray\]'"):
+        work_on_ray(copy, "scrub", address="local", actors=1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "rank", "world_size", "rule"),
+    [
+        ("scrub", 2, 2, "ranks are counted from 0"),
+        ("scrub", -1, 2, "ranks are counted from 0"),
+        ("scrub", 0, 0, "ranks are counted from 0"),
+        ("tokens", 0, 1, "not done in shards"),
+        ("dedup", 0, 1, "has not finished"),
+    ],
+)
+def test_work_that_cannot_be_done_is_refused(copy, stage, rank, world_size, rule):
+    with pytest.raises(UserError, match=rule):
+        work(copy, stage, rank=rank, world_size=world_size)
+
+
+def test_a_workspace_that_no_run_has_begun_is_refused(small):
+    with pytest.raises(UserError, match="no run has begun"):
+        work(load_config(small / "run.yaml"), "scrub", rank=0, world_size=1)
+
+
+def test_workers_and_a_run_keep_each_other_out(copy):
+    workspace = Workspace(copy.workspace)
+    with workspace.locked(), pytest.raises(UserError, match="another process"):
+        work(copy, "scrub", rank=0, world_size=2)
+    with workspace.shared("scrub-0"):
+        with pytest.raises(UserError, match="another process"):
+            execute_until(copy, "scrub")
+        with pytest.raises(UserError, match="another process"):
+            work(copy, "scrub", rank=0, world_size=2)
+        work(copy, "scrub", rank=1, world_size=2)
