@@ -1,11 +1,14 @@
 """Many workers leave what one run leaves: by rank, on a local Ray cluster, after a kill."""
 
 import shutil
+import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from small_run import write_corpus, write_run_file
+from leaks import find_leaks
+from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.config import RunConfig, load_config
@@ -47,6 +50,13 @@ def begun(tmp_path_factory) -> Path:
 def copy(begun: Path, tmp_path: Path) -> RunConfig:
     shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     return load_config(tmp_path / "run.yaml")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """For Ray's files: the names of its sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="r") as folder:
+        yield Path(folder)
 
 
 def opened(folder: Path, stage: str) -> SealedFolder:
@@ -102,12 +112,15 @@ def test_a_worker_that_is_missing_is_made_up_for(copy, alone):
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
 @pytest.mark.parametrize("stage", ["scrub", pytest.param("dedup", marks=pytest.mark.full)])
-def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage):
+def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage, short_folder, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     if stage == "dedup":
         execute_until(copy, "scrub")
     work_on_ray(copy, stage, address="local", actors=2)
     prefix = {"scrub": "counts", "dedup": "signatures"}[stage]
     assert count_shards(opened(copy.workspace.parent, stage), prefix) == 5
+    assert list(short_folder.rglob("raylet.out"))
+    assert find_leaks(short_folder, KNOWN_SENTENCE, [60001, 60002, 60003]) == []
     execute_until(copy, "dedup")
     assert left(copy.workspace.parent) == alone
 
