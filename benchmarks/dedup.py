@@ -18,14 +18,15 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from dpmlm.config import DedupConfig, PassagesConfig
-from dpmlm.dedup import Held, decide
+from dpmlm.dedup import Held, bands, decide
 from dpmlm.dedup.shingles import jaccard, shingle_set
 from dpmlm.pipeline.duplicates import settle
 
@@ -92,13 +93,25 @@ def larger(rows: Rows, times: int) -> Rows:
 
 
 def bytes_a_document(rows: Rows) -> float:
-    """Python memory of the decision, its texts and signatures apart."""
-    shelf = Held(rows)
+    """Python memory that a decision holds for each document, beside what is bounded: names, texts
+    and signatures are on the shelf, and of the band keys one band is held at a time."""
+    shelf, held = InParts(rows), bands._KEYS_HELD
+    bands._KEYS_HELD = len(rows)
     tracemalloc.start()
     decide(shelf, DedupConfig(near=None), unit="person", key=bytes(32))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    bands._KEYS_HELD = held
     return peak / len(rows)
+
+
+class InParts(Held):
+    """Signatures in parts, as shards have them."""
+
+    def signatures(self) -> Iterator[np.ndarray]:
+        """A thousand at a time."""
+        for values in super().signatures():
+            yield from np.array_split(values, max(1, len(values) // 1000))
 
 
 def measure(rows: Rows, rounds: int) -> dict[str, Any]:

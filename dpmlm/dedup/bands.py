@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from dpmlm.dedup.signatures import EMPTY, PERMUTATIONS
 
 MISS = 1e-3
 """Highest probability to overlook a pair that is just as similar as the threshold."""
+
+UNLIKELY = 1e-6
+"""Probability that a pair at the threshold agrees on too few values of its signatures."""
 
 _KEYS_HELD = 1 << 27  # band keys of all texts held at once: 1 GiB
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -49,15 +53,23 @@ class Buckets:
     """Texts that share a band with another text: the rest cannot be candidates.
 
     Memory: the keys of some bands of all texts while it is made (at most a gigabyte, by passing
-    over the signatures again), then eight bytes a band of the texts that share one.
+    over the signatures again), then signature and keys of the texts that share a band.
     """
 
-    def __init__(self, numbers: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
-        """Numbers of the texts [C] and their keys [C, bands], in any order; use `of`."""
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        values: NDArray[np.uint32],
+        threshold: float,
+    ) -> None:
+        """Of some texts [C], in any order, their numbers, keys [C, bands] and signatures
+        [C, PERMUTATIONS]; use `of`."""
         order = np.argsort(numbers)
         self.numbers = numbers[order]
         """Of the texts that share a band, ascending [C]."""
-        self._keys = keys[order]
+        self._keys, self._values = keys[order], values[order]
+        self._least = int(binom.ppf(UNLIKELY, PERMUTATIONS, threshold))
 
     @classmethod
     def of(cls, signatures: Chunks, numbers: NDArray[np.int64], threshold: float) -> "Buckets":
@@ -73,36 +85,53 @@ class Buckets:
         step = max(1, min(bands, _KEYS_HELD // max(1, len(shares))))
         for first in range(0, bands, step):
             some = range(first, min(first + step, bands))
-            for column in _gather(signatures, rows, some, used).T:
+            keys = [band_keys(values, rows, some) for values in _only(signatures, used)]
+            for column in np.concatenate(keys).T if keys else ():
                 shares |= _repeated(column)
         used[used] = shares
-        return cls(numbers[used], _gather(signatures, rows, range(bands), used))
+        empty = np.empty((0, PERMUTATIONS), dtype=np.uint32)
+        values = np.concatenate([empty, *_only(signatures, used)])
+        return cls(numbers[used], band_keys(values, rows, range(bands)), values, threshold)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         """Each band with each of its buckets of two texts or more, texts ascending."""
+        for band, places in self._buckets():
+            yield band, self.numbers[places].tolist()
+
+    def _buckets(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         for band in range(self._keys.shape[1]):
             order = np.argsort(self._keys[:, band], kind="stable")
-            ordered = self._keys[order, band]
-            borders = np.flatnonzero(np.diff(ordered)) + 1
-            starts = np.concatenate([[0], borders]) if len(order) else borders
-            sizes = np.diff(starts, append=len(order))
-            for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist()):
-                yield band, self.numbers[order[start : start + size]].tolist()
+            borders = np.flatnonzero(np.diff(self._keys[order, band])) + 1
+            for places in np.split(order, borders):
+                if len(places) > 1:
+                    yield band, places
 
-    def shared_before(self, band: int, left: int, right: int) -> bool:
-        """Whether two texts were in one bucket of an earlier band."""
+    def candidates(self, band: int, left: int, right: int) -> bool:
+        """Whether two texts of one bucket are to be proven: they shared no band before, and agree
+        on as many values as a pair at the threshold does but once in a million."""
         a, b = np.searchsorted(self.numbers, (left, right))
-        return bool((self._keys[a, :band] == self._keys[b, :band]).any())
+        if (self._keys[a, :band] == self._keys[b, :band]).any():
+            return False
+        return bool((self._values[a] == self._values[b]).sum() >= self._least)
+
+    def likely(self) -> NDArray[np.int64]:
+        """Numbers of the texts that are to be proven with any other, ascending."""
+        found = np.zeros(len(self.numbers), dtype=bool)
+        for _, places in self._buckets():
+            for place in places[~found[places]]:
+                if not found[place]:
+                    same = (self._values[places] == self._values[place]).sum(axis=1) >= self._least
+                    if same.sum() > 1:  # itself is one
+                        found[places[same]] = True
+        return self.numbers[found]
 
 
-def _gather(
-    signatures: Chunks, rows: int, bands: range, used: NDArray[np.bool_]
-) -> NDArray[np.uint64]:
-    parts, done = [np.empty((0, len(bands)), dtype=np.uint64)], 0
+def _only(signatures: Chunks, used: NDArray[np.bool_]) -> Iterator[NDArray[np.uint32]]:
+    """Signatures of the texts that are used, chunk by chunk."""
+    done = 0
     for values in signatures():
-        parts.append(band_keys(values[used[done : done + len(values)]], rows, bands))
+        yield values[used[done : done + len(values)]]
         done += len(values)
-    return np.concatenate(parts)
 
 
 def _repeated(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -19,7 +19,6 @@ survives.
 import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def decide(shelf: Shelf, rules: DedupConfig, *, unit: Unit, key: bytes) -> Decis
     if unit not in ("document", "person"):
         raise UserError(f"unit {unit!r}", "a unit is document or person", "choose one of the two")
     catalogue = shelf.catalogue()
-    copies = _Copies.of(catalogue, catalogue.order(rules.keep))
+    copies = _Copies(catalogue, catalogue.order(rules.keep))
     clusters, cross_split = _near(shelf, copies, rules)
     cross_split += _exact_across(copies)
     renamed = None
@@ -100,45 +99,52 @@ def removed(shelf: Shelf, decisions: Decisions) -> Iterator[tuple[dict[str, Any]
             place += 1
 
 
-@dataclass(frozen=True)
 class _Copies:
     """Distinct texts, numbered as `Catalogue.order` has their documents."""
 
-    catalogue: Catalogue
-    members: list[list[int]]
-    """Places of the documents that carry each text, the preferred one first."""
+    def __init__(self, catalogue: Catalogue, order: np.ndarray) -> None:
+        texts = catalogue.texts(order)
+        self.catalogue = catalogue
+        _, first = np.unique(texts[order], return_index=True)
+        self.first = order[first]
+        """Place of the preferred document with each text."""
+        self.further: dict[int, list[int]] = defaultdict(list)
+        """Places of the other documents with a text, in order; nothing where there is none."""
+        for place in np.delete(order, first).tolist():
+            self.further[int(texts[place])].append(place)
+        held_out = np.frombuffer(bytes(catalogue.held_out), dtype=bool)
+        self.in_training = np.zeros(len(self.first), dtype=bool)
+        self.in_training[texts[~held_out]] = True
+        self.held_out = np.zeros(len(self.first), dtype=bool)
+        self.held_out[texts[held_out]] = True
 
-    @classmethod
-    def of(cls, catalogue: Catalogue, order: list[int]) -> "_Copies":
-        groups: dict[bytes, list[int]] = {}
-        for place in order:
-            groups.setdefault(catalogue.digests[place], []).append(place)
-        return cls(catalogue, list(groups.values()))
+    def places(self, text: int) -> list[int]:
+        """Of all documents with a text, the preferred one first."""
+        return [int(self.first[text]), *self.further.get(text, ())]
 
     def numbers(self) -> np.ndarray:
         """Of each place the number of its text, -1 where another document stands for it [N]."""
         numbers = np.full(len(self.catalogue), -1, dtype=np.int64)
-        numbers[[group[0] for group in self.members]] = np.arange(len(self.members))
+        numbers[self.first] = np.arange(len(self.first))
         return numbers
 
     def id(self, text: int) -> str:
-        """Of the first document with a text."""
-        return self.catalogue.ids[self.members[text][0]]
+        """Of the preferred document with a text."""
+        return self.catalogue.ids[self.first[text]]
+
+    def side(self, text: int, *, held_out: bool) -> list[str]:
+        """Ids of the documents with a text on one side of the split, in order."""
+        catalogue = self.catalogue
+        return sorted(
+            catalogue.ids[place]
+            for place in self.places(text)
+            if catalogue.held_out[place] == held_out
+        )
 
     def exact(self, places: Iterable[int], duplicate_of: str, survivor: str) -> dict[int, Removal]:
         """Certificates of documents that repeat a text to the letter."""
         ids = self.catalogue.ids
         return {p: Removal(ids[p], duplicate_of, 1.0, "exact", survivor) for p in places}
-
-    def side(self, text: int, split: str) -> list[str]:
-        """Ids of the documents with a text on one side of the split, in order."""
-        ids, splits = self.catalogue.ids, self.catalogue.splits
-        return sorted(ids[place] for place in self.members[text] if splits[place] == split)
-
-    def on(self, split: str) -> np.ndarray:
-        """Whether each text stands on a side of the split."""
-        splits = self.catalogue.splits
-        return np.array([any(splits[p] == split for p in group) for group in self.members], bool)
 
 
 def _near(
@@ -147,15 +153,15 @@ def _near(
     """Clusters of near-duplicates, and near pairs across the split."""
     threshold = rules.near.threshold if rules.near else REPORT_THRESHOLD
     buckets = Buckets.of(shelf.signatures, copies.numbers(), threshold)
-    places = {copies.members[text][0]: text for text in buckets.numbers.tolist()}
+    places = {int(copies.first[text]): text for text in buckets.likely().tolist()}
     texts = {places[place]: text for place, text in shelf.texts(places).items()}
     proofs = Proofs(texts, threshold)
     pairs = [
-        CrossSplitPair(copies.side(trained, "train")[0], each, similarity, "near")
+        CrossSplitPair(copies.side(trained, held_out=False)[0], each, similarity, "near")
         for held, trained, similarity in across_split(
-            buckets, proofs, train=copies.on("train"), held_out=copies.on("validation")
+            buckets, proofs, train=copies.in_training, held_out=copies.held_out
         )
-        for each in copies.side(held, "validation")
+        for each in copies.side(held, held_out=True)
     ]
     return near_clusters(buckets, proofs) if rules.near else Clusters(), pairs
 
@@ -163,9 +169,9 @@ def _near(
 def _exact_across(copies: _Copies) -> list[CrossSplitPair]:
     """Every held-out document whose very text is in training too."""
     return [
-        CrossSplitPair(copies.side(text, "train")[0], held_out, 1.0, "exact")
-        for text in np.flatnonzero(copies.on("train") & copies.on("validation")).tolist()
-        for held_out in copies.side(text, "validation")
+        CrossSplitPair(copies.side(text, held_out=False)[0], held_out, 1.0, "exact")
+        for text in np.flatnonzero(copies.in_training & copies.held_out).tolist()
+        for held_out in copies.side(text, held_out=True)
     ]
 
 
@@ -173,14 +179,13 @@ def _one_a_cluster(copies: _Copies, clusters: Clusters) -> dict[int, Removal]:
     """Quality: the first document of every cluster stays, with all of its fields."""
     links = clusters.links()
     removals: dict[int, Removal] = {}
-    for text, group in enumerate(copies.members):
-        link = links.get(text)
-        survivor = copies.id(text if link is None else link.root)
-        removals |= copies.exact(group[1:], copies.id(text), survivor)
-        if link is not None:
-            removals[group[0]] = Removal(
-                copies.id(text), copies.id(link.parent), link.similarity, "near", survivor
-            )
+    for text, further in copies.further.items():
+        survivor = copies.id(links[text].root if text in links else text)
+        removals |= copies.exact(further, copies.id(text), survivor)
+    for text, link in links.items():
+        removals[int(copies.first[text])] = Removal(
+            copies.id(text), copies.id(link.parent), link.similarity, "near", copies.id(link.root)
+        )
     return removals
 
 
@@ -188,9 +193,9 @@ def _once_a_person(copies: _Copies) -> dict[int, Removal]:
     """Stable, unit person: of a person's equal texts the smallest id stays."""
     catalogue = copies.catalogue
     removals: dict[int, Removal] = {}
-    for group in copies.members:
+    for text in copies.further:
         persons: dict[str, list[int]] = defaultdict(list)
-        for place in group:
+        for place in copies.places(text):
             persons[catalogue.units[place]].append(place)
         for own in persons.values():
             first = catalogue.ids[own[0]]
@@ -200,14 +205,15 @@ def _once_a_person(copies: _Copies) -> dict[int, Removal]:
 
 def _set_of_texts(copies: _Copies, key: bytes) -> tuple[list[Renamed], dict[int, Removal]]:
     """Stable, unit document: texts instead of records, in the order of their new ids."""
-    catalogue, renamed = copies.catalogue, []
+    renamed: list[Renamed] = []
     removals: dict[int, Removal] = {}
-    for group, trained in zip(copies.members, copies.on("train")):
-        text = catalogue.digests[group[0]]
-        name = hmac.digest(key, b"dpmlm/dedup/text\0" + text, "sha256").hex()[:32]
+    for text, place in enumerate(copies.first.tolist()):
+        digest = bytes(copies.catalogue.digests[32 * place : 32 * place + 32])
+        name = hmac.digest(key, b"dpmlm/dedup/text\0" + digest, "sha256").hex()[:32]
         unit = unit_of(Document(name, "", None, "", 0), "document", key)
-        renamed.append(Renamed(name, unit, "train" if trained else "validation", group[0]))
-        removals |= copies.exact(group[1:], name, name)
+        split = "train" if copies.in_training[text] else "validation"
+        renamed.append(Renamed(name, unit, split, place))
+        removals |= copies.exact(copies.further.get(text, ()), name, name)
     return sorted(renamed, key=lambda each: each.id), removals
 
 

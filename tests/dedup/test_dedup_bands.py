@@ -1,11 +1,13 @@
 """Bands and buckets against a naive search, and what they may miss."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from datasketch import MinHash, MinHashLSH
+from scipy.stats import binom
 
 from dpmlm.dedup import bands as module
 from dpmlm.dedup.bands import MISS, Buckets, bands_for
@@ -65,17 +67,25 @@ def test_numbers_name_the_texts_and_leave_some_out() -> None:
     assert fewer
 
 
-def test_a_pair_is_new_in_its_first_band_alone() -> None:
-    buckets = Buckets.of(lambda: in_chunks(random_values(9)), np.arange(40), 0.8)
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_candidates_are_new_and_likely(threshold: float) -> None:
+    values = random_values(9)
+    buckets = Buckets.of(lambda: in_chunks(values), np.arange(40), threshold)
+    least = next(k for k in range(129) if binom.cdf(k, 128, threshold) >= 1e-6)
     seen: set[tuple[int, int]] = set()
+    proven: set[tuple[int, int]] = set()
+    refused = 0
     for band, bucket in buckets:
-        for a in bucket:
-            for b in bucket:
-                if a > b:
-                    # Of one band no pair comes twice, so what was seen is of earlier bands.
-                    assert buckets.shared_before(band, a, b) == ((a, b) in seen)
-        seen |= {(a, b) for a in bucket for b in bucket if a > b}
-    assert seen
+        for a, b in itertools.combinations(bucket, 2):
+            likely = int((values[a] == values[b]).sum()) >= least
+            # Of one band no pair comes twice, so what was seen is of earlier bands.
+            assert buckets.candidates(band, a, b) == (likely and (a, b) not in seen)
+            proven |= {(a, b)} if likely else set()
+            refused += not likely
+        seen |= set(itertools.combinations(bucket, 2))
+    assert proven
+    assert refused or threshold == 0.5
+    assert buckets.likely().tolist() == sorted({number for pair in proven for number in pair})
 
 
 def test_texts_without_words_are_no_candidates() -> None:

@@ -59,7 +59,7 @@ def verified_pairs(texts: list[str], threshold: float) -> set[tuple[int, int]]:
         for later in bucket
         for earlier in bucket
         if earlier < later
-        and not buckets.shared_before(band, later, earlier)
+        and buckets.candidates(band, later, earlier)
         and proofs.similarity(later, earlier) is not None
     }
 
