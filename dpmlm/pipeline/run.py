@@ -15,6 +15,7 @@ from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.summary import private_figures, public_figures, table
 from dpmlm.pipeline.workspace import deciding_settings
@@ -25,6 +26,7 @@ DONE = "done"
 STAGES: tuple[Stage, ...] = (
     CORPUS,
     SCRUB,
+    RECALL,
     DEDUP,
     TOKENS,
     CANARIES,
@@ -108,6 +110,8 @@ def execute_until(config: RunConfig, stage: str, *, resume: bool = True) -> RunR
 
 def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult:
     """Under torchrun the first rank does this, and the others come to its trainings."""
+    if config.scrub.gold is None:
+        stages = [one for one in stages if one is not RECALL]
     ranks = Ranks.current()
     with ranks.together():
         if ranks.first:
