@@ -26,7 +26,7 @@ FIELD = "scrub.gold"
 
 def _recall(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     policy = load_policy(run.config.scrub.policy)
-    rows = read_gold(_gold(run), field=FIELD)
+    rows, mark = read_gold(_gold(run), field=FIELD), _mark(run)
     with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
         processes = run.config.scrub.processes or os.cpu_count() or 1
         measured = measure_recall(scrubber, rows, processes=processes, progress=report)
@@ -38,6 +38,7 @@ def _recall(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         "policy_digest": policy.digest,
         "elsewhere": len(elsewhere),
     }
+    folder.write_json("mark", mark)
     folder.write_json("recall", figures)
     return {}
 
@@ -95,7 +96,8 @@ def check_gold(run: Run) -> None:
         raise UserError(
             f"{FIELD} {gold}", "a workspace holds nothing in clear", "put the file elsewhere"
         )
-    read_gold(gold, field=FIELD)
+    if gold.exists() or run.finished(RECALL.name) is None:
+        read_gold(gold, field=FIELD)
 
 
 def _gold(run: Run) -> Path:
@@ -104,13 +106,22 @@ def _gold(run: Run) -> Path:
     return gold
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    gold = _gold(run)
+def _mark(run: Run) -> str:
+    """Digest of the gold file; of one that was deleted after its measurement, as it was then.
+
+    Keyed, so that nobody can confirm a guess at the file from it.
+    """
+    gold, done = _gold(run), run.finished(RECALL.name)
+    if done is not None and not gold.exists():
+        return str(done.read_json("mark"))
     if not gold.is_file():
         raise UserError(f"gold file {gold}", "there is no such file", f"check {FIELD}")
-    # Keyed, so that nobody can confirm a guess at the file from its digest.
-    mark = hmac.digest(run.secrets.corpus_key, b"dpmlm/gold\0" + gold.read_bytes(), "sha256")
-    return {"policy": load_policy(run.config.scrub.policy).digest, "gold": mark.hex()}
+    content = b"dpmlm/gold\0" + gold.read_bytes()
+    return hmac.digest(run.secrets.corpus_key, content, "sha256").hex()
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return {"policy": load_policy(run.config.scrub.policy).digest, "gold": _mark(run)}
 
 
 RECALL = Stage("recall", ("corpus", "scrub"), _settings, _recall, renewable=True)

@@ -64,7 +64,8 @@ def private_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
         if folder is not None and folder.manifest is not None:
             figures[stage] = folder.manifest["counts"]
     evaluation, audit = folders["evaluation"], folders["audit"]
-    if (recall := folders["recall"]) is not None:
+    recall = folders["recall"] if run.config.scrub.gold is not None else None
+    if recall is not None:
         figures["recall"] = recall.read_json("recall")
     if evaluation is not None:
         figures["evaluation"] = evaluation.read_json("evaluation")

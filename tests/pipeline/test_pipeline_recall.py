@@ -138,6 +138,18 @@ def test_a_changed_file_is_measured_again_and_decided_again_and_nothing_is_train
     assert (copy / "work/recall/recall.sealed").stat().st_mtime_ns == stamp
 
 
+def test_a_file_that_was_deleted_leaves_its_figures(copy):
+    """It is private text in clear: whoever has measured it is to be free to delete it."""
+    stamp = (copy / "work/recall/recall.sealed").stat().st_mtime_ns
+    (copy / "marked.jsonl").unlink()
+    assert statuses(copy)[0] == "PASS"
+    assert execute_run(config_of(copy)).private["recall"]["documents"] == 12
+    assert (copy / "work/recall/recall.sealed").stat().st_mtime_ns == stamp
+    shutil.rmtree(copy / "work/recall")
+    with pytest.raises(UserError, match="no such file"):
+        execute_run(config_of(copy))
+
+
 def test_what_is_not_found_fails(copy):
     rows = [json.loads(line) for line in (copy / "marked.jsonl").read_text().splitlines()]
     for row in rows:
@@ -150,7 +162,8 @@ def test_what_is_not_found_fails(copy):
 
 
 def test_a_run_without_gold_has_no_figures_and_no_pass(copy):
-    execute_run(config_of(copy, scrub__gold=None))
+    result = execute_run(config_of(copy, scrub__gold=None))
+    assert "recall" not in result.private
     facts = sealed(copy, "release").read_json("facts")
     reason = "the run file names no scrub.gold"
     assert facts["scrub"]["recall"] == {"applicable": False, "reason": reason}

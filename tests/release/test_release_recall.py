@@ -73,6 +73,7 @@ def test_the_interval_decides_as_its_definition_says(now, bound):
         (276, 300, "INCONCLUSIVE", "more of them would narrow it"),
         (35, 35, "INCONCLUSIVE", "with fewer than 36 even all of them found would not show it"),
         (36, 36, "PASS", "Found 36 of 36"),
+        (35, 36, "INCONCLUSIVE", "more of them would narrow it"),
         (0, 1, "INCONCLUSIVE", "with fewer than 36"),
     ],
 )
