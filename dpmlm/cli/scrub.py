@@ -44,8 +44,14 @@ def scrub(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, help="Draw so many documents for correction by hand instead."),
+        typer.Option(min=1, help="Draw so many documents for marking by hand instead."),
     ] = None,
+    prefill: Annotated[
+        bool,
+        typer.Option(
+            "--prefill", help="Put what the policy finds into the sample: quicker, biased."
+        ),
+    ] = False,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> None:
@@ -56,34 +62,38 @@ def scrub(
     Example: dpmlm scrub --gold gold.jsonl --show-private
     """
     from dpmlm.pipeline import standalone
-    from dpmlm.pipeline.wording import misses_text, recall_text
 
     if gold is not None:
         if source is not None:
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
-        measured, rows = standalone.measure(gold, policy)
+        measured = standalone.measure(gold, policy)
         if as_json:
             print_json("dpmlm.scrub.recall/1", measured.to_json())
             return
-        typer.echo(recall_text(measured))
+        typer.echo(measured.text())
         if show_private:
-            typer.echo(misses_text(measured, rows))
+            typer.echo(measured.misses())
         return
     if source is None or target is None:
         raise UserError("dpmlm scrub", "it needs IN and OUT, or --gold", "see dpmlm scrub --help")
+    if prefill and sample is None:
+        raise UserError("scrub --prefill", "it is about a sample", "add --sample N --plaintext")
     if sample is not None:
         if not plaintext:
             raise UserError(
                 f"scrub --sample {sample}",
-                "its documents are for reading and correcting, so they are written in clear",
+                "its documents are for reading and marking, so they are written in clear",
                 "add --plaintext, and delete the file when it is measured",
             )
-        drawn = standalone.sample_file(source, target, count=sample, policy=policy, text=text)
+        drawn = standalone.sample_file(
+            source, target, count=sample, policy=policy, text=text, prefill=prefill
+        )
         if as_json:
             print_json("dpmlm.stage/1", drawn.to_json())
         else:
             typer.echo(drawn.text())
-            typer.echo(f"correct its spans by hand, then: dpmlm scrub --gold {target}")
+            verb = "correct its spans" if prefill else "write its spans, null so far,"
+            typer.echo(f"{verb} by hand, then: dpmlm scrub --gold {target}")
         return
     done = standalone.scrub_file(
         source,

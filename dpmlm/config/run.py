@@ -1,7 +1,7 @@
 """The run file: every field, its unit, its range, and whether it changes the claim.
 
-Fields marked with `speed()` change how fast a run goes and nothing else: they are left out of
-the digest that ties a workspace to its run.
+Fields marked with `speed()` change how fast a run goes, or what is watched or measured beside it,
+and nothing of what is trained: they are left out of the digest that ties a workspace to its run.
 """
 
 import math
@@ -23,7 +23,7 @@ _NUMBER_AS_TEXT = re.compile(r"inf|[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]
 
 
 def speed(default: Any, **limits: Any) -> Any:
-    """A field that changes speed alone."""
+    """A field that changes speed alone, or what is watched or measured beside a run."""
     return Field(default, json_schema_extra={SPEED: True}, **limits)
 
 
@@ -115,6 +115,9 @@ class ScrubConfig(Section):
     """Name of a shipped policy or path of a YAML file."""
     processes: int | None = speed(None, ge=1, le=1024)
     """Worker processes; null takes one a core."""
+    gold: Path | None = speed(None)
+    """Documents whose identifiers were marked by hand; recall on them is measured, sealed, and may
+    be asked for by a release policy. It may be named or changed after the training."""
 
 
 class NearConfig(Section):

@@ -17,6 +17,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import EVENTS, open_ledger, planned
 from dpmlm.pipeline.progress import Progress, Report
+from dpmlm.pipeline.recall import RECALL, recall_evidence
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
@@ -60,6 +61,7 @@ def gather(run: Run) -> dict[str, Any]:
         "ledger": ledger.summary(run_id),
         "audit": run.folder("audit").read_json("evidence"),
         "training": _training_facts(run),
+        "scrub": {"recall": recall_evidence(run)},
     }
 
 
@@ -237,7 +239,7 @@ def report_data(
         training=facts["training"],
         digests=digests,
         versions=versions,
-        private=_private_figures(run),
+        private=_private_figures(run, facts),
     )
 
 
@@ -249,13 +251,15 @@ def epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
     return [(step, epsilon_after(plan, step)) for step in steps]
 
 
-def _private_figures(run: Run) -> PrivateFigures:
+def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
     lines = run.folder("training").read_bytes(EVENTS).splitlines()
     events = [json.loads(line) for line in lines]
     corpus, scrub, dedup = (_counts(run, stage) for stage in ("corpus", "scrub", "dedup"))
     evaluation = run.folder("evaluation").read_json("evaluation")
     losses = [(event["step"], event["private"]["loss"]) for event in events]
-    stages = ("corpus", "scrub", "dedup", "tokens", "training", "control", "evaluation", "audit")
+    stages = ["corpus", "scrub", "dedup", "tokens", "training", "control", "evaluation", "audit"]
+    if run.config.scrub.gold is not None:
+        stages.append(RECALL.name)
     return PrivateFigures(
         loss_curve=[(step, loss) for step, loss in losses if loss is not None],
         documents={
@@ -268,6 +272,7 @@ def _private_figures(run: Run) -> PrivateFigures:
             "pairs of like documents across the split": dedup["cross_split_pairs"],
         },
         scrubbed=scrub["found"],
+        recall=facts["scrub"]["recall"],
         duplicates=dedup["removed"],
         dropped={**corpus["dropped"], **{k: v for k, v in scrub["dropped"].items() if v}},
         evaluation={when: evaluation[when] for when in ("before", "after") if evaluation[when]},
@@ -277,7 +282,11 @@ def _private_figures(run: Run) -> PrivateFigures:
 
 def _settings(run: Run) -> dict[str, Any]:
     release = run.config.release
+    # Of private text, but no input: a new measurement makes a new decision, not another run.
+    gold = run.config.scrub.gold
+    measured = {} if gold is None else {"recall": run.folder(RECALL.name).digest}
     return {
+        **measured,
         "policy": load_policy(release.policy).digest,
         "recipients": sorted(recipient.key_id for recipient in run.consumers),
         "keepers": sorted(recipient.key_id for recipient in run.keepers),

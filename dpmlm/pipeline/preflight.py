@@ -12,6 +12,7 @@ from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
 from dpmlm.pipeline.models import plan_of, sinks_of
+from dpmlm.pipeline.recall import check_gold
 from dpmlm.pipeline.vocabulary import FOLDER, selection_of
 from dpmlm.privacy import PartitionSelection
 from dpmlm.release import load_policy as load_release_policy
@@ -23,10 +24,11 @@ from dpmlm.training import activation_checkpointing_if, refuse_inexact
 def preflight(run: Run) -> None:
     """Check texts, policies, ledger, vocabulary, canaries and models of a run file.
 
-    Of each text the first document is read. Raises UserError.
+    Of each text the first document is read, of the gold file every row. Raises UserError.
     """
     config = run.config
     _check_texts(run)
+    check_gold(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
     _check_telemetry(config)

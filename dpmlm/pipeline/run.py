@@ -15,6 +15,7 @@ from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.summary import private_figures, public_figures, table
 from dpmlm.pipeline.workspace import deciding_settings
@@ -25,9 +26,11 @@ DONE = "done"
 
 
 def stages_of(config: RunConfig) -> tuple[Stage, ...]:
-    """The pipeline, in the order of docs/architecture.md."""
+    """The pipeline, in the order of docs/architecture.md; recall where documents were marked."""
+    *data, tokens = data_stages(config)
+    recall = () if config.scrub.gold is None else (RECALL,)
     after = (CANARIES, PLAN, TRAINING, CONTROL, EVALUATION, AUDIT, RELEASE)
-    return (*data_stages(config), *after)
+    return (*data, *recall, tokens, *after)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from dpmlm.dedup import Held
 from dpmlm.errors import UserError
 from dpmlm.pipeline.duplicates import settle
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.wording import misses_text, recall_text
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
-from dpmlm.scrub.recall import broken_rule
+from dpmlm.scrub.gold import annotation_of, read_gold
 
 TRAINER = Path("keys/trainer.pub")
 """Whom output is sealed to where nobody is named, relative to the current folder."""
@@ -190,57 +191,60 @@ def _read(
     return documents, dropped
 
 
-def measure(gold: Path, policy: str) -> tuple[RecallReport, list[dict[str, Any]]]:
-    """Recall and precision of a policy on a file of gold spans, and the rows of the file."""
-    rows = list(_gold_rows(gold))
+def measure(gold: Path, policy: str) -> "Measured":
+    """Recall and precision of a policy on a file of gold spans."""
+    rows = read_gold(gold)
     with (
         Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber,
         Progress().bar("scrub") as report,
     ):
         measured = measure_recall(scrubber, rows, processes=os.cpu_count() or 1, progress=report)
-    return measured, rows
+    return Measured(measured, rows)
 
 
-def sample_file(source: Path, output: Path, *, count: int, policy: str, text: str) -> Done:
-    """Draw `count` documents and write them as gold rows with what the policy finds in them.
+@dataclass(frozen=True)
+class Measured:
+    """Recall on a gold file, and the file's rows: private text."""
 
-    A person then corrects the spans by hand, and the file measures recall (`measure`). Documents
-    are drawn by the operating system's randomness, each as likely as any other. The file is in
-    clear, for its owner alone to read.
+    report: RecallReport
+    rows: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.report.to_json(), "annotation": annotation_of(self.rows)}
+
+    def text(self) -> str:
+        return recall_text(self.report, annotation_of(self.rows))
+
+    def misses(self) -> str:
+        return misses_text(self.report, self.rows)
+
+
+def sample_file(
+    source: Path, output: Path, *, count: int, policy: str, text: str, prefill: bool = False
+) -> Done:
+    """Draw `count` documents and write them as gold rows for a person to mark.
+
+    Their spans are null until somebody has read them: what a scrubber found catches the eye, and
+    what it missed is then missed by the reader as well. With `prefill` they hold what the policy
+    finds, and say so. Documents are drawn by the operating system's randomness, each text as
+    likely as any other. The file is in clear, for its owner alone to read.
     """
     if output.exists():
         raise UserError(f"output {output}", "it is there already", "name a new one")
     documents, _ = _read(source, text)
-    drawn = random.SystemRandom().sample(documents, min(count, len(documents)))
-    rows, kinds = [], []
-    with Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber:
-        results = scrubber.scrub_many([d.text for d in drawn], processes=os.cpu_count() or 1)
-        for document, scrubbed in zip(drawn, results, strict=True):
-            spans = [{"start": d.start, "end": d.end, "type": d.entity} for d in scrubbed.decisions]
-            kinds += [decision.entity for decision in scrubbed.decisions]
-            rows.append({"id": _place(document), "text": document.text, "spans": spans})
+    texts = list({document.text: document for document in documents}.values())
+    drawn = random.SystemRandom().sample(texts, min(count, len(texts)))
+    rows: list[dict[str, Any]] = [
+        {"id": _place(document), "prefilled": prefill, "text": document.text, "spans": None}
+        for document in drawn
+    ]
+    counts: Counter[str] = Counter()
+    if prefill:
+        with Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber:
+            results = scrubber.scrub_many([d.text for d in drawn], processes=os.cpu_count() or 1)
+            for row, scrubbed in zip(rows, results, strict=True):
+                found = scrubbed.decisions
+                row["spans"] = [{"start": d.start, "end": d.end, "type": d.entity} for d in found]
+                counts.update(decision.entity for decision in found)
     Output(output, [], plaintext=True).write("sample", rows)
-    counts = Counter(kinds)
     return Done(output, len(rows), dict(counts))
-
-
-def _gold_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a gold file: `text` and `spans` of start, end, type and perhaps identifier."""
-    if not path.is_file():
-        raise UserError(f"gold file {path}", "there is no such file", "check --gold")
-    rows = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode())
-                rule = broken_rule(row)
-            except (ValueError, RecursionError):
-                rule = "a gold row is one JSON object on a line"
-            if rule is not None:
-                raise UserError(f"{path}, line {number}", rule, "mend the line")
-            rows += 1
-            yield row
-    if not rows:
-        raise UserError(f"gold file {path}", "it holds no row", "give it rows with text and spans")

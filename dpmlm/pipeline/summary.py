@@ -64,6 +64,9 @@ def private_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
         if folder is not None and folder.manifest is not None:
             figures[stage] = folder.manifest["counts"]
     evaluation, audit = folders["evaluation"], folders["audit"]
+    recall = folders["recall"] if run.config.scrub.gold is not None else None
+    if recall is not None:
+        figures["recall"] = recall.read_json("recall")
     if evaluation is not None:
         figures["evaluation"] = evaluation.read_json("evaluation")
     if audit is not None:
@@ -143,6 +146,10 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
     if "scrub" in private:
         found = sorted(private["scrub"]["found"].items(), key=lambda item: -item[1])
         rows.append(("scrubbed", ", ".join(f"{name} {count}" for name, count in found)))
+    if "recall" in private:
+        rates = {name: private["recall"][name] for name in ("all", "direct", "quasi")}
+        shown = (f"{name} {r['found']}/{r['of']}" for name, r in rates.items() if r)
+        rows.append(("recall", ", ".join(shown) or "no span was marked"))
     if "dedup" in private:
         dedup = private["dedup"]
         rows.append(("dedup", f"removed {dedup['removed'] or 'none'}, "

@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpmlm.release import Decision, Verification
     from dpmlm.scrub import RecallReport
+    from dpmlm.scrub.gold import Annotation
 
 
-def recall_text(report: "RecallReport") -> str:
-    """Recall by type and identifier with 95 % intervals."""
+ANNOTATION = {
+    "blind": "marked without seeing what the scrubber finds",
+    "prefilled": "marked on what the scrubber had found: what both overlooked is not counted, so "
+    "the true recall may be lower",
+    "unsaid": "the gold does not say whether it was marked without seeing what the scrubber finds",
+}
+"""How a gold file was made, by what it says of itself."""
+
+
+def recall_text(report: "RecallReport", annotation: "Annotation") -> str:
+    """Recall by type and identifier with 95 % intervals, and how the gold was made."""
     rows = [("all", report.recall), *sorted(report.by_identifier.items())]
     rows += [*sorted(report.by_type.items()), ("precision", report.precision)]
     lines = [f"policy {report.policy}, {report.documents} documents; full-coverage recall"]
@@ -19,7 +29,7 @@ def recall_text(report: "RecallReport") -> str:
         lines.append(
             f"  {name:<24}{rate.hits:>7} of {rate.total:<7} {shown}  [{low:.3f}, {high:.3f}]"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, ANNOTATION[annotation]])
 
 
 def misses_text(report: "RecallReport", rows: Sequence[Mapping[str, Any]], most: int = 20) -> str:

@@ -1,14 +1,17 @@
 """The gate: a policy and the facts of a run give PASS, FAIL or INCONCLUSIVE, each rule explained.
 
 Any rule that fails makes FAIL. Otherwise any rule that could not be decided makes INCONCLUSIVE.
-Only a run for which every rule passes gets PASS: what is missing never passes.
+Only a run for which every rule passes gets PASS: what is missing never passes, and a share that
+was measured on a few passes only where its interval leaves no doubt.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from audits.statistics import clopper_pearson
 from dpmlm.canonical import digest
 from dpmlm.errors import UserError
 from dpmlm.release.facts import Missing, complete, find, given, is_private, number, public
@@ -141,13 +144,12 @@ def _apply(rule: Rule, facts: Mapping[str, Any], policy: ReleasePolicy) -> RuleR
         missing = next(item for item in (observed, bound, side) if isinstance(item, Missing))
         status, sentence = rule.on_missing, f"Missing: {missing.reason}."
     else:
-        holds, sentence = _compare(rule, observed, bound)
-        if holds is None:
-            status = "error"
-        elif holds and side is None:
-            status = "pass"
-        else:
-            status, sentence = rule.on_fail, side if holds and side else sentence
+        compare = _compare_share if rule.comparison == "min_rate" else _compare
+        status, sentence = compare(rule, observed, bound)
+        if status == "pass" and side is not None:
+            status, sentence = "fail", side
+        if status == "fail":
+            status = rule.on_fail
     part = rule.metric.split(".")[0]
     private = is_private(rule.metric)
     shown = None if private else public(given(facts.get(part), part), part)
@@ -196,24 +198,72 @@ def _side_condition(rule: Rule, facts: Mapping[str, Any]) -> str | Missing | Non
     return None
 
 
-def _compare(rule: Rule, observed: Any, bound: Any) -> tuple[bool | None, str]:
-    """Whether the comparison holds (None: these values cannot be compared), and a sentence."""
+def _compare(rule: Rule, observed: Any, bound: Any) -> tuple[Status, str]:
+    """pass, fail, or error where these values cannot be compared; and a sentence."""
     name = rule.comparison
     if name == "equals":
         # bool is an int in Python, and 1 is not an answer to a yes-or-no question.
         same = isinstance(observed, bool) is isinstance(bound, bool) and observed == bound
         verb = "as required" if same else f"required is {_words(bound)}"
-        return same, f"Found {_words(observed)}, {verb}."
+        return _status(same), f"Found {_words(observed)}, {verb}."
     value, limit = number(observed), number(bound)
     if value is None or limit is None:
         odd = observed if value is None else bound
-        return None, f"Found {_words(odd)}, which is not a number that can be compared."
+        return "error", f"Found {_words(odd)}, which is not a number that can be compared."
     most = name.startswith("max")
     holds = value <= limit if most else value >= limit
-    return holds, (
+    return _status(holds), (
         f"Found {_words(observed)}, required is {'at most' if most else 'at least'} "
         f"{_words(bound)}."
     )
+
+
+def _status(holds: bool) -> Status:
+    return "pass" if holds else "fail"
+
+
+def _compare_share(rule: Rule, observed: Any, bound: float) -> tuple[Status, str]:
+    """A share against its least value: pass or fail where the 95 % interval leaves no doubt.
+
+    The interval is computed here, from the counts.
+    """
+    counts = share_of(observed)
+    if counts is None:
+        return "error", "Found no share with the counts `found` and `of`."
+    found, of = counts
+    low, high = clopper_pearson(found, of)
+    told = (
+        f"Found {found} of {of}, 95 % interval {low:.4f} to {high:.4f}; required is at least "
+        f"{_words(bound)}"
+    )
+    if low >= bound:
+        return "pass", f"{told}."
+    if high < bound:
+        return "fail", f"{told}."
+    least = spans_needed(bound)
+    if of < least:
+        more = f"with fewer than {least} even all of them found would not show it"
+    else:
+        more = "the interval leaves both open, and more of them would narrow it"
+    return "inconclusive", f"{told}: {more}."
+
+
+def share_of(observed: Any) -> tuple[int, int] | None:
+    """The counts of a share that was measured; None if it is none."""
+    if not isinstance(observed, Mapping):
+        return None
+    found, of = observed.get("found"), observed.get("of")
+    if type(found) is not int or type(of) is not int or not 0 <= found <= of or of == 0:
+        return None
+    return found, of
+
+
+def spans_needed(bound: float) -> int:
+    """Least trials of which all have to succeed before the 95 % interval begins at `bound`.
+
+    Of n out of n Clopper and Pearson's interval begins at 0.025^(1/n).
+    """
+    return math.ceil(math.log(0.025) / math.log(bound))
 
 
 def _words(value: Any) -> str:

@@ -24,7 +24,7 @@ from dpmlm.canonical import digest
 from dpmlm.config import NotPlain, read_plain, shortened
 from dpmlm.errors import UserError
 
-COMPARISONS = ("max", "min", "equals", "max_ref", "min_ref")
+COMPARISONS = ("max", "min", "equals", "max_ref", "min_ref", "min_rate")
 
 
 def _number(value: Any) -> Any:
@@ -71,6 +71,9 @@ class Rule(_Strict):
     """As `max`, against another rule's observed value (by id) or another path."""
     min_ref: str | None = None
     """As `min`, against another rule's observed value (by id) or another path."""
+    min_rate: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None = None
+    """The metric counts `found` out of `of`, and the 95 % interval of that share decides: it must
+    begin at this or above; where only its end is, the rule is inconclusive."""
     at: At | None = None
     """Further condition on the promise's delta."""
     unit: Literal["document", "person", "sequence"] | None = None
@@ -94,7 +97,7 @@ class Rule(_Strict):
 
     @property
     def comparison(self) -> str:
-        """Which of max, min, equals, max_ref, min_ref the rule uses."""
+        """Which of COMPARISONS the rule uses."""
         return next(name for name in COMPARISONS if name in self.model_fields_set)
 
 

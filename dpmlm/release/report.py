@@ -49,6 +49,9 @@ class PrivateFigures:
     """Counts of documents and units, in the order shown, such as {"read": 9000, "kept": 8700}."""
     scrubbed: Mapping[str, int] = field(default_factory=dict)
     """Replaced or removed mentions by type."""
+    recall: Mapping[str, Any] = field(default_factory=dict)
+    """How much of what people marked by hand was taken out: `scrub.recall` of the facts; where it
+    was not measured, its `reason`."""
     duplicates: Mapping[str, int] = field(default_factory=dict)
     """Removed documents by reason: exact, near."""
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +114,7 @@ def render_report(data: ReportData, *, private: bool) -> str:
         audit=_audit(evidence),
         epsilon_chart=_epsilon_chart(data, claim["epsilon"]),
         private=figures,
+        recall_rows=words.recall_rows(figures.recall) if figures else [],
         charts=_private_charts(figures),
         verbatim=_measured(evidence.get("verbatim")),
         rival=words.rival(evidence.get("verbatim") or {}),
@@ -140,6 +144,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "status": words.STATUS,
         "subjects": words.SUBJECTS,
+        "annotations": words.ANNOTATIONS,
     }
     return environment
 

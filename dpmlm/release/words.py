@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpmlm.release.facts import number
-from dpmlm.release.gate import Decision, RuleResult
+from dpmlm.release.gate import Decision, RuleResult, share_of
 
 STATUS = {
     "pass": ("holds", "✓"),
@@ -33,6 +33,8 @@ def shown(value: Any) -> str:
         return f"{value:,.0f}" if abs(value) >= 1e5 else _scientific(f"{value:.5g}")
     if isinstance(value, list | tuple):
         return ", ".join(shown(item) for item in value) or "none"
+    if (counts := share_of(value)) is not None:
+        return f"{counts[0]:,} of {counts[1]:,}"
     return str(value)
 
 
@@ -153,6 +155,29 @@ _RIVALS = {
 def rival(verbatim: Mapping[str, Any]) -> str:
     """Whom verbatim extraction was held against; the evidence says which model that was."""
     return _RIVALS.get((verbatim.get("reference") or {}).get("is", ""), "another model")
+
+
+ANNOTATIONS = {
+    "blind": "They marked without seeing what the software finds.",
+    "prefilled": "They were shown what the software had found and corrected it: whatever both "
+    "overlooked is not counted, so the true shares may be lower.",
+    "unsaid": "Nothing says whether they were shown what the software finds; if they were, the "
+    "true shares may be lower.",
+}
+"""What it means for recall how the documents were marked."""
+
+_KINDS = {
+    "all": "everything that was marked",
+    "direct": "what points to one person by itself, such as a name",
+    "quasi": "what points to a person beside other details, such as a date",
+}
+
+
+def recall_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Shares of recall for a table, by kind and then by type; those of nothing are left out."""
+    named = [(label, figures.get(key)) for key, label in _KINDS.items()]
+    named += sorted((figures.get("by_type") or {}).items())
+    return [{"label": label, **share} for label, share in named if share]
 
 
 _OUTCOMES = {

@@ -15,6 +15,8 @@ from dpmlm.errors import UserError
 from dpmlm.scrub.scrubber import Scrubbed, Scrubber
 
 NO_MASK = "NO_MASK"
+IDENTIFIERS = ("DIRECT", "QUASI", NO_MASK)
+"""What a gold span may be: it points to one person alone, or beside others, or need not go."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,13 @@ def broken_rule(row: Any) -> str | None:
     text, spans = row.get("text"), row.get("spans")
     if not isinstance(text, str) or not _encodable(text):
         return "the text of a gold row is a string without lone surrogates"
+    if spans is None and "spans" in row:
+        return (
+            "the spans of a gold row are null until somebody has read it: "
+            "write them, or [] where there are none"
+        )
+    if not isinstance(row.get("prefilled"), bool | None):
+        return "prefilled of a gold row is true or false, where it is given"
     if not isinstance(spans, list | tuple) or not all(isinstance(s, Mapping) for s in spans):
         return "the spans of a gold row are a list of objects"
     for span in spans:
@@ -197,8 +206,8 @@ def broken_rule(row: Any) -> str | None:
             return "a span of a gold row has start and end inside its text, and is not empty"
         if not isinstance(span.get("type"), str) or not span["type"]:
             return "a span of a gold row has a type, a string"
-        if not isinstance(identifier, str | None):
-            return "the identifier of a span of a gold row is a string, where it is given"
+        if identifier is not None and identifier not in IDENTIFIERS:
+            return "the identifier of a span of a gold row is DIRECT, QUASI or NO_MASK"
     return None
 
 

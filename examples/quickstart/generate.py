@@ -2,7 +2,7 @@
 
     data/notes.jsonl    the private corpus: several notes for each of 1,200 invented patients, with
                         names, phones, e-mails, record numbers and dates, and some near-duplicates
-    data/gold.jsonl     where the identifiers stand, for `dpmlm scrub --gold`
+    data/gold.jsonl     where the identifiers of 400 notes stand, known from their making
     data/public.jsonl   text of the same kind from another seed, about invented people of its own:
                         declared public, used for the vocabulary and the control
 
@@ -101,7 +101,15 @@ class Note:
             value, kind = values[name]
             if kind:
                 start = len(self.text)
-                self.spans.append({"start": start, "end": start + len(value), "type": kind})
+                identifier = "QUASI" if kind == "DATE_TIME" else "DIRECT"
+                self.spans.append(
+                    {
+                        "start": start,
+                        "end": start + len(value),
+                        "type": kind,
+                        "identifier": identifier,
+                    }
+                )
             self.text += value
         self.text += " "
 
@@ -202,7 +210,7 @@ def main() -> None:
     write(
         "gold.jsonl",
         [
-            {"id": f"note-{i:05d}", "text": note.text, "spans": note.spans}
+            {"id": f"note-{i:05d}", "prefilled": False, "text": note.text, "spans": note.spans}
             for i, (_, note) in enumerate(notes[:400])
         ],
     )

@@ -294,27 +294,77 @@ def test_output_is_sealed_to_the_trainer_whose_keys_lie_here(copy, call):
     assert len(list(read_shards(folder))) == 80
 
 
-def test_a_sample_is_drawn_corrected_and_measured(tmp_path, call, monkeypatch):
+NOTES = [f"Mr Robert Hughes, note {number}, grew tulips." for number in range(9)]
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """A corpus of its own, each text twice; the current folder."""
     monkeypatch.chdir(tmp_path)
-    notes = [f"Mr Robert Hughes, note {number}, grew tulips." for number in range(9)]
-    (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in notes))
+    lines = [json.dumps({"text": text}) + "\n" for text in NOTES * 2]
+    (tmp_path / "notes.jsonl").write_text("".join(lines))
+    return tmp_path
+
+
+def drawn_rows(folder):
+    return [json.loads(line) for line in (folder / "gold.jsonl").read_text().splitlines()]
+
+
+def write_rows(folder, rows):
+    (folder / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_sample_is_drawn_blind_marked_and_measured(notes, call, refused):
     drawn = call("scrub", "notes.jsonl", "gold.jsonl", "--sample", "4", "--plaintext")
     assert drawn.status == 0, drawn.err
     assert "dpmlm scrub --gold gold.jsonl" in drawn.out
-    assert (tmp_path / "gold.jsonl").stat().st_mode & 0o777 == 0o600
-    rows = [json.loads(line) for line in (tmp_path / "gold.jsonl").read_text().splitlines()]
+    assert (notes / "gold.jsonl").stat().st_mode & 0o777 == 0o600
+    rows = drawn_rows(notes)
     assert len({row["text"] for row in rows}) == 4
-    assert all(row["text"] in notes and row["spans"] for row in rows)
+    assert all(row["text"] in NOTES for row in rows)
+    assert [(row["spans"], row["prefilled"]) for row in rows] == [(None, False)] * 4
+    said = refused("scrub", "--gold", "gold.jsonl")
+    assert "line 1" in said
+    assert "null until somebody has read it" in said
     for row in rows:
-        start = row["text"].index("tulips")
-        row["spans"].append({"start": start, "end": start + 6, "type": "PLANT"})
-    (tmp_path / "gold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        row["spans"] = [
+            {"text": "Robert Hughes", "type": "PERSON", "identifier": "DIRECT"},
+            {"text": "tulips", "type": "PLANT", "identifier": "QUASI"},
+        ]
+    write_rows(notes, rows)
     shown = call("scrub", "--gold", "gold.jsonl", "--show-private")
     assert "PLANT                         0 of 4" in shown.out
+    assert "DIRECT                        4 of 4" in shown.out
+    assert "marked without seeing" in shown.out
     assert "the worst 4 of 4 misses" in shown.out
     assert "[tulips]" in shown.out
     assert "tulips" not in call("scrub", "--gold", "gold.jsonl").out
-    assert "tulips" not in call("scrub", "--gold", "gold.jsonl", "--json").out
+    told = call("scrub", "--gold", "gold.jsonl", "--json").out
+    assert json.loads(told)["annotation"] == "blind"
+    assert "tulips" not in told
+
+
+def test_every_text_of_a_corpus_is_drawn_once_at_most(notes, call):
+    assert call("scrub", "notes.jsonl", "gold.jsonl", "--sample", "99", "--plaintext").status == 0
+    assert sorted(row["text"] for row in drawn_rows(notes)) == sorted(NOTES)
+
+
+def test_a_prefilled_sample_holds_what_was_found_and_says_so(notes, call, refused):
+    sample = ("scrub", "notes.jsonl", "gold.jsonl", "--sample", "4", "--plaintext")
+    assert call(*sample, "--prefill").status == 0
+    rows = drawn_rows(notes)
+    assert all(row["spans"] and row["prefilled"] is True for row in rows)
+    told = call("scrub", "--gold", "gold.jsonl")
+    assert "the true recall may be lower" in told.out
+    assert json.loads(call("scrub", "--gold", "gold.jsonl", "--json").out)["annotation"] == (
+        "prefilled"
+    )
+    del rows[0]["prefilled"]
+    for row in rows[1:]:
+        row["prefilled"] = False
+    write_rows(notes, rows)
+    assert "does not say whether" in call("scrub", "--gold", "gold.jsonl").out
+    assert "--sample" in refused("scrub", "notes.jsonl", "out", "--prefill", "--plaintext")
 
 
 def test_a_sample_is_written_in_clear_on_request_alone(tmp_path, refused, monkeypatch):

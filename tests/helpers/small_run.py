@@ -16,6 +16,7 @@ WORDS = (
 ).split()
 
 PASSING = {
+    "scrub__gold": "marked.jsonl",
     "ledger__cap": {"epsilon": 16, "delta": 1e-4},
     "tokens__train": {"corpus": "public.jsonl", "size": 3000, "unused": 2800},
     "privacy__delta": 1e-5,
@@ -50,11 +51,26 @@ def write_corpus(folder: Path, persons: int = 40) -> None:
     rows.append({"id": "copy", "text": rows[10]["text"] + " Once more.", "author": "person 99"})
     rows.append({"id": "empty", "text": "  ", "author": "person 98"})
     (folder / "private.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_gold(folder, rows[:12])
     shipped = (resources.files("policies") / "release" / "internal.yaml").read_text()
     assert "min: 100" in shipped
     (folder / "few-canaries.yaml").write_text(shipped.replace("min: 100", "min: 10"))
     public = [{"text": sentences(rng, 6)} for _ in range(60)]
     (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
+
+
+def write_gold(folder: Path, rows: list[dict[str, str]], **more) -> None:
+    """Marks of a person on these rows: the phone number, and one word that no software finds."""
+    marked = []
+    for row in rows:
+        number = row["text"].partition("Call ")[2].partition(" for more")[0]
+        spans = [{"text": number, "type": "PHONE", "identifier": "DIRECT"}]
+        start = row["text"].index("near the ") + len("near the ")
+        end = row["text"].index(" ", start)
+        spans.append({"start": start, "end": end, "type": "PLACE", "identifier": "QUASI"})
+        marked.append({"id": row["id"], "prefilled": False, "text": row["text"], "spans": spans})
+        marked[-1] |= more
+    (folder / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked))
 
 
 def write_run_file(folder: Path, **changes) -> Path:

@@ -24,6 +24,7 @@ def quick(small):
     (small / "other.jsonl").write_text('{"body": "no text here"}\n')
     (small / "blank.jsonl").write_text('{"text": " "}\n')
     (small / "broken.jsonl").write_bytes(b"\xff\xfe\n")
+    (small / "unread.jsonl").write_text('{"text": "a note", "spans": null}\n')
     (small / "rows.jsonl").write_text(json.dumps({"id": "1", "text": "a", "name": "b"}) + "\n")
     other = train_tokenizer([" ".join(WORDS[:12])], vocab_size=300)
     new_model("tiny", other, 48, seed=0).save_pretrained(small / "reference")
@@ -59,6 +60,9 @@ CASES = {
     "control that is no text": ({"audit.control.corpus": "broken.jsonl"}, "broken.jsonl"),
     "control of blanks": ({"audit.control.corpus": "blank.jsonl"}, "blank.jsonl"),
     "vocabulary's text without the field": ({"tokens.train.text": "body"}, "body"),
+    "no gold": ({"scrub.gold": "nope.jsonl"}, "check scrub.gold"),
+    "gold that nobody has read": ({"scrub.gold": "unread.jsonl"}, "unread.jsonl, line 1"),
+    "gold that is no gold": ({"scrub.gold": "private.jsonl"}, "private.jsonl, line 1"),
     "corpus without the person": ({"corpus.path": "rows.jsonl"}, "author"),
 }
 

@@ -10,7 +10,7 @@ SETTINGS = {"epsilon": 2.0, "delta": 1e-6, "units": 100, "expected_batch_size": 
 SETTINGS |= {"max_grad_norm": 1.0, "accountant": "rdp"}
 
 
-@pytest.mark.parametrize("name", ["internal", "strict"])
+@pytest.mark.parametrize("name", ["internal", "internal-recall", "strict"])
 @pytest.mark.parametrize("noise", ["gaussian", "discrete_gaussian"])
 def test_reproducible_noise_fails_even_where_all_else_is_said_to_hold(facts, now, name, noise):
     facts["plan"] = make_plan(**SETTINGS, noise=noise, noise_seed=7).to_json()

@@ -24,7 +24,7 @@ def _by_id(name):
 
 
 def test_shipped_policies_are_the_agreed_ones():
-    assert policy_names() == ["internal", "strict"]
+    assert policy_names() == ["internal", "internal-recall", "strict"]
     for name, epsilon in (("internal", 8.0), ("strict", 3.0)):
         rules = _by_id(name)
         assert rules["dp.epsilon"].max == epsilon
@@ -52,6 +52,24 @@ def test_shipped_policies_differ_in_one_threshold():
     differing = {key for key, (mine, theirs) in fields.items() if mine != theirs}
     assert list(one) == list(other)
     assert differing == {"dp.epsilon"}
+
+
+def test_recall_is_asked_for_by_one_shipped_policy_alone():
+    one, other = _by_id("internal"), _by_id("internal-recall")
+    added = {key: rule for key, rule in other.items() if key not in one}
+    assert {key: other[key] for key in one} == one
+    assert [rule.metric for rule in added.values()] == [
+        "scrub.recall.annotation",
+        "scrub.recall.elsewhere",
+        "scrub.recall.documents",
+        "scrub.recall.direct.of",
+        "scrub.recall.direct",
+        "scrub.recall.all",
+    ]
+    assert [rule.min_rate for rule in added.values() if rule.min_rate] == [0.95, 0.8]
+    softened = {key for key, rule in added.items() if rule.on_fail == "inconclusive"}
+    assert softened == set(added) - {"scrub.recall.direct", "scrub.recall.all"}
+    assert all(rule.on_missing == "inconclusive" for rule in added.values())
 
 
 def test_every_shipped_rule_has_a_comment_before_it():
@@ -114,5 +132,5 @@ def test_bad_policies_are_refused_with_the_place(data, says):
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="internal, strict"):
+    with pytest.raises(UserError, match="internal, internal-recall, strict"):
         load_policy(tmp_path / "lenient")
