@@ -23,6 +23,7 @@ from pydantic import (
 from dpmlm.canonical import digest
 from dpmlm.config import NotPlain, read_plain, shortened
 from dpmlm.errors import UserError
+from dpmlm.release.facts import is_private
 
 COMPARISONS = ("max", "min", "equals", "max_ref", "min_ref", "min_rate")
 
@@ -118,6 +119,16 @@ class ReleasePolicy(_Strict):
         twice = sorted({rule for rule in ids if ids.count(rule) > 1})
         if twice:
             raise ValueError(f"two rules are called {twice[0]}")
+        return self
+
+    @model_validator(mode="after")
+    def _references_are_public(self) -> Self:
+        """A rule's threshold is shown to consumers, so it comes from nothing private."""
+        metrics = {rule.id: rule.metric for rule in self.require}
+        for rule in self.require:
+            reference = rule.max_ref or rule.min_ref
+            if reference is not None and is_private(metrics.get(reference, reference)):
+                raise ValueError(f"rule {rule.id}: {reference} is private, and a threshold is not")
         return self
 
     @property

@@ -1,6 +1,9 @@
 """Many workers leave what one run leaves: by rank, on a local Ray cluster, after a kill."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,6 +23,7 @@ from dpmlm.pipeline.start import initialise
 from dpmlm.pipeline.workers import work
 from dpmlm.pipeline.workspace import Workspace
 
+ROOT = Path(__file__).parents[2]
 STAGES = ("scrub", "dedup")
 LEFT = {
     "scrub": ("documents", "decisions", "emptied", "counts"),
@@ -99,6 +103,62 @@ def test_ranks_leave_the_same_bytes(copy, alone, world_size):
         work(copy, stage, rank=0, world_size=world_size)  # done before: nothing is touched
         assert opened(folder, stage).manifest is not None
     assert left(folder) == alone
+
+
+SBATCH = """#!/usr/bin/env bash
+# Stands for Slurm: runs the wrapped command at once, for each task of an array in turn.
+set -eu
+echo "$@" >> "$CALLS"
+tasks=none
+while [ $# -gt 0 ]; do
+  case $1 in
+    --array) tasks=$(seq "${2%-*}" "${2#*-}"); shift ;;
+    --wrap) command=$2; shift ;;
+  esac
+  shift
+done
+for SLURM_ARRAY_TASK_ID in $tasks; do
+  export SLURM_ARRAY_TASK_ID
+  case $command in
+    *--until* | *--shards*) bash -c "$command" >&2 ;;
+    *) bash -c "$command --until dedup" >&2 ;;
+  esac
+done
+wc -l < "$CALLS"
+"""
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_slurm_example_leaves_the_same_bytes(copy, alone, tmp_path_factory, real):
+    """Through a stand-in for sbatch, to the end of dedup; without `real`, only what is submitted."""
+    folder, tools = copy.workspace.parent, tmp_path_factory.mktemp("tools")
+    (tools / "sbatch").write_text(SBATCH)
+    (tools / "dpmlm").write_text("#!/bin/sh\n")
+    if real:
+        (tools / "dpmlm").write_text(
+            f"#!/usr/bin/env bash\nexec {sys.executable} -c "
+            "'import sys; from dpmlm.cli.main import main; main(sys.argv[1:])' \"$@\"\n"
+        )
+    for name in ("sbatch", "dpmlm"):
+        (tools / name).chmod(0o755)
+    calls = tools / "calls"
+    done = subprocess.run(
+        [ROOT / "examples/cluster/slurm.sh", folder / "run.yaml", "3"],
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "CALLS": str(calls)},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if real:
+        assert left(folder) == alone
+    jobs = [line.split("--wrap ")[0] for line in calls.read_text().splitlines()]
+    assert jobs == [
+        "--parsable --job-name dpmlm-corpus ",
+        "--parsable --job-name dpmlm-scrub --dependency afterok:1 --array 0-2 ",
+        "--parsable --job-name dpmlm-scrub-end --dependency afterok:2 ",
+        "--parsable --job-name dpmlm-dedup --dependency afterok:3 --array 0-2 ",
+        "--parsable --job-name dpmlm-dedup-end --dependency afterok:4 ",
+        "--parsable --job-name dpmlm-rest --dependency afterok:5 ",
+    ]
 
 
 def test_a_worker_that_is_missing_is_made_up_for(copy, alone):

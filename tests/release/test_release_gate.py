@@ -228,6 +228,16 @@ def test_max_ref_takes_the_observed_value_of_another_rule(facts, now):
     assert (rule.status, rule.threshold) == ("fail", {"max_ref": "a.b", "value": 20})
 
 
+def test_no_threshold_comes_from_a_private_rule():
+    text = (
+        "policy: t/v1\nsummary: t\nrequire:\n"
+        "  - {id: a.b, title: t, why: w, metric: audit.verbatim.hits.train, max: 1}\n"
+        "  - {id: c, title: t, why: w, metric: plan.units, min_ref: a.b}\n"
+    )
+    with pytest.raises(UserError, match=r"a\.b is private"):
+        parse_policy(text.encode(), name="t")
+
+
 def test_private_figures_decide_but_are_withheld(facts, now):
     lines = ["metric: audit.verbatim.hits.train", "max: 0"]
     rule = _one_rule(lines, facts, now)

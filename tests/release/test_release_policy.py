@@ -105,6 +105,7 @@ def test_a_number_without_a_dot_is_a_number():
         (_policy("    max: 8\n    on_mising: fail\n"), "did you mean on_missing"),
         (_policy("    max: 8\n    min: 1\n"), "exactly one of"),
         (_policy(""), "exactly one of"),
+        (_policy("    max_ref: audit.verbatim.hits.train\n"), "a threshold is not"),
         (_policy("    max:\n"), "no value"),
         (_policy("    max: yes\n"), "rule dp.epsilon: max"),
         (_policy("    max: .inf\n"), "finite"),
