@@ -130,7 +130,7 @@ wc -l < "$CALLS"
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_the_slurm_example_leaves_the_same_bytes(copy, alone, tmp_path_factory, real):
-    """Through a stand-in for sbatch, to the end of dedup; without `real`, only what is submitted."""
+    """Through a stand-in for sbatch, to the end of dedup; without `real` only what it submits."""
     folder, tools = copy.workspace.parent, tmp_path_factory.mktemp("tools")
     (tools / "sbatch").write_text(SBATCH)
     (tools / "dpmlm").write_text("#!/bin/sh\n")
