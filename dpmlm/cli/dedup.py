@@ -69,14 +69,15 @@ def dedup(
             f"dedup --exact --keep {keep}", "equal texts leave nothing to choose", "drop --keep"
         )
     from dpmlm.config import DedupConfig, NearConfig, PassagesConfig
-    from dpmlm.pipeline import standalone
+    from dpmlm.pipeline.dedup_files import dedup_file
+    from dpmlm.pipeline.outputs import Output
 
     looked_for = passages and PassagesConfig(
         words=words, documents=more_than, cut=passages is Passages.cut
     )
-    done = standalone.dedup_file(
+    done = dedup_file(
         source,
-        standalone.Output(target, to or [], plaintext),
+        Output(target, to or [], plaintext),
         rules=DedupConfig(
             near=None if exact else NearConfig(threshold=threshold),
             keep=keep.value,

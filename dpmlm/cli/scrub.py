@@ -61,12 +61,13 @@ def scrub(
     Example: dpmlm scrub notes.jsonl gold.jsonl --sample 100 --plaintext
     Example: dpmlm scrub --gold gold.jsonl --show-private
     """
-    from dpmlm.pipeline import standalone
+    from dpmlm.pipeline import scrub_files
+    from dpmlm.pipeline.outputs import Output
 
     if gold is not None:
         if source is not None:
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
-        measured = standalone.measure(gold, policy)
+        measured = scrub_files.measure(gold, policy)
         if as_json:
             print_json("dpmlm.scrub.recall/1", measured.to_json())
             return
@@ -85,7 +86,7 @@ def scrub(
                 "its documents are for reading and marking, so they are written in clear",
                 "add --plaintext, and delete the file when it is measured",
             )
-        drawn = standalone.sample_file(
+        drawn = scrub_files.sample_file(
             source, target, count=sample, policy=policy, text=text, prefill=prefill
         )
         if as_json:
@@ -95,9 +96,9 @@ def scrub(
             verb = "correct its spans" if prefill else "write its spans, null so far,"
             typer.echo(f"{verb} by hand, then: dpmlm scrub --gold {target}")
         return
-    done = standalone.scrub_file(
+    done = scrub_files.scrub_file(
         source,
-        standalone.Output(target, to or [], plaintext),
+        Output(target, to or [], plaintext),
         policy=policy,
         pseudonym_key=pseudonym_key,
         text=text,

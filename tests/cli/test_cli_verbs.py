@@ -46,6 +46,7 @@ CALLS = [
     ("dpmlm.stage/1", "scrub", "few.jsonl", "scrubbed", "--to", "keys/trainer.pub"),
     ("dpmlm.scrub.recall/1", "scrub", "--gold", "gold.jsonl"),
     ("dpmlm.stage/1", "dedup", "few.jsonl", "unique", "--to", "keys/trainer.pub"),
+    ("dpmlm.dedup.explanation/1", "dedup", "work/dedup", "--explain", "d1-0", *TRAINER),
     ("dpmlm.evidence/1", "audit", "work/training", *AUDIT, *TRAINER, "--out", "evidence.json"),
 ]
 
@@ -197,13 +198,13 @@ def test_rows_without_text_are_counted_and_kept_sealed(prepared, call, verb):
 
 
 def test_texts_that_scrubbing_emptied_are_counted_and_kept_apart(prepared, call, monkeypatch):
-    from dpmlm.pipeline import standalone
+    from dpmlm.pipeline import scrub_files
     from dpmlm.scrub import Scrubbed
 
     def emptying(self, texts, *, persons, processes):
         yield from (Scrubbed("" if n == 1 else text, ()) for n, text in enumerate(texts))
 
-    monkeypatch.setattr(standalone.Scrubber, "scrub_many", emptying)
+    monkeypatch.setattr(scrub_files.Scrubber, "scrub_many", emptying)
     called = call("scrub", "few.jsonl", "sealed", "--json")
     assert called.status == 0, called.err
     shown = json.loads(called.out)
