@@ -7,11 +7,9 @@ what a small name finder misses: record and account numbers by their caption, na
 or by the header line they stand in.
 """
 
-import functools
 import inspect
 import re
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import presidio_analyzer.predefined_recognizers as predefined
@@ -21,9 +19,7 @@ from presidio_analyzer import (
     LocalRecognizer,
     Pattern,
     PatternRecognizer,
-    RecognizerResult,
 )
-from presidio_analyzer.nlp_engine import NlpArtifacts
 
 # The list that tldextract ships: by default it would fetch one and keep it in the home folder.
 _SUFFIXES = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
@@ -35,80 +31,29 @@ _ANY_CASE = int(re.MULTILINE | re.IGNORECASE)
 class OfflineEmailRecognizer(predefined.EmailRecognizer):
     """Presidio's, with a list of public suffixes that needs no network and no cache."""
 
-    def analyze(
-        self,
-        text: str,
-        entities: list[str],
-        nlp_artifacts: NlpArtifacts | None = None,
-        regex_flags: int | None = None,
-    ) -> list[RecognizerResult]:
-        """As Presidio's; a text without @ is not searched."""
-        if "@" not in text:
-            return []
-        return super().analyze(text, entities, nlp_artifacts, regex_flags)
-
     def validate_result(self, pattern_text: str) -> bool:
         """Whether the domain has a public suffix."""
         return bool(_SUFFIXES(pattern_text).fqdn)
 
 
-class DottedUrlRecognizer(predefined.UrlRecognizer):
-    """Presidio's, run on the runs without blanks that hold a dot before a letter.
+class WholeUrlRecognizer(predefined.UrlRecognizer):
+    """Presidio's, with whole host names.
 
-    No match of its patterns holds a blank, so none is lost. Its patterns also stop inside a
-    word ("alt.at" of "alt.atheism", "x.com" of "x.community"): such a match is widened to the
-    whole host name if that ends in a public suffix, and dropped if not.
+    Its patterns also stop inside a word ("alt.at" of "alt.atheism", "x.com" of "x.community"): such
+    a match is widened to the whole host name if that ends in a public suffix, and dropped if not.
     """
 
-    _RUN = re.compile(r"\S*\.\w\S*")
     _REST = re.compile(r"\w[\w.\-]*(?:/[^\s()<>\"']*)?")
 
-    def analyze(
-        self,
-        text: str,
-        entities: list[str],
-        nlp_artifacts: NlpArtifacts | None = None,
-        regex_flags: int | None = None,
-    ) -> list[RecognizerResult]:
-        """As Presidio's, with whole host names."""
-        results = []
-        for run in self._RUN.finditer(text):
-            for result in super().analyze(run[0], entities, nlp_artifacts, regex_flags):
-                rest = self._REST.match(run[0], result.end)
-                if rest and not _SUFFIXES(run[0][result.start : rest.end()]).suffix:
-                    continue
-                result.end = run.start() + (rest.end() if rest else result.end)
-                result.start += run.start()
-                results.append(result)
-        return results
+    def whole(self, text: str, start: int, end: int) -> int:
+        """Where the whole address ends; `start` where there is none."""
+        rest = self._REST.match(text, end)
+        if rest is None:
+            return end
+        return rest.end() if _SUFFIXES(text[start : rest.end()]).suffix else start
 
 
-class LinePhoneRecognizer(predefined.PhoneRecognizer):
-    """Presidio's, run line by line: no number that it finds goes over a line end."""
-
-    _LINE = re.compile(r"(?:[^\d\n]*\d){5}[^\n]*")
-
-    def analyze(
-        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
-    ) -> list[RecognizerResult]:
-        """As Presidio's."""
-        results = []
-        for line in self._LINE.finditer(text):
-            for start, end in self._in_line(line[0]):
-                at = SimpleNamespace(start=line.start() + start, end=line.start() + end)
-                results.append(self._get_recognizer_result(at, text, "any", nlp_artifacts))
-        return results
-
-    @functools.lru_cache(maxsize=2048)  # noqa: B019 - one recognizer lives as long as the process
-    def _in_line(self, line: str) -> tuple[tuple[int, int], ...]:
-        return tuple((r.start, r.end) for r in predefined.PhoneRecognizer.analyze(self, line, []))
-
-
-_FASTER = {
-    "EmailRecognizer": OfflineEmailRecognizer,
-    "UrlRecognizer": DottedUrlRecognizer,
-    "PhoneRecognizer": LinePhoneRecognizer,
-}
+_MENDED = {"EmailRecognizer": OfflineEmailRecognizer, "UrlRecognizer": WholeUrlRecognizer}
 
 
 def presidio_recognizers(countries: Sequence[str] | None = None) -> list[EntityRecognizer]:
@@ -120,7 +65,7 @@ def presidio_recognizers(countries: Sequence[str] | None = None) -> list[EntityR
     for name, kind in sorted(inspect.getmembers(predefined, inspect.isclass)):
         if not {"generic", "country_specific"} & set(kind.__module__.split(".")):
             continue
-        recognizer: Any = _FASTER.get(name, kind)()
+        recognizer: Any = _MENDED.get(name, kind)()
         if recognizer.supported_language != "en":
             continue
         country = getattr(kind, "COUNTRY_CODE", None)
@@ -168,16 +113,13 @@ def own_recognizers() -> list[EntityRecognizer]:
             "HeaderNameRecognizer",
             _FIND_CASE,
             [
-                (
-                    r"(?:(?<=^From: )|(?<=^From:\t)|(?<=Name: )|(?<=NAME: )|(?<=Patient: )"
-                    r"|(?<=PATIENT: )|(?<=Re: Mr )|(?<=Signed: )|(?<=Sincerely, ))"
-                    rf"{_FULL_NAME}",
-                    0.85,
-                ),
-                (rf"(?<=[@\w]> ){_FULL_NAME}(?= wr(?:ites|ote)\b)", 0.85),
-                (rf"(?<=[@.]\w{{2,9}} \(){_FULL_NAME}(?=\))", 0.85),
-                (rf'(?<=^From: "){_FULL_NAME}(?=")', 0.85),
-                (rf"(?<=\b[Mm]y name is ){_FULL_NAME}", 0.85),
+                (rf"^From:[ \t]\K{_FULL_NAME}", 0.85),
+                (rf"(?:Name|NAME|Patient|PATIENT|Signed): \K{_FULL_NAME}", 0.85),
+                (rf"(?:Re: Mr|Sincerely,) \K{_FULL_NAME}", 0.85),
+                (rf"[@\w]> \K{_FULL_NAME}(?= wr(?:ites|ote)\b)", 0.85),
+                (rf"[@.]\w{{2,9}} \(\K{_FULL_NAME}(?=\))", 0.85),
+                (rf'^From: "\K{_FULL_NAME}(?=")', 0.85),
+                (rf"\b[Mm]y name is \K{_FULL_NAME}", 0.85),
             ],
         ),
         _own(
