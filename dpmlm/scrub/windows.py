@@ -12,6 +12,10 @@ _DIGITS = regex.compile(r"\d+")
 LONG = 4096
 """A word or line of more characters than this is seen in pieces around its digits and signs:
 without a limit some patterns take time that grows with the square of its length."""
+MOST_DOTS = 40
+"""More parts in a row with dots between them are no host name and no address: Presidio's pattern
+for URLs tries every ending of a name at every dot from every letter before it."""
+_DOTTED = regex.compile(rf"(?:[A-Za-z0-9\-]++\.){{{MOST_DOTS + 1},}}+")
 _NEAR = 64
 
 Span = tuple[int, int]
@@ -69,7 +73,18 @@ class Places:
     def with_signs(self, signs: regex.Pattern[str], low: int) -> list[Span]:
         """The words of `low` characters or more that hold one of the signs."""
         hits = (match.span() for match in signs.finditer(self.text))
-        return [span for span in words(self.text, hits) if span[1] - span[0] >= low]
+        spans = [part for word in words(self.text, hits) for part in self._undotted(*word)]
+        return [span for span in spans if span[1] - span[0] >= low]
+
+    def _undotted(self, start: int, end: int) -> list[Span]:
+        """A word, or what is left of it without the rows of parts that are no host name."""
+        if self.text.count(".", start, end) <= MOST_DOTS:
+            return [(start, end)]
+        parts = []
+        for row in _DOTTED.finditer(self.text, start, end):
+            parts.append((start, row.start()))
+            start = row.end()
+        return [*parts, (start, end)]
 
 
 def words(text: str, hits: Iterable[Span]) -> Iterator[Span]:
