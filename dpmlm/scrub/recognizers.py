@@ -82,6 +82,16 @@ _STREET = (
     r"(?:street|st|road|rd|avenue|ave|lane|ln|drive|dr|boulevard|blvd|court|ct|place|pl|square|sq"
     r"|terrace|way|close|crescent|parkway|pkwy|highway|hwy)"
 )
+_DOT = r"(?:[ ]?(?:\.|\(dot\)|\[dot\]|<dot>|_dot_)[ ]?|[ ]dot[ ])"
+_SPELT_HOST = rf"[\w\-]{{1,40}}(?:{_DOT}[\w\-]{{2,40}}){{1,5}}"
+_CLOSING = (
+    r"(?:(?:(?:best|kind|warm)[ ]?)?(?:regards|wishes)|sincerely|yours[ ]\w+|cheers|thanks"
+    r"|respectfully)"
+)
+_CALLED = (
+    r"(?:tele)?(?:phone|fax)|tel|ph|facsimile|voice|mobile|cell|pager|modem|bbs|call|dial|hotline"
+    r"|ring|work|home|office"
+)
 _NUMBER = r"(?:no|nr|num|number|id|#)"
 
 
@@ -121,6 +131,75 @@ def own_recognizers() -> list[EntityRecognizer]:
                 (rf'^From: "\K{_FULL_NAME}(?=")', 0.85),
                 (rf"\b[Mm]y name is \K{_FULL_NAME}", 0.85),
             ],
+        ),
+        _own(
+            "PERSON",
+            "SignedNameRecognizer",
+            _FIND_CASE,
+            [
+                (
+                    rf"^--[ \-]*\n[ \t>]*\K{_FULL_NAME}(?=[ \t]*(?:$|[|,(<\t/]|[ ]{{2}}))",
+                    0.7,
+                ),
+                (rf"^[ \t]*(?i:{_CLOSING})[,.!]?[ \t]*\n\s{{0,80}}\K{_FULL_NAME}(?=[ \t]*$)", 0.7),
+                (
+                    r"^(?:FROM|TO|CC|NAME|SENDER|PATIENT):[ \t]+\K"
+                    r"[A-Z][A-Z'\-]+(?:[ \t]+[A-Z][A-Z'\-]*\.?){1,3}(?=[ \t]*(?:$|[<(]))",
+                    0.7,
+                ),
+            ],
+        ),
+        _own(
+            "EMAIL_ADDRESS",
+            "AnyAddressRecognizer",
+            _ANY_CASE,
+            [
+                # Hosts without a public suffix: local ones, and networks that are gone.
+                (r"(?<![\w.+%!=\-])[a-z][\w.+%!=\-]*@[a-z][\w\-]*(?:\.[\w\-]+)*", 0.5),
+                (r"\b[\w.+%\-]{1,40}(?:[ ]@[ ]?|@[ ])[\w\-]{1,40}(?:\.[\w\-]{2,40}){1,5}\b", 0.5),
+                (
+                    r"\b[\w.+\-]{1,40}[ ]?(?:\(at\)|\[at\]|<at>|\{at\}|_at_)[ ]?"
+                    rf"{_SPELT_HOST}\b",
+                    0.6,
+                ),
+                (r"\b[\w.+\-]{1,40}[ ]at[ ][\w\-]{1,40}(?:[ ]dot[ ][\w\-]{2,40}){1,5}\b", 0.6),
+            ],
+        ),
+        _own(
+            "PHONE_NUMBER",
+            "PhoneShapeRecognizer",
+            _ANY_CASE,
+            [
+                # Area codes that are no longer, or not yet, in the plan of their country.
+                (
+                    r"(?<![\w.\-])(?:\+?1[ .\-]?)?(?:\(\d{3}\)[ \-]{0,2}|\d{3}[ .\-/])\d{3}[ .\-]"
+                    r"\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])",
+                    0.5,
+                ),
+                (r"(?<!\w)\+[ ]?[1-9]\d{0,2}[ .()\-/](?:[ .()\-/]{0,2}\d){6,13}(?!\w)", 0.5),
+                (r"(?<![\w.\-/])\d{3}-\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])", 0.3),
+                (r"(?<![\w\-])1-[89]\d\d-[A-Z\d][A-Z\d\-]{5,10}[A-Z\d](?![\w\-])", 0.5),
+                (
+                    rf"\b(?:{_CALLED})\b[ \t]*(?:\([a-z]+\)|numbers?|no|at|is)?[ \t.:#=\-]{{0,12}}"
+                    r"\K\+?\(?\d(?:[ .()\-/]{0,3}\d){6,13}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?"
+                    r"(?![\w\-])",
+                    0.75,
+                ),
+            ],
+            "phone",
+            "telephone",
+            "tel",
+            "fax",
+            "voice",
+            "call",
+            "work",
+            "home",
+            "office",
+            "mobile",
+            "cell",
+            "pager",
+            "bbs",
+            "modem",
         ),
         _own(
             "MEDICAL_RECORD_NUMBER",
