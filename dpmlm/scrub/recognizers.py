@@ -154,6 +154,9 @@ def own_recognizers() -> list[EntityRecognizer]:
             "AnyAddressRecognizer",
             _ANY_CASE,
             [
+                # By way of hosts, as mail went over UUCP.
+                (r"(?<![\w!])[.!]*[\w\-][\w.\-]{0,40}(?:![\w.%\-]{1,40}){2,8}", 0.5),
+                (r"(?<![\w!])(?:\.{2,3}!?|!)[\w\-][\w.\-]{0,40}(?:![\w.%\-]{1,40}){1,8}", 0.5),
                 # Hosts without a public suffix: local ones, and networks that are gone.
                 (r"(?<![\w.+%!=\-])[a-z][\w.+%!=\-]*@[a-z][\w\-]*(?:\.[\w\-]+)*", 0.5),
                 (r"\b[\w.+%\-]{1,40}(?:[ ]@[ ]?|@[ ])[\w\-]{1,40}(?:\.[\w\-]{2,40}){1,5}\b", 0.5),
@@ -177,7 +180,18 @@ def own_recognizers() -> list[EntityRecognizer]:
                     0.5,
                 ),
                 (r"(?<!\w)\+[ ]?[1-9]\d{0,2}[ .()\-/](?:[ .()\-/]{0,2}\d){6,13}(?!\w)", 0.5),
-                (r"(?<![\w.\-/])\d{3}-\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])", 0.3),
+                # Of local ones: bare, behind another number, and before "(h)" or "(fax)".
+                (r"(?<![\w.\-/])\d{3}-\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])", 0.4),
+                (
+                    r"\d{3}-\d{4}(?:[ ]?\(\w{1,6}\))?[ ]{0,2}(?:/|,|;|&|or|and)[ ]{0,2}"
+                    r"\K(?:\d{3}-)?\d{4}(?![\w\-])",
+                    0.5,
+                ),
+                (
+                    r"(?<![\w.\-])\d{3}-\d{4}"
+                    r"(?=[ ]?\((?:w|h|o|work|home|office|voice|fax|day|eve)\))",
+                    0.5,
+                ),
                 (r"(?<![\w\-])1-[89]\d\d-[A-Z\d][A-Z\d\-]{5,10}[A-Z\d](?![\w\-])", 0.5),
                 (
                     rf"\b(?:{_CALLED})\b[ \t]*(?:\([a-z]+\)|numbers?|no|at|is)?[ \t.:#=\-]{{0,12}}"
