@@ -1,10 +1,9 @@
-"""The recognizers: all that Presidio has for English, three of them faster, and a few of our own.
+"""The recognizers: all that Presidio has for English, two of them mended, and a few of our own.
 
-The faster ones give what Presidio's give; they look only where something can stand: a URL within
-a run of letters around a dot, an e-mail address in a text with an @, a phone number in a line
-with five digits, each such line parsed once. Our own find what Presidio has no recognizer for and
-what a small name finder misses: record and account numbers by their caption, names by their title
-or by the header line they stand in.
+The mended ones need no network for public suffixes and give URLs whole host names. Our own find
+what Presidio has no recognizer for or is too strict about, and what a small name finder misses:
+record and account numbers by their caption, phone numbers by caption or shape, addresses of any
+network, names by their title, by the header line they stand in or as a signature.
 """
 
 import inspect
