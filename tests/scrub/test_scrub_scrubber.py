@@ -155,11 +155,11 @@ def test_broken_surrogates_and_nuls_pass_under_every_policy(policy: str) -> None
 
 
 @pytest.mark.full
-def test_ten_thousand_identical_documents(scrubber: Scrubber) -> None:
+def test_two_thousand_identical_documents(scrubber: Scrubber) -> None:
     expected = scrubber.scrub(NOTE)
     with Scrubber(scrubber.policy) as other:
-        results = other.scrub_many(itertools.repeat(NOTE, 10_000), processes=2)
-        assert sum(result == expected for result in results) == 10_000
+        results = other.scrub_many(itertools.repeat(NOTE, 2000), processes=2)
+        assert sum(result == expected for result in results) == 2000
 
 
 @pytest.mark.full
