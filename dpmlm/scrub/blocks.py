@@ -1,10 +1,10 @@
-"""Cutting a text into blocks: Presidio's cost for each hit grows with the length of the text.
+"""Cutting a text into blocks for the name finders, whose memory grows with the length of a text.
 
 The rule: a block ends at the last blank line that leaves it between half of `LIMIT` and `LIMIT`
 characters, else at the last line end there, else at the last blank, else, in a text without
 blanks, at `LIMIT`. What stands on both sides of a cut is seen in two parts: at a blank line
-nothing is lost; at a line end, a name or number broken across that very line end is found by its
-parts; context words ("phone:") do not reach across a cut. Most e-mails, notes and court
+nothing is lost; at a line end, a name broken across that very line end is found by its parts.
+Patterns and their context words are looked for in the whole text. Most e-mails, notes and court
 paragraphs are one block, so nothing of this touches them.
 """
 

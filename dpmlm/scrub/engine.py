@@ -1,21 +1,19 @@
-"""Presidio's AnalyzerEngine, set up so that it works on a small offline model and long corpora.
+"""One analyzer of all recognizers: patterns over the whole text, name finders over its blocks.
 
-What is mended: a blank pipeline has no lemmas, which silently turns Presidio's context scoring
-off, so the lower-case form stands for the lemma; context words match as whole words; a hit's
-token is found by bisection, not by a walk over all tokens; only results that context can change
-are copied. The decision log of Presidio, which writes the text it found, is never turned on.
+Presidio's pattern recognizers are run by dpmlm/scrub/patterns.py; Presidio's AnalyzerEngine runs
+what needs a model or another machine: the spaCy pipelines, a token classifier, remote recognizers.
+Presidio's decision log, which writes the text it found, is never turned on.
 """
 
 import logging
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import spacy
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry, RecognizerResult
-from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NerModelConfiguration, NlpArtifacts, SpacyNlpEngine
 from presidio_analyzer.nlp_engine.ner_model_configuration import (
     MODEL_TO_PRESIDIO_ENTITY_MAPPING,
@@ -27,14 +25,20 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from dpmlm.errors import UserError
+from dpmlm.scrub.blocks import cut
+from dpmlm.scrub.context import ENHANCER
 from dpmlm.scrub.findings import Finding
+from dpmlm.scrub.patterns import Patterns, can_scan
 from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
 from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
+from dpmlm.scrub.remote import remote_recognizer
 
 # Scores of what every pipeline marks, and of what one of several marks. Numbers and addresses
 # score less: a pattern that fits with its caption before it (0.75 and more) knows better.
 AGREED, ALONE = 0.85, 0.6
 AGREED_NUMBER, ALONE_NUMBER = 0.7, 0.5
+_TOGETHER = 16
+"""Blocks that go through a model at once."""
 _NUMBERS = frozenset({"ID", "PHONE_NUMBER", "ADDRESS"})
 
 # Its debug lines carry words of the text; its warnings are about recognizers we do not use.
@@ -48,15 +52,16 @@ class NameFinder(SpacyNlpEngine):
     a policy's threshold chooses between the union and the agreement.
     """
 
-    def __init__(self, pipelines: Sequence[Language]) -> None:
+    def __init__(self, pipelines: Sequence[Language], *, context: bool = False) -> None:
+        """`context`: whether any recognizer looks at the words before what it found."""
         super().__init__(
             models=[{"lang_code": "en", "model_name": "en"}],
             ner_model_configuration=NerModelConfiguration(default_score=AGREED),
         )
         self._pipelines = pipelines
+        self._context = context
         self.nlp: Any = {"en": pipelines[0]}
         self._mapping = dict(MODEL_TO_PRESIDIO_ENTITY_MAPPING)
-        self._keywords: dict[str, tuple[str, ...]] = {}
 
     def labels(self) -> list[str]:
         """Entities that the pipelines can find, as Presidio names them."""
@@ -96,65 +101,16 @@ class NameFinder(SpacyNlpEngine):
                     scores.append(AGREED_NUMBER if agreed else ALONE_NUMBER)
                 else:
                     scores.append(AGREED if agreed else ALONE)
-        lemmas = [token.lower_ for token in doc]
-        artifacts = NlpArtifacts(
+        return NlpArtifacts(
             entities=entities,
             tokens=doc,
             tokens_indices=[token.idx for token in doc],
-            lemmas=lemmas,
-            nlp_engine=None,
+            # A blank pipeline has no lemmas, which silently turns Presidio's context scoring off.
+            lemmas=[token.lower_ for token in doc],
+            nlp_engine=self if self._context else None,
             language="en",
             scores=scores,
         )
-        artifacts.nlp_engine = self
-        keywords: Any = self._keyword_set(lemmas)  # Presidio only asks whether a word is in it
-        artifacts.keywords = keywords
-        return artifacts
-
-    def _keyword_set(self, lemmas: list[str]) -> frozenset[str]:
-        """`NlpArtifacts.set_keywords` as a set, each word looked up once a process."""
-        words: set[str] = set()
-        for lemma in set(lemmas):
-            if lemma not in self._keywords:
-                if len(self._keywords) > 200_000:
-                    self._keywords.clear()
-                kept = NlpArtifacts.set_keywords(self, [lemma], "en")
-                self._keywords[lemma] = tuple(kept)
-            words.update(self._keywords[lemma])
-        return frozenset(words)
-
-
-class ContextEnhancer(LemmaContextAwareEnhancer):
-    """Presidio's context scoring by whole words, linear in the number of hits."""
-
-    def __init__(self) -> None:
-        super().__init__(context_matching_mode="whole_word")
-
-    def enhance_using_context(
-        self,
-        text: str,
-        raw_results: list[RecognizerResult],
-        nlp_artifacts: NlpArtifacts,
-        recognizers: list[Any],
-        context: list[str] | None = None,
-    ) -> list[RecognizerResult]:
-        """As Presidio's; results of recognizers without context words pass as they are."""
-        key = RecognizerResult.RECOGNIZER_IDENTIFIER_KEY
-        open_to_context = {r.id for r in recognizers if r.context}
-        changes = [r for r in raw_results if r.recognition_metadata[key] in open_to_context]
-        same = [r for r in raw_results if r.recognition_metadata[key] not in open_to_context]
-        return same + super().enhance_using_context(
-            text, changes, nlp_artifacts, recognizers, context
-        )
-
-    @staticmethod
-    def _find_index_of_match_token(
-        word: str, start: int, tokens: Doc, tokens_indices: list[int]
-    ) -> int:
-        """The first token that ends behind `start`."""
-        at = max(0, bisect_right(tokens_indices, start) - 1)
-        inside = start < tokens_indices[at] + len(tokens[at])
-        return at if inside else min(at + 1, len(tokens_indices) - 1)
 
 
 class OrderedRegistry(RecognizerRegistry):
@@ -173,21 +129,29 @@ class Analyzer:
     """Findings of all recognizers that a policy asks for."""
 
     def __init__(self, policy: ScrubPolicy) -> None:
-        self._finder = NameFinder(load_pipelines(policy.engine.spacy))
+        """Raises UserError when a model or a recognizer that the policy names cannot be had."""
+        asked = policy.engine
+        pipelines = load_pipelines(asked.spacy, asked.parts)
+        remote = [remote_recognizer(one) for one in asked.remote]
+        self._finder = NameFinder(pipelines, context=any(r.context for r in remote))
         names = SpacyRecognizer(supported_entities=self._finder.labels(), name="NameFinder")
-        recognizers = [names, *own_recognizers(), *presidio_recognizers(policy.engine.countries)]
-        if policy.engine.token_classifier is not None:
-            recognizers.append(_token_classifier(policy.engine))
+        recognizers = [*own_recognizers(), *presidio_recognizers(asked.countries), names, *remote]
+        if asked.token_classifier is not None:
+            recognizers.append(_token_classifier(asked))
         wanted = [
             r
             for r in recognizers
             if any(policy.rule_for(e).operator != "keep" for e in r.supported_entities)
         ]
         self._entities = sorted({e for r in wanted for e in r.supported_entities})
-        self._engine = AnalyzerEngine(
-            registry=OrderedRegistry(recognizers=wanted, supported_languages=["en"]),
+        self._patterns = Patterns(
+            [r for r in wanted if can_scan(r)], lambda entity: policy.rule_for(entity).threshold
+        )
+        others = [r for r in wanted if not can_scan(r)]
+        self._engine = others and AnalyzerEngine(
+            registry=OrderedRegistry(recognizers=others, supported_languages=["en"]),
             nlp_engine=self._finder,
-            context_aware_enhancer=ContextEnhancer(),
+            context_aware_enhancer=ENHANCER,
             log_decision_process=False,
             supported_languages=["en"],
         )
@@ -197,19 +161,24 @@ class Analyzer:
         """Everything that can be found under this policy."""
         return list(self._entities)
 
-    def analyze(self, texts: Sequence[str]) -> list[list[Finding]]:
-        """Findings in each text, overlaps and low scores included."""
-        results = []
-        for text, artifacts in zip(texts, self._finder.read(texts), strict=True):
-            found = self._engine.analyze(
-                text,
-                language="en",
-                entities=self._entities,
-                score_threshold=0.0,
-                nlp_artifacts=artifacts,
-            )
-            results.append([_finding(result) for result in found])
-        return results
+    def find(self, text: str) -> list[Finding]:
+        """Findings in a text, overlaps included. Patterns whose scores cannot reach the policy's
+        threshold are not looked for."""
+        return [*self._patterns.find(text), *self._find_in_blocks(text)]
+
+    def _find_in_blocks(self, text: str) -> Iterator[Finding]:
+        """What the models find. Blocks go through them together, a few at a time."""
+        blocks = (block for block in cut(text) if not block.text.isspace())
+        while self._engine and (some := list(islice(blocks, _TOGETHER))):
+            for block, artifacts in zip(some, self._finder.read([b.text for b in some])):
+                results = self._engine.analyze(
+                    block.text,
+                    language="en",
+                    entities=self._entities,
+                    score_threshold=0.0,
+                    nlp_artifacts=artifacts,
+                )
+                yield from (_finding(result, block.start) for result in results)
 
 
 def check_pipeline(name: str | None) -> None:
@@ -222,6 +191,41 @@ def check_pipeline(name: str | None) -> None:
         )
 
 
+def check_token_classifier(name: str | None) -> None:
+    """Raises UserError when no token classifier can be where a policy names one; loads nothing."""
+    if name is None:
+        return
+    folder = Path(name)
+    if folder.is_dir():
+        found = (folder / "config.json").is_file()
+    elif folder.is_absolute() or name.startswith("."):
+        found = False
+    else:
+        found = _on_hub(name)
+    if not found:
+        raise _no_token_classifier(name, "no configuration")
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub may have it; offline, whether its files are here."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return False
+    return isinstance(cached, str) or not constants.HF_HUB_OFFLINE
+
+
+def _no_token_classifier(name: str | None, why: str) -> UserError:
+    return UserError(
+        f"engine.token_classifier: {name}",
+        f"no token classifier can be loaded from there ({why})",
+        "name the folder that save_pretrained wrote, with its tokenizer",
+    )
+
+
 def _token_classifier(engine: Engine) -> HuggingFaceNerRecognizer:
     """Presidio's recognizer around a token classifier. Raises UserError if it cannot be loaded."""
     try:
@@ -232,15 +236,11 @@ def _token_classifier(engine: Engine) -> HuggingFaceNerRecognizer:
             threshold=0.0,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"engine.token_classifier: {engine.token_classifier}",
-            f"no token classifier can be loaded from there ({type(error).__name__})",
-            "name the folder that save_pretrained wrote, with its tokenizer",
-        ) from None
+        raise _no_token_classifier(engine.token_classifier, type(error).__name__) from None
 
 
-def load_pipelines(name: str | None) -> list[Language]:
-    """The shipped pipelines, or the one that a policy names by package or folder.
+def load_pipelines(name: str | None, parts: Sequence[str] = MODEL_PARTS) -> list[Language]:
+    """The shipped pipelines of these folders, or the one that a policy names by package or folder.
 
     Raises UserError when it is not there or holds no component that marks entities.
     """
@@ -248,7 +248,7 @@ def load_pipelines(name: str | None) -> list[Language]:
         vocab: Vocab | bool = True
         pipelines = []
         folder = resources.files("dpmlm.scrub") / "model"
-        for part in MODEL_PARTS:
+        for part in parts:
             with resources.as_file(folder / part) as path:
                 pipelines.append(spacy.load(path, vocab=vocab))
             vocab = pipelines[0].vocab
@@ -262,9 +262,10 @@ def load_pipelines(name: str | None) -> list[Language]:
     return [pipeline]
 
 
-def _finding(result: RecognizerResult) -> Finding:
+def _finding(result: RecognizerResult, shift: int) -> Finding:
     name = result.recognition_metadata[RecognizerResult.RECOGNIZER_NAME_KEY]
-    return Finding(result.start, result.end, result.entity_type, name, round(result.score, 4))
+    start, end = result.start + shift, result.end + shift
+    return Finding(start, end, result.entity_type, name, round(result.score, 4))
 
 
 def _plain(doc: Doc) -> list[tuple[int, int, str]]:

@@ -6,7 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dpmlm.canonical import digest
 from dpmlm.config import NotPlain, read_plain
@@ -62,9 +70,29 @@ class OtherRule(_Strict):
     """The reason."""
 
 
+class Remote(_Strict):
+    """A recognizer of presidio_analyzer that the policy names by its class.
+
+    The class is imported and run: it may be one of Presidio's remote recognizers (Azure AI
+    Language, Azure Health de-identification, language models) or one's own. Text leaves the
+    machine where it sends it, in blocks of up to 3,000 characters, and its answers may change from
+    run to run without a trace in the policy's digest.
+    """
+
+    recognizer: str = Field(pattern=r"^[\w.]+:\w+$")
+    """Import path of the class: package.module:ClassName."""
+    arguments: dict[str, JsonValue] = {}
+    """What it is built from, by the names of its parameters."""
+    environment: dict[str, str] = {}
+    """Further arguments, such as keys, and the environment variables that hold their values."""
+
+
 class Engine(_Strict):
     """What finds the entities."""
 
+    mode: Literal["best", "fast"] = "best"
+    """`best`: what any of the two shipped name finders marks; `fast`: the first one alone, in about
+    half the time, with more names missed."""
     spacy: str | None = None
     """Name or folder of another spaCy pipeline (transformers ones too); null: the shipped one."""
     token_classifier: str | None = None
@@ -72,10 +100,17 @@ class Engine(_Strict):
     labels: dict[str, str] = {}
     """Its labels, without B- and I-, and the entities they stand for; empty: Presidio's own list,
     in which PER is PERSON."""
+    remote: tuple[Remote, ...] = ()
+    """Further recognizers, which may send text to another machine."""
     countries: tuple[str, ...] | None = None
     """Two-letter codes whose national recognizers run; null: all that Presidio has for English."""
     propagate_names: bool = True
     """Find a person who was found once everywhere else in the same document."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folders of the shipped pipelines that are used."""
+        return MODEL_PARTS if self.mode == "best" else MODEL_PARTS[:1]
 
 
 class Identifier(_Strict):
@@ -134,7 +169,7 @@ class ScrubPolicy(_Strict):
                 weights[Path(named).name] = _folder_digest(Path(named))
         if self.engine.spacy is None:
             model = resources.files("dpmlm.scrub") / "model"
-            for part in MODEL_PARTS:
+            for part in self.engine.parts:
                 weights[part] = digest((model / part / "ner" / "model").read_bytes())
         return digest({"policy": self.model_dump(mode="json"), "weights": weights})
 

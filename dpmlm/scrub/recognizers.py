@@ -1,17 +1,14 @@
-"""The recognizers: all that Presidio has for English, three of them faster, and a few of our own.
+"""The recognizers: all that Presidio has for English, two of them mended, and a few of our own.
 
-The faster ones give what Presidio's give; they look only where something can stand: a URL within
-a run of letters around a dot, an e-mail address in a text with an @, a phone number in a line
-with five digits, each such line parsed once. Our own find what Presidio has no recognizer for and
-what a small name finder misses: record and account numbers by their caption, names by their title
-or by the header line they stand in.
+The mended ones need no network for public suffixes and give URLs whole host names. Our own find
+what Presidio has no recognizer for or is too strict about, and what a small name finder misses:
+record and account numbers by their caption, phone numbers by caption or shape, addresses of any
+network, names by their title, by the header line they stand in or as a signature.
 """
 
-import functools
 import inspect
 import re
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import presidio_analyzer.predefined_recognizers as predefined
@@ -21,9 +18,7 @@ from presidio_analyzer import (
     LocalRecognizer,
     Pattern,
     PatternRecognizer,
-    RecognizerResult,
 )
-from presidio_analyzer.nlp_engine import NlpArtifacts
 
 # The list that tldextract ships: by default it would fetch one and keep it in the home folder.
 _SUFFIXES = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
@@ -35,80 +30,29 @@ _ANY_CASE = int(re.MULTILINE | re.IGNORECASE)
 class OfflineEmailRecognizer(predefined.EmailRecognizer):
     """Presidio's, with a list of public suffixes that needs no network and no cache."""
 
-    def analyze(
-        self,
-        text: str,
-        entities: list[str],
-        nlp_artifacts: NlpArtifacts | None = None,
-        regex_flags: int | None = None,
-    ) -> list[RecognizerResult]:
-        """As Presidio's; a text without @ is not searched."""
-        if "@" not in text:
-            return []
-        return super().analyze(text, entities, nlp_artifacts, regex_flags)
-
     def validate_result(self, pattern_text: str) -> bool:
         """Whether the domain has a public suffix."""
         return bool(_SUFFIXES(pattern_text).fqdn)
 
 
-class DottedUrlRecognizer(predefined.UrlRecognizer):
-    """Presidio's, run on the runs without blanks that hold a dot before a letter.
+class WholeUrlRecognizer(predefined.UrlRecognizer):
+    """Presidio's, with whole host names.
 
-    No match of its patterns holds a blank, so none is lost. Its patterns also stop inside a
-    word ("alt.at" of "alt.atheism", "x.com" of "x.community"): such a match is widened to the
-    whole host name if that ends in a public suffix, and dropped if not.
+    Its patterns also stop inside a word ("alt.at" of "alt.atheism", "x.com" of "x.community"): such
+    a match is widened to the whole host name if that ends in a public suffix, and dropped if not.
     """
 
-    _RUN = re.compile(r"\S*\.\w\S*")
     _REST = re.compile(r"\w[\w.\-]*(?:/[^\s()<>\"']*)?")
 
-    def analyze(
-        self,
-        text: str,
-        entities: list[str],
-        nlp_artifacts: NlpArtifacts | None = None,
-        regex_flags: int | None = None,
-    ) -> list[RecognizerResult]:
-        """As Presidio's, with whole host names."""
-        results = []
-        for run in self._RUN.finditer(text):
-            for result in super().analyze(run[0], entities, nlp_artifacts, regex_flags):
-                rest = self._REST.match(run[0], result.end)
-                if rest and not _SUFFIXES(run[0][result.start : rest.end()]).suffix:
-                    continue
-                result.end = run.start() + (rest.end() if rest else result.end)
-                result.start += run.start()
-                results.append(result)
-        return results
+    def whole(self, text: str, start: int, end: int) -> int:
+        """Where the whole address ends; `start` where there is none."""
+        rest = self._REST.match(text, end)
+        if rest is None:
+            return end
+        return rest.end() if _SUFFIXES(text[start : rest.end()]).suffix else start
 
 
-class LinePhoneRecognizer(predefined.PhoneRecognizer):
-    """Presidio's, run line by line: no number that it finds goes over a line end."""
-
-    _LINE = re.compile(r"(?:[^\d\n]*\d){5}[^\n]*")
-
-    def analyze(
-        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
-    ) -> list[RecognizerResult]:
-        """As Presidio's."""
-        results = []
-        for line in self._LINE.finditer(text):
-            for start, end in self._in_line(line[0]):
-                at = SimpleNamespace(start=line.start() + start, end=line.start() + end)
-                results.append(self._get_recognizer_result(at, text, "any", nlp_artifacts))
-        return results
-
-    @functools.lru_cache(maxsize=2048)  # noqa: B019 - one recognizer lives as long as the process
-    def _in_line(self, line: str) -> tuple[tuple[int, int], ...]:
-        return tuple((r.start, r.end) for r in predefined.PhoneRecognizer.analyze(self, line, []))
-
-
-_FASTER = {
-    "EmailRecognizer": OfflineEmailRecognizer,
-    "UrlRecognizer": DottedUrlRecognizer,
-    "PhoneRecognizer": LinePhoneRecognizer,
-}
+_MENDED = {"EmailRecognizer": OfflineEmailRecognizer, "UrlRecognizer": WholeUrlRecognizer}
 
 
 def presidio_recognizers(countries: Sequence[str] | None = None) -> list[EntityRecognizer]:
@@ -120,7 +64,7 @@ def presidio_recognizers(countries: Sequence[str] | None = None) -> list[EntityR
     for name, kind in sorted(inspect.getmembers(predefined, inspect.isclass)):
         if not {"generic", "country_specific"} & set(kind.__module__.split(".")):
             continue
-        recognizer: Any = _FASTER.get(name, kind)()
+        recognizer: Any = _MENDED.get(name, kind)()
         if recognizer.supported_language != "en":
             continue
         country = getattr(kind, "COUNTRY_CODE", None)
@@ -136,6 +80,16 @@ _TITLE = r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Professor|Sir|Madam|Judge|Nurse|Rev|Capt
 _STREET = (
     r"(?:street|st|road|rd|avenue|ave|lane|ln|drive|dr|boulevard|blvd|court|ct|place|pl|square|sq"
     r"|terrace|way|close|crescent|parkway|pkwy|highway|hwy)"
+)
+_DOT = r"(?:[ ]?(?:\.|\(dot\)|\[dot\]|<dot>|_dot_)[ ]?|[ ]dot[ ])"
+_SPELT_HOST = rf"[\w\-]{{1,40}}(?:{_DOT}[\w\-]{{2,40}}){{1,5}}"
+_CLOSING = (
+    r"(?:(?:(?:best|kind|warm)[ ]?)?(?:regards|wishes)|sincerely|yours[ ]\w+|cheers|thanks"
+    r"|respectfully)"
+)
+_CALLED = (
+    r"(?:tele)?(?:phone|fax)|tel|ph|facsimile|voice|mobile|cell|pager|modem|bbs|call|dial|hotline"
+    r"|ring|work|home|office"
 )
 _NUMBER = r"(?:no|nr|num|number|id|#)"
 
@@ -168,17 +122,97 @@ def own_recognizers() -> list[EntityRecognizer]:
             "HeaderNameRecognizer",
             _FIND_CASE,
             [
-                (
-                    r"(?:(?<=^From: )|(?<=^From:\t)|(?<=Name: )|(?<=NAME: )|(?<=Patient: )"
-                    r"|(?<=PATIENT: )|(?<=Re: Mr )|(?<=Signed: )|(?<=Sincerely, ))"
-                    rf"{_FULL_NAME}",
-                    0.85,
-                ),
-                (rf"(?<=[@\w]> ){_FULL_NAME}(?= wr(?:ites|ote)\b)", 0.85),
-                (rf"(?<=[@.]\w{{2,9}} \(){_FULL_NAME}(?=\))", 0.85),
-                (rf'(?<=^From: "){_FULL_NAME}(?=")', 0.85),
-                (rf"(?<=\b[Mm]y name is ){_FULL_NAME}", 0.85),
+                (rf"^From:[ \t]\K{_FULL_NAME}", 0.85),
+                (rf"(?:Name|NAME|Patient|PATIENT|Signed): \K{_FULL_NAME}", 0.85),
+                (rf"(?:Re: Mr|Sincerely,) \K{_FULL_NAME}", 0.85),
+                (rf"[@\w]> \K{_FULL_NAME}(?= wr(?:ites|ote)\b)", 0.85),
+                (rf"[@.]\w{{2,9}} \(\K{_FULL_NAME}(?=\))", 0.85),
+                (rf'^From: "\K{_FULL_NAME}(?=")', 0.85),
+                (rf"\b[Mm]y name is \K{_FULL_NAME}", 0.85),
             ],
+        ),
+        _own(
+            "PERSON",
+            "SignedNameRecognizer",
+            _FIND_CASE,
+            [
+                (
+                    rf"^--[ \-]*\n[ \t>]*\K{_FULL_NAME}(?=[ \t]*(?:$|[|,(<\t/]|[ ]{{2}}))",
+                    0.7,
+                ),
+                (rf"^[ \t]*(?i:{_CLOSING})[,.!]?[ \t]*\n\s{{0,80}}\K{_FULL_NAME}(?=[ \t]*$)", 0.7),
+                (
+                    r"^(?:FROM|TO|CC|NAME|SENDER|PATIENT):[ \t]+\K"
+                    r"[A-Z][A-Z'\-]+(?:[ \t]+[A-Z][A-Z'\-]*\.?){1,3}(?=[ \t]*(?:$|[<(]))",
+                    0.7,
+                ),
+            ],
+        ),
+        _own(
+            "EMAIL_ADDRESS",
+            "AnyAddressRecognizer",
+            _ANY_CASE,
+            [
+                # By way of hosts, as mail went over UUCP.
+                (r"(?<![\w!])[.!]*[\w\-][\w.\-]{0,40}(?:![\w.%\-]{1,40}){2,8}", 0.5),
+                (r"(?<![\w!])(?:\.{2,3}!?|!)[\w\-][\w.\-]{0,40}(?:![\w.%\-]{1,40}){1,8}", 0.5),
+                # Hosts without a public suffix: local ones, and networks that are gone.
+                (r"(?<![\w.+%!=\-])[a-z][\w.+%!=\-]*@[a-z][\w\-]*(?:\.[\w\-]+)*", 0.5),
+                (r"\b[\w.+%\-]{1,40}(?:[ ]@[ ]?|@[ ])[\w\-]{1,40}(?:\.[\w\-]{2,40}){1,5}\b", 0.5),
+                (
+                    r"\b[\w.+\-]{1,40}[ ]?(?:\(at\)|\[at\]|<at>|\{at\}|_at_)[ ]?"
+                    rf"{_SPELT_HOST}\b",
+                    0.6,
+                ),
+                (r"\b[\w.+\-]{1,40}[ ]at[ ][\w\-]{1,40}(?:[ ]dot[ ][\w\-]{2,40}){1,5}\b", 0.6),
+            ],
+        ),
+        _own(
+            "PHONE_NUMBER",
+            "PhoneShapeRecognizer",
+            _ANY_CASE,
+            [
+                # Area codes that are no longer, or not yet, in the plan of their country.
+                (
+                    r"(?<![\w.\-])(?:\+?1[ .\-]?)?(?:\(\d{3}\)[ \-]{0,2}|\d{3}[ .\-/])\d{3}[ .\-]"
+                    r"\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])",
+                    0.5,
+                ),
+                (r"(?<!\w)\+[ ]?[1-9]\d{0,2}[ .()\-/](?:[ .()\-/]{0,2}\d){6,13}(?!\w)", 0.5),
+                # Of local ones: bare, behind another number, and before "(h)" or "(fax)".
+                (r"(?<![\w.\-/])\d{3}-\d{4}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?(?![\w\-])", 0.4),
+                (
+                    r"\d{3}-\d{4}(?:[ ]?\(\w{1,6}\))?[ ]{0,2}(?:/|,|;|&|or|and)[ ]{0,2}"
+                    r"\K(?:\d{3}-)?\d{4}(?![\w\-])",
+                    0.5,
+                ),
+                (
+                    r"(?<![\w.\-])\d{3}-\d{4}"
+                    r"(?=[ ]?\((?:w|h|o|work|home|office|voice|fax|day|eve)\))",
+                    0.5,
+                ),
+                (r"(?<![\w\-])1-[89]\d\d-[A-Z\d][A-Z\d\-]{5,10}[A-Z\d](?![\w\-])", 0.5),
+                (
+                    rf"\b(?:{_CALLED})\b[ \t]*(?:\([a-z]+\)|numbers?|no|at|is)?[ \t.:#=\-]{{0,12}}"
+                    r"\K\+?\(?\d(?:[ .()\-/]{0,3}\d){6,13}(?:[ ]?(?:x|ext)[.:]?[ ]?\d{1,6})?"
+                    r"(?![\w\-])",
+                    0.75,
+                ),
+            ],
+            "phone",
+            "telephone",
+            "tel",
+            "fax",
+            "voice",
+            "call",
+            "work",
+            "home",
+            "office",
+            "mobile",
+            "cell",
+            "pager",
+            "bbs",
+            "modem",
         ),
         _own(
             "MEDICAL_RECORD_NUMBER",

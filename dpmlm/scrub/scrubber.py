@@ -1,7 +1,7 @@
 """Scrubbing texts: find, decide, replace; in one process or in several.
 
-A text's result depends on that text, the policy and the key alone, never on its neighbours: the
-blocks of one text are analysed together and no text shares a batch with another. So the result
+A text's result depends on that text, the policy and the key alone, never on its neighbours: no
+text shares a batch with another. So the result
 is the same for any number of processes, and scrubbing keeps a privacy claim on the source corpus.
 """
 
@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from typing import Self
 
 from dpmlm.errors import UserError
-from dpmlm.scrub.blocks import cut
-from dpmlm.scrub.engine import Analyzer, check_pipeline
+from dpmlm.scrub.engine import Analyzer, check_pipeline, check_token_classifier
 from dpmlm.scrub.findings import Finding, resolve
 from dpmlm.scrub.names import propagate
 from dpmlm.scrub.operators import replacement
 from dpmlm.scrub.policy import Operator, ScrubPolicy
+from dpmlm.scrub.view import View
 
 _CHUNK = 32
 _LEAST_KEY = 16
@@ -83,8 +83,9 @@ class Scrubber:
 
     def __init__(self, policy: ScrubPolicy, *, pseudonym_key: bytes | None = None) -> None:
         """Raises UserError when the policy makes pseudonyms and there is no key of 16 bytes, or
-        when it names a spaCy pipeline that is not there."""
+        when it names a spaCy pipeline or a token classifier that is not there."""
         check_pipeline(policy.engine.spacy)
+        check_token_classifier(policy.engine.token_classifier)
         if policy.needs_key and (pseudonym_key is None or len(pseudonym_key) < _LEAST_KEY):
             given = "no key" if pseudonym_key is None else f"a key of {len(pseudonym_key)} bytes"
             raise UserError(
@@ -172,17 +173,11 @@ class Scrubber:
         return self._pool
 
     def _find(self, text: str) -> list[Finding]:
-        blocks = [block for block in cut(text) if not block.text.isspace()]
-        found = [
-            Finding(f.start + block.start, f.end + block.start, f.entity, f.recognizer, f.score)
-            for block, findings in zip(
-                blocks, self._analyzer.analyze([b.text for b in blocks]), strict=True
-            )
-            for f in findings
-        ]
+        view = View(text)
+        found = self._analyzer.find(view.text)
         if self.policy.engine.propagate_names:
-            found += propagate(text, found)
-        return [_trim(text, f) for f in found if not text[f.start : f.end].isspace()]
+            found += propagate(view.text, found)
+        return [_trim(view, f) for f in found if not view.text[f.start : f.end].isspace()]
 
     def _above_threshold(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         for finding in findings:
@@ -191,11 +186,11 @@ class Scrubber:
                 yield finding
 
 
-def _trim(text: str, finding: Finding) -> Finding:
-    """Without the blanks and line ends at its ends, which are no part of any name."""
-    value = text[finding.start : finding.end]
+def _trim(view: View, finding: Finding) -> Finding:
+    """In the original, without the blanks and line ends at its ends, which are no part of it."""
+    value = view.text[finding.start : finding.end]
     start = finding.start + len(value) - len(value.lstrip())
-    end = start + len(value.strip())
+    start, end = view.place(start, start + len(value.strip()))
     return Finding(start, end, finding.entity, finding.recognizer, finding.score)
 
 

@@ -173,7 +173,36 @@ def test_a_token_classifier_is_one_line_and_its_weights_are_in_the_digest(
     assert load_policy(_write(tmp_path, text)).digest != before
 
 
-def test_a_token_classifier_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    text = SMALL + f"engine: {{token_classifier: {tmp_path / 'nothing'}}}\n"
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./nothing", "no such name!", "no/such-model"])
+def test_a_token_classifier_that_is_not_there_is_refused_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    text = SMALL + f"engine: {{token_classifier: {name!r}}}\n"
+    with pytest.raises(UserError, match="no token classifier can be loaded"):
+        Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32))
+
+
+def test_an_empty_folder_is_no_token_classifier(tmp_path: Path) -> None:
+    text = SMALL + f"engine: {{token_classifier: {tmp_path}}}\n"
+    with pytest.raises(UserError, match="no configuration"):
+        Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32))
+
+
+def test_a_folder_that_does_not_load_is_refused_on_first_use(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    text = SMALL + f"engine: {{token_classifier: {tmp_path}}}\n"
     with pytest.raises(UserError, match="no token classifier can be loaded"):
         Scrubber(load_policy(_write(tmp_path, text)), pseudonym_key=bytes(32)).scrub("we")
+
+
+def test_the_fast_mode_takes_the_first_name_finder_alone() -> None:
+    best = load_policy("default")
+    fast = best.model_copy(update={"engine": best.engine.model_copy(update={"mode": "fast"})})
+    assert best.engine.mode == "best"
+    assert (len(best.engine.parts), len(fast.engine.parts)) == (2, 1)
+    assert fast.digest != best.digest
+    text = "Mr Robert Hughes of Springfield met Jane Kowalski, jk@example.org"
+    found = [{d.entity for d in Scrubber(policy).scrub(text).decisions} for policy in (best, fast)]
+    assert all({"PERSON", "EMAIL_ADDRESS"} <= entities for entities in found)
+    assert len(Analyzer(fast)._finder._pipelines) == 1

@@ -1,7 +1,9 @@
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import re
+import resource
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -9,6 +11,8 @@ import pytest
 
 from dpmlm.scrub import Decision, Scrubber, load_policy, replay, shipped_policies
 from dpmlm.scrub.blocks import LIMIT
+from dpmlm.scrub.patterns import Patterns
+from dpmlm.scrub.recognizers import presidio_recognizers
 
 NOTE = """Patient: Jane Kowalski
 MRN: 00123456
@@ -38,7 +42,10 @@ def test_decisions_rebuild_the_text_and_hold_none_of_it(scrubber: Scrubber) -> N
     assert not any(secret in log for secret in SECRETS)
 
 
-@pytest.mark.parametrize("text", ["", " \n\n ", "\ufeff", "\x00", "🙂" * 5, "a" * (3 * LIMIT)])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "@", "7", " \n\n ", "\ufeff", "\x00", "\ud800", "🙂" * 5, "a" * (3 * LIMIT), "\r"],
+)
 def test_odd_texts_pass(scrubber: Scrubber, text: str) -> None:
     assert scrubber.scrub(text).text == text or "<" in scrubber.scrub(text).text
 
@@ -135,3 +142,34 @@ def test_the_log_of_decisions_replays_the_text_and_holds_none_of_it(policy: str)
     again = [Decision(**made) for made in json.loads(log)]
     assert len(again) > 3
     assert replay(NOTE, again, key, person="jane") == scrubbed.text
+
+
+@pytest.mark.parametrize("policy", shipped_policies())
+def test_broken_surrogates_and_nuls_pass_under_every_policy(policy: str) -> None:
+    scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(range(32)))
+    text = "\ud800 Mr Robert\x00 Hughes\udfff, phone 212-555-0187\r\nrh\u200b@example.org \ud83d"
+    scrubbed = scrubber.scrub(text, "rob\udc00")
+    assert "0187" not in scrubbed.text
+    assert "example.org" not in scrubbed.text
+    assert scrubbed.text[0] == "\ud800"
+
+
+@pytest.mark.full
+def test_two_thousand_identical_documents(scrubber: Scrubber) -> None:
+    expected = scrubber.scrub(NOTE)
+    with Scrubber(scrubber.policy) as other:
+        results = other.scrub_many(itertools.repeat(NOTE, 2000), processes=2)
+        assert sum(result == expected for result in results) == 2000
+
+
+@pytest.mark.full
+def test_fifty_megabytes_on_one_line_stay_within_memory(scrubber: Scrubber) -> None:
+    """Patterns alone: names take their time, block by block."""
+    policy = scrubber.policy.model_copy(update={"rules": (), "other": scrubber.policy.other})
+    patterns = Patterns(presidio_recognizers(), lambda entity: policy.other.threshold)
+    text = "we saw him there; and then again, write to jroe@example.org or so. " * 760_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = patterns.find(text[:50_000_000])
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert len(found) > 1_400_000
+    assert grown < 4_000_000  # KiB: some 2.5 KiB for each of 1.5 million findings
