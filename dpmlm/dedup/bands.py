@@ -101,10 +101,11 @@ class Buckets:
     def _buckets(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         for band in range(self._keys.shape[1]):
             order = np.argsort(self._keys[:, band], kind="stable")
-            borders = np.flatnonzero(np.diff(self._keys[order, band])) + 1
-            for places in np.split(order, borders):
-                if len(places) > 1:
-                    yield band, places
+            new = np.diff(self._keys[order, band]) != 0
+            edges = np.flatnonzero(np.concatenate([[True], new, [True]]))
+            shared = np.flatnonzero(np.diff(edges) > 1)
+            for start, end in zip(edges[shared].tolist(), edges[shared + 1].tolist()):
+                yield band, order[start:end]
 
     def candidates(self, band: int, left: int, right: int) -> bool:
         """Whether two texts of one bucket are to be proven: they shared no band before, and agree
