@@ -27,15 +27,27 @@ from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
 from dpmlm.errors import UserError
+from dpmlm.scrub.demographics import DemographicRecognizer
 from dpmlm.scrub.findings import Finding
+from dpmlm.scrub.organisations import OrganisationRecognizer
 from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
 from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
+from dpmlm.scrub.written import written_recognizers
 
 # Scores of what every pipeline marks, and of what one of several marks. Numbers and addresses
 # score less: a pattern that fits with its caption before it (0.75 and more) knows better.
 AGREED, ALONE = 0.85, 0.6
 AGREED_NUMBER, ALONE_NUMBER = 0.7, 0.5
 _NUMBERS = frozenset({"ID", "PHONE_NUMBER", "ADDRESS"})
+
+_BLANKS = dict.fromkeys(
+    map(
+        ord,
+        "\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+        "\u2007\u2008\u2009\u200a\u202f\u205f\u3000",
+    ),
+    " ",
+)
 
 # Its debug lines carry words of the text; its warnings are about recognizers we do not use.
 logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
@@ -175,7 +187,14 @@ class Analyzer:
     def __init__(self, policy: ScrubPolicy) -> None:
         self._finder = NameFinder(load_pipelines(policy.engine.spacy))
         names = SpacyRecognizer(supported_entities=self._finder.labels(), name="NameFinder")
-        recognizers = [names, *own_recognizers(), *presidio_recognizers(policy.engine.countries)]
+        recognizers = [
+            names,
+            OrganisationRecognizer(),
+            DemographicRecognizer(),
+            *written_recognizers(),
+            *own_recognizers(),
+            *presidio_recognizers(policy.engine.countries),
+        ]
         if policy.engine.token_classifier is not None:
             recognizers.append(_token_classifier(policy.engine))
         wanted = [
@@ -198,7 +217,12 @@ class Analyzer:
         return list(self._entities)
 
     def analyze(self, texts: Sequence[str]) -> list[list[Finding]]:
-        """Findings in each text, overlaps and low scores included."""
+        """Findings in each text, overlaps and low scores included.
+
+        Every kind of blank is seen as a plain one, a character for a character: no-break spaces
+        and the first half of a Windows line end hide nothing.
+        """
+        texts = [text.translate(_BLANKS) for text in texts]
         results = []
         for text, artifacts in zip(texts, self._finder.read(texts), strict=True):
             found = self._engine.analyze(
@@ -240,26 +264,34 @@ def _token_classifier(engine: Engine) -> HuggingFaceNerRecognizer:
 
 
 def load_pipelines(name: str | None) -> list[Language]:
-    """The shipped pipelines, or the one that a policy names by package or folder.
+    """The shipped pipelines, or those that a policy names by package or folder.
+
+    A folder is that of one pipeline, or one that `python -m dpmlm.scrub.train --out` wrote.
 
     Raises UserError when it is not there or holds no component that marks entities.
     """
     if name is None:
-        vocab: Vocab | bool = True
-        pipelines = []
-        folder = resources.files("dpmlm.scrub") / "model"
-        for part in MODEL_PARTS:
-            with resources.as_file(folder / part) as path:
-                pipelines.append(spacy.load(path, vocab=vocab))
-            vocab = pipelines[0].vocab
-        return pipelines
+        with resources.as_file(resources.files("dpmlm.scrub") / "model") as folder:
+            return _load_parts(folder)
     check_pipeline(name)
+    if all((Path(name) / part).is_dir() for part in MODEL_PARTS):
+        return _load_parts(Path(name))
     pipeline = spacy.load(name, exclude=["lemmatizer", "parser", "attribute_ruler", "tagger"])
     if not {"ner", "transformer_ner", "span_categorizer"} & set(pipeline.pipe_names):
         raise UserError(
             f"engine.spacy: {name}", "it marks no named entities", "name a pipeline with ner"
         )
     return [pipeline]
+
+
+def _load_parts(folder: Path) -> list[Language]:
+    """The parts that `dpmlm.scrub.train` wrote, over one vocabulary."""
+    vocab: Vocab | bool = True
+    pipelines: list[Language] = []
+    for part in MODEL_PARTS:
+        pipelines.append(spacy.load(folder / part, vocab=vocab))
+        vocab = pipelines[0].vocab
+    return pipelines
 
 
 def _finding(result: RecognizerResult) -> Finding:
