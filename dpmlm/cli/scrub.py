@@ -63,7 +63,7 @@ def scrub(
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
         measured, rows = standalone.measure(gold, policy)
         if as_json:
-            print_json("dpmlm.scrub.recall/1", measured.to_json())
+            print_json("dpmlm.scrub.recall/2", measured.to_json())
             return
         typer.echo(recall_text(measured))
         if show_private:

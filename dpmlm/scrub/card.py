@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpmlm.scrub.examples import CONLL_FILES, gold_rows, held_out, read_conll
+from dpmlm.scrub.examples import CONLL_FILES, fold_of, gold_rows, read_conll
 from dpmlm.scrub.policy import load_policy
 from dpmlm.scrub.recall import Rate, RecallReport, measure_recall
 from dpmlm.scrub.scrubber import Scrubber
@@ -64,8 +64,8 @@ def write_card(model: Path, data: Path, *, policy: str = "default") -> dict[str,
     """
     scrubber = Scrubber(load_policy(policy))
     gold = {
-        "Court judgments (tab)": gold_rows(data, "tab", left_out=True),
-        "Templated sentences (pii_synthetic)": gold_rows(data, "pii_synthetic", left_out=True),
+        "Court judgments (tab)": gold_rows(data, "tab"),
+        "Templated sentences (pii_synthetic)": gold_rows(data, "pii_synthetic"),
         "Tweets, encyclopedia, agreements (token sets)": _token_rows(data),
     }
     reports = {name: measure_recall(scrubber, rows) for name, rows in gold.items()}
@@ -98,7 +98,7 @@ def _token_rows(data: Path) -> list[dict[str, Any]]:
         }
         for name in CONLL_FILES
         for e in read_conll(data / "ner" / name)
-        if held_out(e.source, e.group)
+        if fold_of(e.source, e.group) == 0
     ]
 
 
