@@ -5,12 +5,19 @@ the bare word often says nothing of anybody ("German law"), so it scores less. W
 `lexicon`. Looks at the tokens of the name finder, once each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from presidio_analyzer import LocalRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-from dpmlm.scrub.lexicon import CONDITIONS, NATIONALITIES, OCCUPATIONS, PEOPLES
+from dpmlm.scrub.lexicon import (
+    CONDITIONS,
+    NATIONALITIES,
+    OCCUPATIONS,
+    PEOPLES,
+    length_at,
+    phrases,
+)
 
 TOLD, BARE = 0.85, 0.45
 """Scores of a word that is said of somebody, and of the word alone."""
@@ -20,22 +27,12 @@ _AFTER_NATION = frozenset(
 )
 
 
-def _phrases(values: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
-    """Word sequences by their first word, longest first."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for value in values:
-        words = tuple(value.lower().replace("'s", " 's").replace("-", " - ").split())
-        words = words[1:] if words[0] == "a" else words
-        found.setdefault(words[0], []).append(words)
-    return {first: sorted(of, key=lambda w: (-len(w), w)) for first, of in found.items()}
-
-
 class DemographicRecognizer(LocalRecognizer):
     """What a person is, by word lists."""
 
     _NATIONS = frozenset(word.lower() for word in (*NATIONALITIES, *PEOPLES))
-    _JOBS = _phrases(OCCUPATIONS)
-    _ILLS = _phrases(CONDITIONS)
+    _JOBS = phrases(OCCUPATIONS)
+    _ILLS = phrases(CONDITIONS)
 
     def __init__(self) -> None:
         super().__init__(supported_entities=["NRP"], name="DemographicRecognizer")
@@ -62,10 +59,9 @@ class DemographicRecognizer(LocalRecognizer):
             after = words[i + 1] if i + 1 < len(words) else ""
             if word in self._NATIONS:
                 yield i, i, TOLD if after in _AFTER_NATION else BARE
-            for phrases, told in ((self._JOBS, before in _BEFORE_JOB), (self._ILLS, True)):
-                for phrase in phrases.get(word, ()):
-                    last = i + len(phrase) - 1
-                    if tuple(words[i : last + 1]) == phrase:
-                        agent = words[last + 1 : last + 2] == ["practising"]
-                        yield i, last, TOLD if told and not agent else BARE
-                        break
+            if job := length_at(self._JOBS, words, i):
+                agent = words[i + job : i + job + 1] == ["practising"]
+                told = before in _BEFORE_JOB and not agent
+                yield i, i + job - 1, TOLD if told else BARE
+            if ill := length_at(self._ILLS, words, i):
+                yield i, i + ill - 1, TOLD

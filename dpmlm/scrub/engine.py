@@ -30,6 +30,8 @@ from dpmlm.errors import UserError
 from dpmlm.scrub.demographics import DemographicRecognizer
 from dpmlm.scrub.findings import Finding
 from dpmlm.scrub.organisations import OrganisationRecognizer
+from dpmlm.scrub.people import ListRecognizer, introduced_recognizer
+from dpmlm.scrub.places import PlaceRecognizer
 from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
 from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
 from dpmlm.scrub.written import written_recognizers
@@ -191,6 +193,9 @@ class Analyzer:
             names,
             OrganisationRecognizer(),
             DemographicRecognizer(),
+            ListRecognizer(),
+            introduced_recognizer(),
+            PlaceRecognizer(),
             *written_recognizers(),
             *own_recognizers(),
             *presidio_recognizers(policy.engine.countries),

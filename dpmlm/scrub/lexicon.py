@@ -3,6 +3,8 @@
 Written from general knowledge, not taken from any of the annotated sets.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 NATIONALITIES = tuple(
     """
 Afghan Albanian Algerian American Andorran Angolan Argentinian Argentine Armenian Australian
@@ -160,3 +162,52 @@ FOREIGN_PLACES = tuple(
     東京; 서울; القاهرة; חיפה; मुंबई; Hà Nội; Đà Nẵng
     """.split(";")
 )
+COUNTRIES = tuple(
+    line.strip()
+    for line in """
+    Afghanistan; Albania; Algeria; Andorra; Angola; Argentina; Armenia; Australia; Austria;
+    Azerbaijan; Bahamas; Bahrain; Bangladesh; Barbados; Belarus; Belgium; Belize; Benin; Bhutan;
+    Bolivia; Bosnia and Herzegovina; Botswana; Brazil; Brunei; Bulgaria; Burkina Faso; Burundi;
+    Cambodia; Cameroon; Canada; Cape Verde; Central African Republic; Chad; Chile; China; Colombia;
+    Comoros; Congo; Costa Rica; Croatia; Cuba; Cyprus; Czech Republic; Czechia; Denmark; Djibouti;
+    Dominica; Dominican Republic; East Timor; Ecuador; Egypt; El Salvador; England; Equatorial
+    Guinea; Eritrea; Estonia; Eswatini; Ethiopia; Fiji; Finland; France; Gabon; Gambia; Georgia;
+    Germany; Ghana; Great Britain; Greece; Greenland; Grenada; Guatemala; Guinea; Guinea-Bissau;
+    Guyana; Haiti; Honduras; Hong Kong; Hungary; Iceland; India; Indonesia; Iran; Iraq; Ireland;
+    Israel; Italy; Ivory Coast; Jamaica; Japan; Jordan; Kazakhstan; Kenya; Kiribati; Kosovo; Kuwait;
+    Kyrgyzstan; Laos; Latvia; Lebanon; Lesotho; Liberia; Libya; Liechtenstein; Lithuania;
+    Luxembourg; Macedonia; Madagascar; Malawi; Malaysia; Maldives; Mali; Malta; Marshall Islands;
+    Mauritania; Mauritius; Mexico; Micronesia; Moldova; Monaco; Mongolia; Montenegro; Morocco;
+    Mozambique; Myanmar; Namibia; Nauru; Nepal; Netherlands; New Zealand; Nicaragua; Niger; Nigeria;
+    North Korea; Northern Ireland; Norway; Oman; Pakistan; Palau; Palestine; Panama; Papua New
+    Guinea; Paraguay; Peru; Philippines; Poland; Portugal; Qatar; Romania; Russia; Rwanda; Saint
+    Kitts and Nevis; Saint Lucia; Samoa; San Marino; Saudi Arabia; Scotland; Senegal; Serbia;
+    Seychelles; Sierra Leone; Singapore; Slovakia; Slovenia; Solomon Islands; Somalia; South Africa;
+    South Korea; South Sudan; Spain; Sri Lanka; Sudan; Suriname; Swaziland; Sweden; Switzerland;
+    Syria; Taiwan; Tajikistan; Tanzania; Thailand; Togo; Trinidad and Tobago; Tunisia; Turkey;
+    Turkmenistan; Tuvalu; Uganda; Ukraine; United Arab Emirates; United Kingdom; United States;
+    Uruguay; Uzbekistan; Vanuatu; Vatican City; Venezuela; Vietnam; Wales; Yemen; Zambia; Zimbabwe
+    """.split(";")
+)
+"""Short names; a line end inside a name stands for a blank."""
+
+Phrases = Mapping[str, Sequence[tuple[str, ...]]]
+"""Phrases as lower-case words, by their first word, longest first."""
+
+
+def phrases(values: Iterable[str]) -> Phrases:
+    """Phrases as the tokenizer cuts them, without an article before them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for value in values:
+        words = tuple(value.lower().replace("'s", " 's").replace("-", " - ").split())
+        words = words[1:] if words[0] == "a" else words
+        found.setdefault(words[0], []).append(words)
+    return {first: sorted(of, key=lambda w: (-len(w), w)) for first, of in found.items()}
+
+
+def length_at(known: Phrases, words: Sequence[str], at: int) -> int:
+    """Words of the longest phrase that begins at `at`; 0 if none does."""
+    for phrase in known.get(words[at], ()):
+        if tuple(words[at : at + len(phrase)]) == phrase:
+            return len(phrase)
+    return 0

@@ -88,9 +88,15 @@ def _told(artifacts: NlpArtifacts) -> Iterator[tuple[int, int]]:
             first = _run(tokens, i, -1, joiners)
             last = i if word in _FIRM else _run(tokens, i, 1, _FORWARD)
             if last > first:
-                yield tokens[first].idx, tokens[last].idx + len(tokens[last])
+                yield tokens[first].idx, _end(tokens, last, word)
         elif word in _ALWAYS_FIRM and i and tokens[i - 1].is_alpha and len(tokens[i - 1]) > 2:
-            yield tokens[i - 1].idx, tokens[i].idx + len(tokens[i])
+            yield tokens[i - 1].idx, _end(tokens, i, word)
+
+
+def _end(tokens: Doc, last: int, word: str) -> int:
+    """Behind the last token, and behind the full stop of "Ltd."."""
+    end = tokens[last].idx + len(tokens[last])
+    return end + (word in _FIRM and tokens.text.startswith(".", end))
 
 
 def _run(tokens: Doc, at: int, step: int, joiners: frozenset[str]) -> int:
@@ -105,6 +111,8 @@ def _run(tokens: Doc, at: int, step: int, joiners: frozenset[str]) -> int:
                 break
             furthest = i
         elif token.text not in joiners:
+            break
+        elif token.text == "the" and tokens[i - 1].text not in ("of", "for"):
             break
     return furthest
 
