@@ -90,7 +90,10 @@ def _told(artifacts: NlpArtifacts) -> Iterator[tuple[int, int]]:
             if last > first:
                 yield tokens[first].idx, _end(tokens, last, word)
         elif word in _ALWAYS_FIRM and i and tokens[i - 1].is_alpha and len(tokens[i - 1]) > 2:
-            yield tokens[i - 1].idx, _end(tokens, i, word)
+            partners = (
+                i > 2 and tokens[i - 1].lower_ in _FIRM and tokens[i - 2].text in ("and", "&")
+            )
+            yield tokens[i - 3 if partners else i - 1].idx, _end(tokens, i, word)
 
 
 def _end(tokens: Doc, last: int, word: str) -> int:
@@ -110,9 +113,9 @@ def _run(tokens: Doc, at: int, step: int, joiners: frozenset[str]) -> int:
             if token.lower_ in _STOPS:
                 break
             furthest = i
-        elif token.text not in joiners:
-            break
-        elif token.text == "the" and tokens[i - 1].text not in ("of", "for"):
+        elif token.text not in joiners or (
+            token.text == "the" and tokens[i - 1].text not in ("of", "for")
+        ):
             break
     return furthest
 

@@ -4,6 +4,7 @@
 roe", "MRS ROE": a small name finder is surest of capitals, and leaves these out.
 """
 
+import re
 from collections.abc import Iterator
 
 from presidio_analyzer import LocalRecognizer, Pattern, PatternRecognizer, RecognizerResult
@@ -38,19 +39,36 @@ _INTRODUCED = (
 )
 
 
+_CAPITAL = r"[^\W\d_a-z][\w’'\-]+"
+_BULLET = r"[ \t]*(?:[-*•]|\d{1,3}[.)])?[ \t]*"
+_REVERSED = rf"{_BULLET}{_CAPITAL},[ \t]*{_CAPITAL}(?:[ \t](?:{_CAPITAL}|[A-Z]\.))?"
+_REVERSED_LINES = (rf"(?m)^{_REVERSED}[ \t]*(?:\n{_REVERSED}[ \t]*$){{2,}}", 0.6)
+"""Three lines and more of nothing but a surname, a comma and a given name."""
+_PLAIN = rf"{_BULLET}{_CAPITAL}(?:[ \t]+(?:{_CAPITAL}|[A-Z]\.)){{1,2}}[ \t]*"
+_PLAIN_LINES = re.compile(rf"^{_PLAIN}(?:\n{_PLAIN}$){{2,}}", re.MULTILINE)
+_HEADER = re.compile(
+    r"^(?:From|To|Cc|CC|Bcc|Reply-To|Sender|Attn|FROM|TO|ATTN)[ \t]*:[ \t]*[^\n]+", re.MULTILINE
+)
+_ADDRESSED = re.compile(
+    rf"(?<=[:;,\"' \t]){_CAPITAL}(?:[ \t]+(?:{_CAPITAL}|[A-Z]\.)){{1,3}}(?![\w@])"
+)
+
+
 def introduced_recognizer() -> LocalRecognizer:
     """Names after a title or after the words that introduce them."""
     name = "IntroducedNameRecognizer"
     return PatternRecognizer(
         supported_entity="PERSON",
         name=name,
-        patterns=[Pattern(f"{name} {i}", p, s) for i, (p, s) in enumerate(_INTRODUCED)],
+        patterns=[
+            Pattern(f"{name} {i}", p, s) for i, (p, s) in enumerate((*_INTRODUCED, _REVERSED_LINES))
+        ],
         global_regex_flags=0,
     )
 
 
 class ListRecognizer(LocalRecognizer):
-    """Further PERSON findings in lists of three and more."""
+    """Further PERSON findings in lists of three and more, and in the header lines of mails."""
 
     def __init__(self) -> None:
         super().__init__(supported_entities=["PERSON"], name="ListRecognizer")
@@ -61,10 +79,11 @@ class ListRecognizer(LocalRecognizer):
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
-        """Items that were not taken for people, of lists of which half and two were."""
+        """Items that were not taken for people, of lists of which half and two were; of lists by
+        line, of which one was; and whoever a header line names."""
         if nlp_artifacts is None:
             return []
-        tokens, results = nlp_artifacts.tokens, []
+        tokens, results = nlp_artifacts.tokens, _by_line(text, nlp_artifacts)
         named = {
             i for e in nlp_artifacts.entities if e.label_ == "PERSON" for i in range(e.start, e.end)
         }
@@ -82,6 +101,19 @@ class ListRecognizer(LocalRecognizer):
                     start, stop = tokens[first].idx, tokens[end - 1].idx + len(tokens[end - 1])
                     results.append(RecognizerResult("PERSON", start, stop, _SCORE))
         return results
+
+
+def _by_line(text: str, artifacts: NlpArtifacts) -> list[RecognizerResult]:
+    """Lines of nothing but capitals, three and more, where one is a person; header lines."""
+    people = [(e.start_char, e.end_char) for e in artifacts.entities if e.label_ == "PERSON"]
+    spans = []
+    for block in _PLAIN_LINES.finditer(text):
+        if any(start < block.end() and block.start() < end for start, end in people):
+            lines = re.finditer(rf"(?m)^{_BULLET}(?P<name>[^\n]+)", block[0])
+            spans += [(block.start() + of.start("name"), block.start() + of.end()) for of in lines]
+    for header in _HEADER.finditer(text):
+        spans += [hit.span() for hit in _ADDRESSED.finditer(text, *header.span())]
+    return [RecognizerResult("PERSON", start, end, _SCORE) for start, end in spans]
 
 
 def _lists(artifacts: NlpArtifacts) -> Iterator[list[tuple[int, int]]]:

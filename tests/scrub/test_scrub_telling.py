@@ -52,6 +52,7 @@ def _found(
         ("sued Hughes, Roe and Kowalski LLP in May", {"Hughes, Roe and Kowalski LLP"}),
         ("by Roe-Hughes Group. Then", {"Roe-Hughes Group."}),
         ("we like kowalski ltd. a lot", {"kowalski ltd."}),
+        ("from hanson and sons ltd in may", {"hanson and sons ltd"}),
         ("the Warsaw Regional Court (Sąd Okręgowy) said",
          {"Warsaw Regional Court (Sąd Okręgowy)"}),
         ("In May the Ministry of Foreign Affairs wrote", {"Ministry of Foreign Affairs"}),
@@ -119,6 +120,13 @@ def test_phrases_by_first_word_equal_a_search_for_each() -> None:
         ("Ann; Bob; and others", ("Ann", "Bob"), set()),
         ("Ann, tired, cold and hungry", ("Ann",), set()),
         ("Ann and Bob met dora", ("Ann", "Bob"), set()),
+        ("1. Ann Roe\n2. Cy Poe\n3. Di Moe", ("Ann Roe",), {"Ann Roe", "Cy Poe", "Di Moe"}),
+        ("1. Annual Report\n2. Other Business\n3. Any Questions", (), set()),
+        (
+            "To: Ann Roe; Cy B. Poe <cy@example.org>\nSubject: New York",
+            (),
+            {"Ann Roe", "Cy B. Poe"},
+        ),
     ],
 )
 def test_lists_of_people(text: str, named: tuple[str, ...], expected: set[str]) -> None:
@@ -135,6 +143,7 @@ def test_lists_of_people(text: str, named: tuple[str, ...], expected: set[str]) 
         ("dr. roe saw her", {"dr. roe"}),
         ("MRS ROE WAS THERE", {"MRS ROE WAS"}),
         ("the Dr saw", set()),
+        ("- Roe, Ann\n- Poe, Cy B.\n- Moe, Di", {"- Roe, Ann\n- Poe, Cy B.\n- Moe, Di"}),
     ],
 )
 def test_introduced_names(text: str, expected: set[str]) -> None:
