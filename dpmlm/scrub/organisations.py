@@ -43,11 +43,15 @@ secretary chairman chairwoman chief ambassador counsel under according however m
 _MOST = 9
 """Tokens before or behind the telling word."""
 _BRACKET = re.compile(r"[ \t]?\((?!see |here|cited|which |who |nos?\b)[^\W\d_][^()\n\d]{1,60}\)")
+_BELOW = re.compile(
+    r"[ \t]*\n[ \t>]*(?P<name>[^\W_][^\n:;<>@,]{1,38}[^\W_]\.?)[ \t]*\n[ \t>]*[^\n]*\d"
+)
 _SCORE = 0.6
 
 
 class OrganisationRecognizer(LocalRecognizer):
-    """Names with a telling word, three names joined by "and", and brackets behind organisations."""
+    """Names with a telling word, three names joined by "and", the line below a signature's name,
+    and brackets behind organisations."""
 
     def __init__(self) -> None:
         super().__init__(supported_entities=["ORGANIZATION"], name="OrganisationRecognizer")
@@ -62,6 +66,7 @@ class OrganisationRecognizer(LocalRecognizer):
         if nlp_artifacts is None:
             return []
         found = set(_told(nlp_artifacts)) | set(_partners(nlp_artifacts))
+        found |= set(_signed(text, nlp_artifacts))
         named = {
             (e.start_char, e.end_char) for e in nlp_artifacts.entities if e.label_ == "ORGANIZATION"
         }
@@ -118,6 +123,16 @@ def _run(tokens: Doc, at: int, step: int, joiners: frozenset[str]) -> int:
         ):
             break
     return furthest
+
+
+def _signed(text: str, artifacts: NlpArtifacts) -> Iterator[tuple[int, int]]:
+    """The line of a signature between that of a person and one with a number in it."""
+    for entity in artifacts.entities:
+        line = text.rfind("\n", 0, entity.start_char) + 1
+        if entity.label_ == "PERSON" and not text[line : entity.start_char].strip(" \t>"):
+            below = _BELOW.match(text, entity.end_char)
+            if below:
+                yield below.span("name")
 
 
 def _partners(artifacts: NlpArtifacts) -> Iterator[tuple[int, int]]:

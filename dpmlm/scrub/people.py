@@ -94,9 +94,13 @@ class ListRecognizer(LocalRecognizer):
             for at, (first, end) in enumerate(items):
                 if known[at]:
                     continue
-                # Words before the first name and behind the last belong to the sentence.
+                # Words before the first name and behind the last belong to the sentence, and one in
+                # lower case beside such words is likely one of them.
+                words, edge = end - first, at in (0, len(items) - 1)
                 first = end - 1 if at == 0 else first
-                end = first + 1 if at == len(items) - 1 else end
+                end = first + 1 if edge else end
+                if edge and words > 1 and not tokens[first].text[0].isupper():
+                    continue
                 if not any(tokens[i].lower_ in _NO_NAMES for i in range(first, end)):
                     start, stop = tokens[first].idx, tokens[end - 1].idx + len(tokens[end - 1])
                     results.append(RecognizerResult("PERSON", start, stop, _SCORE))

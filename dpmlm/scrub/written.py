@@ -13,7 +13,12 @@ _MONTH = (
 )
 _DATE = rf"\d{{1,2}}(?:st|nd|rd|th)?\s{_MONTH}(?:,?\s\d{{4}}\b)?"
 _YEAR = r"(?:1[89]|20)\d\d\b"
-_AND = r"(?:,?\s(?:and|to|until|or)\s|,\s|\s?[–-]\s?)"
+_AND = r"(?:,?\s(?:and|to|until|or)\s(?:on\s)?|,\s(?:on\s)?|\s?[–-]\s?)"
+_COUNT = (
+    r"(?:\d{1,3}|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen"
+    r"|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty)"
+)
+_SPAN = rf"{_COUNT}(?:\sand\sa\shalf)?\s(?:year|month|week|day)s?"
 _CODES = "EUR|USD|GBP|CHF|SEK|NOK|DKK|PLN|TRL|TRY|DEM|ATS|FRF|ITL|CZK|HUF|RUB|JPY|CAD|AUD"
 _UNITS = (
     r"(?:euros?|dollars?|pounds?(?:\ssterling)?|zlotys?|liras?|schillings?|marks?|francs?"
@@ -28,7 +33,9 @@ def written_recognizers() -> list[LocalRecognizer]:
         (rf"\b{_DATE}(?:{_AND}(?:{_DATE}|\d{{1,2}}\b))*", 0.8),
         (rf"\b{_MONTH}\s\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?\s\d{{4}}\b)?", 0.6),
         (rf"\b{_MONTH},?\s\d{{4}}\b(?:{_AND}{_MONTH},?\s\d{{4}}\b)*", 0.7),
-        (rf"\b{_YEAR}{_AND}{_YEAR}", 0.6),
+        (rf"\b{_YEAR}(?:{_AND}{_YEAR})+", 0.6),
+        (rf"\b{_MONTH}{_AND}{_MONTH},?\s\d{{4}}\b", 0.7),
+        (rf"\b{_SPAN}(?:(?:,|\sand)\s{_SPAN})*[’']s?(?=\simprisonment)", 0.6),
         (r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?\b", 0.6),
     ]
     sums = [
