@@ -17,7 +17,7 @@ class Sentence(NamedTuple):
     text: str
     """The text."""
     names: tuple[str, ...]
-    """What has to be replaced, each once in the text."""
+    """What has to be replaced, where it first stands in the text."""
 
 
 _UPPER = (
@@ -48,7 +48,7 @@ _SIGNATURES = (
         "Yours sincerely,\n\nProf. Edmund Blackwood\nUniversity of Ashford",
         ("Edmund Blackwood", "University of Ashford"),
     ),
-    ("Thanks!\n-- \nvikram <vikram.rao@example.org>", ("vikram", "vikram.rao@example.org")),
+    ("Thanks!\n-- \nvikram <v.rao@example.org>", ("vikram", "v.rao@example.org")),
     ("Sent from my phone\nLucy", ("Lucy",)),
 )
 _HEADERS = (
