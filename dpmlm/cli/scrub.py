@@ -69,7 +69,7 @@ def scrub(
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
         measured = scrub_files.measure(gold, policy)
         if as_json:
-            print_json("dpmlm.scrub.recall/1", measured.to_json())
+            print_json("dpmlm.scrub.recall/2", measured.to_json())
             return
         typer.echo(measured.text())
         if show_private:

@@ -21,7 +21,7 @@ ANNOTATION = {
 def recall_text(report: "RecallReport", annotation: "Annotation") -> str:
     """Recall by type and identifier with 95 % intervals, and how the gold was made."""
     rows = [("all", report.recall), *sorted(report.by_identifier.items())]
-    rows += [*sorted(report.by_type.items()), ("precision", report.precision)]
+    rows += sorted(report.by_type.items())
     lines = [f"policy {report.policy}, {report.documents} documents; full-coverage recall"]
     for name, rate in rows:
         low, high = rate.interval
@@ -29,6 +29,11 @@ def recall_text(report: "RecallReport", annotation: "Annotation") -> str:
         lines.append(
             f"  {name:<24}{rate.hits:>7} of {rate.total:<7} {shown}  [{low:.3f}, {high:.3f}]"
         )
+    right = report.precision
+    shown = "-" if right.value is None else f"{right.value:.3f}"
+    lines.append(
+        f"  {'precision':<24}{right.hits:>7} of {right.total:<7} {shown}  replaced characters"
+    )
     return "\n".join([*lines, ANNOTATION[annotation]])
 
 

@@ -27,11 +27,16 @@ from spacy.vocab import Vocab
 from dpmlm.errors import UserError
 from dpmlm.scrub.blocks import cut
 from dpmlm.scrub.context import ENHANCER
+from dpmlm.scrub.demographics import DemographicRecognizer
 from dpmlm.scrub.findings import Finding
+from dpmlm.scrub.organisations import OrganisationRecognizer
 from dpmlm.scrub.patterns import Patterns, can_scan
+from dpmlm.scrub.people import ListRecognizer, introduced_recognizer
+from dpmlm.scrub.places import PlaceRecognizer
 from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
 from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
 from dpmlm.scrub.remote import remote_recognizer
+from dpmlm.scrub.written import written_recognizers
 
 # Scores of what every pipeline marks, and of what one of several marks. Numbers and addresses
 # score less: a pattern that fits with its caption before it (0.75 and more) knows better.
@@ -135,7 +140,18 @@ class Analyzer:
         remote = [remote_recognizer(one) for one in asked.remote]
         self._finder = NameFinder(pipelines, context=any(r.context for r in remote))
         names = SpacyRecognizer(supported_entities=self._finder.labels(), name="NameFinder")
-        recognizers = [*own_recognizers(), *presidio_recognizers(asked.countries), names, *remote]
+        recognizers = [
+            *own_recognizers(),
+            *written_recognizers(),
+            introduced_recognizer(),
+            *presidio_recognizers(asked.countries),
+            names,
+            OrganisationRecognizer(),
+            DemographicRecognizer(),
+            ListRecognizer(),
+            PlaceRecognizer(),
+            *remote,
+        ]
         if asked.token_classifier is not None:
             recognizers.append(_token_classifier(asked))
         wanted = [
@@ -240,26 +256,35 @@ def _token_classifier(engine: Engine) -> HuggingFaceNerRecognizer:
 
 
 def load_pipelines(name: str | None, parts: Sequence[str] = MODEL_PARTS) -> list[Language]:
-    """The shipped pipelines of these folders, or the one that a policy names by package or folder.
+    """The shipped pipelines, or those that a policy names by package or folder.
+
+    A folder is that of one pipeline, or one that `python -m dpmlm.scrub.train --out` wrote, of
+    which `parts` are loaded.
 
     Raises UserError when it is not there or holds no component that marks entities.
     """
     if name is None:
-        vocab: Vocab | bool = True
-        pipelines = []
-        folder = resources.files("dpmlm.scrub") / "model"
-        for part in parts:
-            with resources.as_file(folder / part) as path:
-                pipelines.append(spacy.load(path, vocab=vocab))
-            vocab = pipelines[0].vocab
-        return pipelines
+        with resources.as_file(resources.files("dpmlm.scrub") / "model") as folder:
+            return _load_parts(folder, parts)
     check_pipeline(name)
+    if all((Path(name) / part).is_dir() for part in MODEL_PARTS):
+        return _load_parts(Path(name), parts)
     pipeline = spacy.load(name, exclude=["lemmatizer", "parser", "attribute_ruler", "tagger"])
     if not {"ner", "transformer_ner", "span_categorizer"} & set(pipeline.pipe_names):
         raise UserError(
             f"engine.spacy: {name}", "it marks no named entities", "name a pipeline with ner"
         )
     return [pipeline]
+
+
+def _load_parts(folder: Path, parts: Sequence[str]) -> list[Language]:
+    """Parts that `dpmlm.scrub.train` wrote, over one vocabulary."""
+    vocab: Vocab | bool = True
+    pipelines: list[Language] = []
+    for part in parts:
+        pipelines.append(spacy.load(folder / part, vocab=vocab))
+        vocab = pipelines[0].vocab
+    return pipelines
 
 
 def _finding(result: RecognizerResult, shift: int) -> Finding:

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +72,8 @@ CONLL_FILES = (
     "sec-train.conll",
 )
 
-_HELD_OUT = 0.2
+FOLDS = 5
+"""Parts that every set falls into; the shipped model has not seen part 0."""
 _UNKNOWN_TOKEN = re.compile(
     r"\d|^(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?$"
     r"|(ese|ish|ian|ican)$",
@@ -107,36 +108,48 @@ class Example:
     """Document or template: examples of one group never fall on both sides of a split."""
 
 
-def held_out(source: str, group: str) -> bool:
-    """Whether a document or template is left out of training: a hash of its name decides."""
+def fold_of(source: str, group: str, folds: int = FOLDS) -> int:
+    """Which of `folds` parts a document or template falls into: a hash of its name decides."""
     h = hashlib.sha256(f"{source}:{group}".encode()).digest()
-    return int.from_bytes(h[:4]) / 2**32 < _HELD_OUT
+    return int.from_bytes(h[:4]) * folds // 2**32
 
 
-def gold_rows(folder: Path, name: str, *, left_out: bool) -> list[dict]:
-    """Rows of `tab` or `pii_synthetic` on one side of the split, as `measure_recall` takes them."""
+def gold_rows(folder: Path, name: str, fold: int = 0, folds: int = FOLDS) -> list[dict]:
+    """Rows of `tab` or `pii_synthetic` in one part, as `measure_recall` takes them."""
+    return [row for row, part in _rows(folder, name, folds) if part == fold]
+
+
+def _rows(folder: Path, name: str, folds: int) -> Iterator[tuple[dict, int]]:
+    """Rows with the part they fall into."""
     key = {"tab": "id", "pii_synthetic": "template_id"}[name]
     path = folder / name / "train.jsonl"
     if not path.is_file():
         raise UserError(str(path), "this training set is not there", "give --data its folder")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if held_out(name, str(row[key])) == left_out]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield row, fold_of(name, str(row[key]), folds)
 
 
-def read_examples(folder: Path) -> list[Example]:
-    """All examples of the part that training may see."""
+def read_examples(
+    folder: Path, left_out: Collection[int] = (0,), folds: int = FOLDS
+) -> list[Example]:
+    """All examples but those of the parts that are left out."""
     examples: list[Example] = []
-    for row in gold_rows(folder, "tab", left_out=False):
-        spans = _clean(row["spans"], TAB_LABELS)
-        examples += cut_paragraphs(Example(row["text"], spans, "tab", row["id"]))
-    for row in gold_rows(folder, "pii_synthetic", left_out=False):
-        spans = _join_titles(row["text"], _clean(row["spans"], SYNTHETIC_LABELS))
-        examples.append(Example(row["text"], spans, "pii_synthetic", str(row["template_id"])))
+    for row, part in _rows(folder, "tab", folds):
+        if part not in left_out:
+            spans = _clean(row["spans"], TAB_LABELS)
+            examples += cut_paragraphs(Example(row["text"], spans, "tab", row["id"]))
+    for row, part in _rows(folder, "pii_synthetic", folds):
+        if part not in left_out:
+            spans = _join_titles(row["text"], _clean(row["spans"], SYNTHETIC_LABELS))
+            examples.append(Example(row["text"], spans, "pii_synthetic", str(row["template_id"])))
     for name in CONLL_FILES:
         path = folder / "ner" / name
         if not path.is_file():
             raise UserError(str(path), "this training set is not there", "give --data its folder")
-        examples += [e for e in read_conll(path) if not held_out(e.source, e.group)]
+        examples += [
+            e for e in read_conll(path) if fold_of(e.source, e.group, folds) not in left_out
+        ]
     return examples
 
 

@@ -3,6 +3,10 @@
 A gold span counts as found when every one of its characters is replaced (Pilan et al. 2022,
 "The Text Anonymization Benchmark"). Direct and quasi identifiers are counted apart; spans marked
 NO_MASK need not be found. Intervals are Clopper and Pearson's, 95 %.
+
+Precision is counted by characters: of those that were replaced and are no blanks, the share that
+lies in a gold span of any kind, NO_MASK included. It has no interval, as the characters of one
+word are right or wrong together.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,7 +77,7 @@ class RecallReport:
     by_type_and_identifier: Mapping[str, Rate]
     """The same by "TYPE/IDENTIFIER", where the gold has them."""
     precision: Rate
-    """Replaced stretches that share a character with a gold span of any kind."""
+    """Replaced characters, blanks left out, that lie in a gold span of any kind."""
     misses: tuple[Miss, ...] = ()
     """Every span that had to be found and was not; private, as its text is."""
 
@@ -93,11 +97,15 @@ class RecallReport:
             return {name: of[name].to_json() for name in sorted(of)}
 
         return {
-            "schema": "dpmlm.scrub.recall/1",
+            "schema": "dpmlm.scrub.recall/2",
             "policy": self.policy,
             "documents": self.documents,
             "recall": self.recall.to_json(),
-            "precision": self.precision.to_json(),
+            "precision": {
+                "right": self.precision.hits,
+                "characters": self.precision.total,
+                "rate": self.precision.value,
+            },
             "by_type": rates(self.by_type),
             "by_identifier": rates(self.by_identifier),
             "by_type_and_identifier": rates(self.by_type_and_identifier),
@@ -164,9 +172,17 @@ class _Tally:
             if identifier:
                 self._count("identifier", identifier, hit)
                 self._count("both", f"{span['type']}/{identifier}", hit)
-        for start, end in replaced:
-            touched = any(s["start"] < end and start < s["end"] for s in row["spans"])
-            self._count("precision", "", touched)
+        self._characters(row["text"], covered, row["spans"])
+
+    def _characters(
+        self, text: str, covered: bytearray, spans: Iterable[Mapping[str, Any]]
+    ) -> None:
+        gold = bytearray(len(text))
+        for span in spans:
+            gold[span["start"] : span["end"]] = b"\1" * (span["end"] - span["start"])
+        for letter, replaced, right in zip(text, covered, gold, strict=True):
+            if replaced and not letter.isspace():
+                self._count("precision", "", bool(right))
 
     def report(self, policy: str, documents: int) -> RecallReport:
         def rates(group: str) -> dict[str, Rate]:

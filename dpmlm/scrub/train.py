@@ -10,18 +10,22 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import spacy
 from spacy.language import Language
 from spacy.training import Example as SpacyExample
-from spacy.training import offsets_to_biluo_tags
 from spacy.util import compounding, fix_random_seed, load_config_from_str, minibatch
 
 from dpmlm.scrub.augment import Augmenter
 from dpmlm.scrub.examples import LABELS, Example, read_examples
 from dpmlm.scrub.policy import MODEL_PARTS
+
+EPOCHS = 5
+"""Passes over the training part, each with other names, case and templates."""
+TEMPLATES_DRAWN = 2200
+"""Filled templates a pass."""
 
 _CONFIG = """
 [model]
@@ -52,19 +56,24 @@ maxout_pieces = 3
 """
 
 
-def train_part(examples: Sequence[Example], *, seed: int, epochs: int) -> Language:
-    """One pipeline; the rate falls to a tenth over the epochs and the weights are averaged."""
+def train_part(
+    examples: Sequence[Example], *, seed: int, epochs: int, case: float = 1.0
+) -> Language:
+    """One pipeline; the rate falls to a tenth over the epochs and the weights are averaged.
+
+    `case` multiplies the share of examples whose case is changed.
+    """
     fix_random_seed(seed)
     nlp = spacy.blank("en")
     ner = nlp.add_pipe("ner", config={"model": load_config_from_str(_CONFIG)["model"]})
     for label in LABELS:
         ner.add_label(label)  # type: ignore[attr-defined]
-    augmenter = Augmenter(examples, seed)
+    augmenter = Augmenter(examples, seed, case=case)
     optimizer = nlp.initialize(lambda: [to_spacy(nlp, e) for e in examples[:200]])
     started, sizes = time.monotonic(), compounding(8.0, 48.0, 1.002)
     for epoch in range(epochs):
         losses: dict[str, float] = {}
-        drawn, done = augmenter.epoch(examples, templates=len(examples) // 5), 0
+        drawn, done = augmenter.epoch(examples, templates=TEMPLATES_DRAWN), 0
         for batch in minibatch(drawn, sizes):
             left = 1 - (epoch + done / len(drawn)) / epochs
             optimizer.learn_rate = 0.001 * max(0.1, min(1.0, 2 * left))
@@ -78,21 +87,22 @@ def train_part(examples: Sequence[Example], *, seed: int, epochs: int) -> Langua
 
 
 def to_spacy(nlp: Language, example: Example) -> SpacyExample:
-    """A spaCy training example; unknown spans and spans that cut a token carry no signal."""
+    """A spaCy training example; a span that begins or ends inside a token takes all of it.
+
+    Of two spans that meet in a token the first has it; unknown spans carry no signal.
+    """
     doc = nlp.make_doc(example.text)
-    spans = [(s.start, s.end, s.label or "UNKNOWN") for s in _trim(example)]
-    tags = offsets_to_biluo_tags(doc, spans)
-    tags = ["-" if tag.endswith("UNKNOWN") else tag for tag in tags]
-    return SpacyExample.from_dict(doc, {"entities": tags})
-
-
-def _trim(example: Example) -> Iterator:
-    """Spans without the blanks at their ends, which spaCy takes for errors."""
+    tags = ["O"] * len(doc)
     for span in example.spans:
-        value = example.text[span.start : span.end]
-        start = span.start + len(value) - len(value.lstrip())
-        if value.strip():
-            yield type(span)(start, start + len(value.strip()), span.label)
+        inside = doc.char_span(span.start, span.end, alignment_mode="expand")
+        tokens = [t.i for t in inside or () if not t.is_space and tags[t.i] == "O"]
+        if not tokens:
+            continue
+        first, last = tokens[0], tokens[-1]
+        for i in range(first, last + 1):
+            place = "U" if first == last else "B" if i == first else "L" if i == last else "I"
+            tags[i] = f"{place}-{span.label}" if span.label else "-"
+    return SpacyExample.from_dict(doc, {"entities": tags})
 
 
 def train(examples: Sequence[Example], folder: Path, *, seed: int, epochs: int) -> None:
@@ -100,11 +110,12 @@ def train(examples: Sequence[Example], folder: Path, *, seed: int, epochs: int) 
 
     The string store is left out of the files: it holds the words of the training text.
     """
-    # The second part sees each synthetic sentence twice: it errs elsewhere than the first.
+    # The second part sees each synthetic sentence twice, and case changed twice as often: it errs
+    # elsewhere than the first.
     twice = [*examples, *(e for e in examples if e.source == "pii_synthetic")]
     folder.mkdir(parents=True, exist_ok=True)
     for i, (name, shown) in enumerate(zip(MODEL_PARTS, (examples, twice), strict=True)):
-        nlp = train_part(shown, seed=seed + i, epochs=epochs)
+        nlp = train_part(shown, seed=seed + i, epochs=epochs, case=1.0 + i)
         nlp.to_disk(folder / name, exclude=["vocab"])
     characters: dict[str, int] = {}
     for example in examples:
@@ -120,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the training sets")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--card-only", action="store_true", help="measure the model that is there")
     options = parser.parse_args(arguments)
     if not options.card_only:

@@ -44,7 +44,7 @@ CALLS = [
     ("dpmlm.account/1", "ledger", "register", "other.jsonl", "--epsilon", "9", "--delta", "1e-6"),
     ("dpmlm.ledger-check/1", "ledger", "verify", "ledger.jsonl"),
     ("dpmlm.stage/1", "scrub", "few.jsonl", "scrubbed", "--to", "keys/trainer.pub"),
-    ("dpmlm.scrub.recall/1", "scrub", "--gold", "gold.jsonl"),
+    ("dpmlm.scrub.recall/2", "scrub", "--gold", "gold.jsonl"),
     ("dpmlm.stage/1", "dedup", "few.jsonl", "unique", "--to", "keys/trainer.pub"),
     ("dpmlm.dedup.explanation/1", "dedup", "work/dedup", "--explain", "d1-0", *TRAINER),
     ("dpmlm.evidence/1", "audit", "work/training", *AUDIT, *TRAINER, "--out", "evidence.json"),
