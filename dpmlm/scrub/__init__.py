@@ -1,8 +1,10 @@
 """Finding personal data in text and replacing it: Presidio, a shipped name finder, policies.
 
 Read in this order: `policy` (what is asked for), `scrubber` (what is done), `engine` and
-`recognizers` (what finds), `operators` (what stands instead: `surrogates` with `keyed`, `numbers`
-and `dates`, `generalised`), `recall` (how well). `train` makes the shipped model.
+`recognizers` (what finds; by telling words `organisations`, `demographics`, `people`, `places`,
+`written`), `operators` (what stands instead: `surrogates` with `keyed`, `numbers` and `dates`,
+`generalised`), `recall` (how well). `train` makes the shipped model from `examples`, varied by
+`augment` with `templates` and `slots`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Words of our own for made-up training sentences and for the demographics recognizer.
 
-Written from general knowledge, not taken from any of the annotated sets.
+General knowledge, written with the kinds of words in view that the annotated sets mark.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Organisations by the words that their names end in, and by the brackets behind them.
 
-"Hughes, Roe and Kowalski LLP", "the Warsaw Regional Court (Sąd Okręgowy)", "Ministry of Justice":
+"Hughes, Roe and Kowalski LLP", "the Arnsberg Labour Court (Arbeitsgericht)", "Ministry of Justice":
 a word such as "LLP" or "Court" says where such a name is, the capitals around it how far it goes.
 Looks at the tokens of the name finder, once each.
 """
