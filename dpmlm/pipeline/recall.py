@@ -54,7 +54,7 @@ def figures_of(measured: RecallReport, rows: Sequence[Mapping[str, Any]]) -> dic
         "direct": _share(kinds.get("DIRECT")),
         "quasi": _share(kinds.get("QUASI")),
         "by_type": {name: _share(rate) for name, rate in sorted(measured.by_type.items())},
-        "precision": _share(measured.precision),
+        "precision": measured.to_json()["precision"] if measured.precision.total else None,
     }
 
 

@@ -35,7 +35,7 @@ def sound():
         "direct": share(297, 300) | {"low": 0.971, "high": 0.9979},
         "quasi": share(874, 1000) | {"low": 0.8519, "high": 0.8939},
         "by_type": {"PERSON": share(297, 300) | {"low": 0.971, "high": 0.9979}},
-        "precision": share(1201, 1409) | {"low": 0.8328, "high": 0.8705},
+        "precision": {"right": 12011, "characters": 14093, "rate": 12011 / 14093},
     }
 
 
