@@ -79,7 +79,7 @@ class ListRecognizer(LocalRecognizer):
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
-        """Items that were not taken for people, of lists of which half and two were; of lists by
+        """Items that were not taken for people, of lists of which half were; of lists by
         line, of which one was; and whoever a header line names."""
         if nlp_artifacts is None:
             return []
@@ -89,7 +89,7 @@ class ListRecognizer(LocalRecognizer):
         }
         for items in _lists(nlp_artifacts):
             known = [any(i in named for i in range(*item)) for item in items]
-            if sum(known) < 2 or 2 * sum(known) < len(items):
+            if 2 * sum(known) < len(items):
                 continue
             for at, (first, end) in enumerate(items):
                 if known[at]:
