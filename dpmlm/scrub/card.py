@@ -55,7 +55,10 @@ numbers or links, so their precision says little. `python benchmarks/recall.py` 
 document and template once, over five such models: docs/data.md.
 
 {tables}
-### Sentences of this project by shape (dpmlm/scrub/shapes.py), not trained on
+### Sentences of this project by shape (dpmlm/scrub/shapes.py)
+
+Nothing was trained on them, but recognizers were written with them in view: they say what works,
+not how often.
 
 {shapes}
 
