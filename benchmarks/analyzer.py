@@ -33,7 +33,7 @@ def pools(posts: list[str], rounds: int) -> list[str]:
 
 def forget() -> None:
     """Words and lines seen before."""
-    from dpmlm.scrub import context, phones
+    from dpmlm.scrub.patterns import context, phones
 
     for cached in (context._tokens, context.is_keyword, phones._matches, phones._most_digits):
         cached.cache_clear()
@@ -45,8 +45,8 @@ def columns() -> dict[str, Callable[[str], Any]]:
     from presidio_peer import stock_analyzer
 
     from dpmlm.scrub import Scrubber, load_policy
-    from dpmlm.scrub.patterns import Patterns
-    from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
+    from dpmlm.scrub.patterns.search import Patterns
+    from dpmlm.scrub.recognizers.registry import own_recognizers, presidio_recognizers
 
     stock = stock_analyzer(keywords=None)
     entities = stock.get_supported_entities("en")

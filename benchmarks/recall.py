@@ -18,9 +18,9 @@ from typing import Any
 
 from dpmlm.canonical import digest
 from dpmlm.scrub import Scrubber, load_policy, measure_recall
-from dpmlm.scrub.examples import FOLDS, gold_rows, read_examples
 from dpmlm.scrub.recall import Rate
 from dpmlm.scrub.train import EPOCHS, train
+from dpmlm.scrub.training.examples import FOLDS, gold_rows, read_examples
 
 SETS = {"tab": "court judgments", "pii_synthetic": "templated sentences"}
 POLICIES = ("default", "strict")

@@ -1,10 +1,8 @@
 """Finding personal data in text and replacing it: Presidio, a shipped name finder, policies.
 
-Read in this order: `policy` (what is asked for), `scrubber` (what is done), `engine` and
-`recognizers` (what finds; by telling words `organisations`, `demographics`, `people`, `places`,
-`written`), `operators` (what stands instead: `surrogates` with `keyed`, `numbers` and `dates`,
-`generalised`), `recall` (how well). `train` makes the shipped model from `examples`, varied by
-`augment` with `templates` and `slots`.
+Read in this order: `policy.py` (what is asked for), `scrubber.py` (what is done), `engine.py` with
+`recognizers/` and `patterns/` (what finds, and how patterns are run), `operators/` (what stands
+instead), `recall.py` and `gold.py` (how well). `train.py` and `training/` make the shipped model.
 """
 
 from typing import TYPE_CHECKING

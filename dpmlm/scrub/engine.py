@@ -1,6 +1,6 @@
 """One analyzer of all recognizers: patterns over the whole text, name finders over its blocks.
 
-Presidio's pattern recognizers are run by dpmlm/scrub/patterns.py; Presidio's AnalyzerEngine runs
+Presidio's pattern recognizers are run by `patterns/search.py`; Presidio's AnalyzerEngine runs
 what needs a model or another machine: the spaCy pipelines, a token classifier, remote recognizers.
 Presidio's decision log, which writes the text it found, is never turned on.
 """
@@ -26,17 +26,17 @@ from spacy.vocab import Vocab
 
 from dpmlm.errors import UserError
 from dpmlm.scrub.blocks import cut
-from dpmlm.scrub.context import ENHANCER
-from dpmlm.scrub.demographics import DemographicRecognizer
 from dpmlm.scrub.findings import Finding
-from dpmlm.scrub.organisations import OrganisationRecognizer
-from dpmlm.scrub.patterns import Patterns, can_scan
-from dpmlm.scrub.people import ListRecognizer, introduced_recognizer
-from dpmlm.scrub.places import PlaceRecognizer
+from dpmlm.scrub.patterns.context import ENHANCER
+from dpmlm.scrub.patterns.search import Patterns, can_scan
 from dpmlm.scrub.policy import MODEL_PARTS, Engine, ScrubPolicy
-from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
-from dpmlm.scrub.remote import remote_recognizer
-from dpmlm.scrub.written import written_recognizers
+from dpmlm.scrub.recognizers.demographics import DemographicRecognizer
+from dpmlm.scrub.recognizers.organisations import OrganisationRecognizer
+from dpmlm.scrub.recognizers.people import ListRecognizer, introduced_recognizer
+from dpmlm.scrub.recognizers.places import PlaceRecognizer
+from dpmlm.scrub.recognizers.registry import own_recognizers, presidio_recognizers
+from dpmlm.scrub.recognizers.remote import remote_recognizer
+from dpmlm.scrub.recognizers.written import written_recognizers
 
 # Scores of what every pipeline marks, and of what one of several marks. Numbers and addresses
 # score less: a pattern that fits with its caption before it (0.75 and more) knows better.

@@ -19,8 +19,8 @@ from pydantic import (
 from dpmlm.canonical import digest
 from dpmlm.config import NotPlain, read_plain
 from dpmlm.errors import UserError
-from dpmlm.scrub.generalised import GENERALISED
-from dpmlm.scrub.surrogates import SURROGATES
+from dpmlm.scrub.operators.generalised import GENERALISED
+from dpmlm.scrub.operators.surrogates import SURROGATES
 
 MODEL_PARTS = ("first", "second")
 """The pipelines of the shipped name finder, folders of `dpmlm/scrub/model`."""

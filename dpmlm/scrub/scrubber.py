@@ -19,7 +19,7 @@ from dpmlm.errors import UserError
 from dpmlm.scrub.engine import Analyzer, check_pipeline, check_token_classifier
 from dpmlm.scrub.findings import Finding, resolve
 from dpmlm.scrub.names import propagate
-from dpmlm.scrub.operators import replacement
+from dpmlm.scrub.operators.replacement import replacement
 from dpmlm.scrub.policy import Operator, ScrubPolicy
 from dpmlm.scrub.view import View
 

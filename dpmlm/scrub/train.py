@@ -18,9 +18,9 @@ from spacy.language import Language
 from spacy.training import Example as SpacyExample
 from spacy.util import compounding, fix_random_seed, load_config_from_str, minibatch
 
-from dpmlm.scrub.augment import Augmenter
-from dpmlm.scrub.examples import LABELS, Example, read_examples
 from dpmlm.scrub.policy import MODEL_PARTS
+from dpmlm.scrub.training.augment import Augmenter
+from dpmlm.scrub.training.examples import LABELS, Example, read_examples
 
 EPOCHS = 5
 """Passes over the training part, each with other names, case and templates."""
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.card_only:
         train(read_examples(options.data), options.out, seed=options.seed, epochs=options.epochs)
-    from dpmlm.scrub.card import write_card
+    from dpmlm.scrub.training.card import write_card
 
     write_card(options.out, options.data)
     return 0

@@ -11,7 +11,7 @@ from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NlpArtifacts, SpacyNlpEngine
 from spacy.tokens import Doc
 
-from dpmlm.scrub.recognizers import OfflineEmailRecognizer
+from dpmlm.scrub.recognizers.registry import OfflineEmailRecognizer
 
 
 def stock_recognizers() -> list[EntityRecognizer]:

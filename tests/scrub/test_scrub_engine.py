@@ -8,11 +8,11 @@ import spacy
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
-from dpmlm.scrub import recognizers
 from dpmlm.scrub.engine import Analyzer
 from dpmlm.scrub.findings import Finding
-from dpmlm.scrub.patterns import Patterns
-from dpmlm.scrub.recognizers import (
+from dpmlm.scrub.patterns.search import Patterns
+from dpmlm.scrub.recognizers import registry as recognizers
+from dpmlm.scrub.recognizers.registry import (
     OfflineEmailRecognizer,
     presidio_recognizers,
 )

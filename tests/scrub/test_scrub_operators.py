@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from dpmlm.scrub.operators import normal_form, pseudonym, replacement
+from dpmlm.scrub.operators.replacement import normal_form, pseudonym, replacement
 
 KEY = bytes(range(32))
 

@@ -12,8 +12,8 @@ import pytest
 from presidio_analyzer import AnalyzerEngine
 from presidio_peer import WithoutBlanks, stock_analyzer
 
-from dpmlm.scrub.patterns import Patterns
-from dpmlm.scrub.recognizers import presidio_recognizers
+from dpmlm.scrub.patterns.search import Patterns
+from dpmlm.scrub.recognizers.registry import presidio_recognizers
 
 _Found = tuple[int, int, str, float]
 

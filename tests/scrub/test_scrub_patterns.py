@@ -18,14 +18,14 @@ from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 from presidio_peer import stock_recognizers
 
-from dpmlm.scrub import context
 from dpmlm.scrub.findings import Finding
-from dpmlm.scrub.needs import needs_of
-from dpmlm.scrub.patterns import Patterns, can_scan, without_contained
-from dpmlm.scrub.phones import least_digits, numbers_in, phone_lines
-from dpmlm.scrub.recognizers import own_recognizers, presidio_recognizers
-from dpmlm.scrub.scans import AtWords, Everywhere, way_of
-from dpmlm.scrub.windows import LONG, Places, words
+from dpmlm.scrub.patterns import context
+from dpmlm.scrub.patterns.needs import needs_of
+from dpmlm.scrub.patterns.phones import least_digits, numbers_in, phone_lines
+from dpmlm.scrub.patterns.scans import AtWords, Everywhere, way_of
+from dpmlm.scrub.patterns.search import Patterns, can_scan, without_contained
+from dpmlm.scrub.patterns.windows import LONG, Places, words
+from dpmlm.scrub.recognizers.registry import own_recognizers, presidio_recognizers
 
 # Patterns that go beyond what is offered by `regex` in place of `re`, and others that never occur
 # in Presidio, but might.

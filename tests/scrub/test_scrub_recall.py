@@ -6,8 +6,8 @@ import pytest
 
 from dpmlm.errors import UserError
 from dpmlm.scrub import Scrubber, measure_recall
-from dpmlm.scrub.examples import gold_rows
 from dpmlm.scrub.recall import Miss, Rate, RecallReport, clopper_pearson
+from dpmlm.scrub.training.examples import gold_rows
 
 
 def _at_least(hits: int, total: int, p: float) -> float:

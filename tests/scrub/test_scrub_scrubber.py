@@ -11,8 +11,8 @@ import pytest
 
 from dpmlm.scrub import Decision, Scrubber, load_policy, replay, shipped_policies
 from dpmlm.scrub.blocks import LIMIT
-from dpmlm.scrub.patterns import Patterns
-from dpmlm.scrub.recognizers import presidio_recognizers
+from dpmlm.scrub.patterns.search import Patterns
+from dpmlm.scrub.recognizers.registry import presidio_recognizers
 
 NOTE = """Patient: Jane Kowalski
 MRN: 00123456

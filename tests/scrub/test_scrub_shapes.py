@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dpmlm import scrub
 from dpmlm.scrub import Scrubber
-from dpmlm.scrub.shapes import SENTENCES, SHAPES, left_by
+from dpmlm.scrub.training.shapes import SENTENCES, SHAPES, left_by
 
 CARD = Path(scrub.__file__).parent / "model" / "MODEL_CARD.md"
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpmlm.scrub import dates, numbers
-from dpmlm.scrub.generalised import FEW_PEOPLE, generalised
-from dpmlm.scrub.keyed import Keyed
-from dpmlm.scrub.operators import replacement
-from dpmlm.scrub.surrogates import NAMES, SURROGATES, surrogate
+from dpmlm.scrub.operators import dates, numbers
+from dpmlm.scrub.operators.generalised import FEW_PEOPLE, generalised
+from dpmlm.scrub.operators.keyed import Keyed
+from dpmlm.scrub.operators.replacement import replacement
+from dpmlm.scrub.operators.surrogates import NAMES, SURROGATES, surrogate
 
 KEY = bytes(range(32))
 

@@ -8,12 +8,12 @@ from presidio_analyzer import LocalRecognizer
 from presidio_analyzer.nlp_engine import NlpArtifacts
 from spacy.tokens import Span
 
-from dpmlm.scrub import lexicon
-from dpmlm.scrub.demographics import DemographicRecognizer
-from dpmlm.scrub.organisations import OrganisationRecognizer
-from dpmlm.scrub.people import ListRecognizer, introduced_recognizer
-from dpmlm.scrub.places import PlaceRecognizer
-from dpmlm.scrub.written import written_recognizers
+from dpmlm.scrub.recognizers import lexicon
+from dpmlm.scrub.recognizers.demographics import DemographicRecognizer
+from dpmlm.scrub.recognizers.organisations import OrganisationRecognizer
+from dpmlm.scrub.recognizers.people import ListRecognizer, introduced_recognizer
+from dpmlm.scrub.recognizers.places import PlaceRecognizer
+from dpmlm.scrub.recognizers.written import written_recognizers
 
 NLP = spacy.blank("en")
 

@@ -8,8 +8,9 @@ import spacy
 
 from dpmlm import scrub
 from dpmlm.errors import UserError
-from dpmlm.scrub.augment import _SLOT, Augmenter
-from dpmlm.scrub.examples import (
+from dpmlm.scrub.train import to_spacy
+from dpmlm.scrub.training.augment import _SLOT, Augmenter
+from dpmlm.scrub.training.examples import (
     LABELS,
     Example,
     Span,
@@ -19,9 +20,8 @@ from dpmlm.scrub.examples import (
     read_conll,
     read_examples,
 )
-from dpmlm.scrub.slots import LABELS_OF_SLOTS, Slots
-from dpmlm.scrub.templates import TEMPLATES
-from dpmlm.scrub.train import to_spacy
+from dpmlm.scrub.training.slots import LABELS_OF_SLOTS, Slots
+from dpmlm.scrub.training.templates import TEMPLATES
 
 MODEL = Path(scrub.__file__).parent / "model"
 CONLL = """-DOCSTART- O

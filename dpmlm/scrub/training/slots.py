@@ -9,7 +9,7 @@ import random
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from dpmlm.scrub import lexicon
+from dpmlm.scrub.recognizers import lexicon
 
 LABELS_OF_SLOTS = {
     "person": "PERSON",

@@ -12,7 +12,7 @@ import regex
 from phonenumbers import PhoneMetadata, PhoneNumberMatch, PhoneNumberMatcher
 from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 
-from dpmlm.scrub.windows import Span, lines
+from dpmlm.scrub.patterns.windows import Span, lines
 
 _LEAST = 5
 _BETWEEN = r"[-xX ()\[\]./~\x80-\U0010FFFF]"

@@ -3,7 +3,7 @@ three digits (45 CFR 164.514(b)(2)(i)(B) and (C))."""
 
 import re
 
-from dpmlm.scrub import dates
+from dpmlm.scrub.operators import dates
 
 FEW_PEOPLE = frozenset(
     "036 059 063 102 203 556 692 790 821 823 830 831 878 879 884 890 893".split()

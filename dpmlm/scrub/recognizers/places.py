@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from presidio_analyzer import LocalRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-from dpmlm.scrub.lexicon import COUNTRIES, length_at, phrases
+from dpmlm.scrub.recognizers.lexicon import COUNTRIES, length_at, phrases
 
 _ORDINARY = frozenset("turkey china jordan chad georgia guinea mali niger wales grenada".split())
 """Countries that in lower case are something else, or somebody."""

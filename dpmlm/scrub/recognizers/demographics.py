@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from presidio_analyzer import LocalRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-from dpmlm.scrub.lexicon import (
+from dpmlm.scrub.recognizers.lexicon import (
     CONDITIONS,
     NATIONALITIES,
     OCCUPATIONS,

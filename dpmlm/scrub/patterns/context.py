@@ -15,7 +15,7 @@ from spacy.lang.en.stop_words import STOP_WORDS
 from spacy.lang.lex_attrs import is_punct
 from spacy.tokenizer import Tokenizer
 
-from dpmlm.scrub.windows import words
+from dpmlm.scrub.patterns.windows import words
 
 ENHANCER = LemmaContextAwareEnhancer(context_matching_mode="whole_word")
 """Presidio's own figures, and context words as whole words: "lic" is not in "public"."""

@@ -11,9 +11,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from dpmlm.scrub import dates, numbers
-from dpmlm.scrub.keyed import Keyed
 from dpmlm.scrub.names import HONORIFICS, PARTICLES
+from dpmlm.scrub.operators import dates, numbers
+from dpmlm.scrub.operators.keyed import Keyed
 
 NAMES = tuple(
     """

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpmlm.scrub.examples import CONLL_FILES, fold_of, gold_rows, read_conll
 from dpmlm.scrub.policy import load_policy
 from dpmlm.scrub.recall import Rate, RecallReport, measure_recall
 from dpmlm.scrub.scrubber import Scrubber
-from dpmlm.scrub.shapes import SENTENCES, SHAPES, left_by
 from dpmlm.scrub.train import TEMPLATES_DRAWN
+from dpmlm.scrub.training.examples import CONLL_FILES, fold_of, gold_rows, read_conll
+from dpmlm.scrub.training.shapes import SENTENCES, SHAPES, left_by
 
 SOURCES = (
     ("tab", "Text Anonymization Benchmark, court judgments (Pilan et al. 2022)", "MIT"),
@@ -19,7 +19,7 @@ SOURCES = (
     ("wnut17", "WNUT 2017 emerging entities (Derczynski et al. 2017)", "CC BY 4.0"),
     ("btc", "Broad Twitter Corpus (Derczynski et al. 2016)", "CC BY 4.0"),
     ("sec", "SEC filings, financial agreements (Alvarado et al. 2015)", "CC BY 3.0"),
-    ("templates", "sentences of this project, in dpmlm/scrub/templates.py", "Apache-2.0"),
+    ("templates", "sentences of this project, in dpmlm/scrub/training/templates.py", "Apache-2.0"),
 )
 
 _CARD = """# Name finder of dpmlm
@@ -55,7 +55,7 @@ numbers or links, so their precision says little. `python benchmarks/recall.py` 
 document and template once, over five such models: docs/data.md.
 
 {tables}
-### Sentences of this project by shape (dpmlm/scrub/shapes.py)
+### Sentences of this project by shape (dpmlm/scrub/training/shapes.py)
 
 Nothing was trained on them, but recognizers were written with them in view: they say what works,
 not how often.

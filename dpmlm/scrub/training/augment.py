@@ -10,9 +10,9 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from dpmlm.scrub.examples import Example, Span
-from dpmlm.scrub.slots import LABELS_OF_SLOTS, Slots
-from dpmlm.scrub.templates import TEMPLATES
+from dpmlm.scrub.training.examples import Example, Span
+from dpmlm.scrub.training.slots import LABELS_OF_SLOTS, Slots
+from dpmlm.scrub.training.templates import TEMPLATES
 
 _SUBSTITUTED = ("PERSON", "LOCATION", "ORGANIZATION", "ADDRESS")
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -1,6 +1,6 @@
 """How a pattern is run so that it gives the matches of the whole text without reading all of it.
 
-Four ways, by what the pattern needs (dpmlm/scrub/needs.py). Over the words that hold its digits or
+Four ways, by what the pattern needs (`needs.py`). Over the words that hold its digits or
 signs, put one a line: a match without blanks stands in one word. At those words in the text itself,
 where it looks far back. Over the surroundings of its digits, as far as a match reaches. Over
 everything. Patterns that are run in one way share what was put together for it.
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import regex
 
-from dpmlm.scrub.needs import Needs, needs_of
-from dpmlm.scrub.windows import Joined, Places, Span, around
+from dpmlm.scrub.patterns.needs import Needs, needs_of
+from dpmlm.scrub.patterns.windows import Joined, Places, Span, around
 
 _MARGINS = (16, 32, 64)
 """Characters beside digits, in steps so that patterns share windows; a longer match is looked for

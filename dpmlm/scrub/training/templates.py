@@ -1,7 +1,7 @@
 """Sentences of our own with slots, for kinds of text that none of the annotated sets has.
 
 Notes, letters, signatures, header lines, lists, forms, judgments, small talk; the last ones hold
-nothing to find. `dpmlm/scrub/slots.py` fills the slots.
+nothing to find. `dpmlm/scrub/training/slots.py` fills the slots.
 """
 
 TEMPLATES = (

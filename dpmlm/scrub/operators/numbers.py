@@ -7,7 +7,7 @@ original names its kind: the country of an IBAN and of a telephone number, a car
 import re
 import string
 
-from dpmlm.scrub.keyed import Keyed
+from dpmlm.scrub.operators.keyed import Keyed
 
 _FICTION = "555"
 """Exchange of North American numbers that belong to nobody, with 0100 to 0199 behind it."""

@@ -12,10 +12,10 @@ import hmac
 import re
 import unicodedata
 
-from dpmlm.scrub.generalised import generalised
 from dpmlm.scrub.names import HONORIFICS
+from dpmlm.scrub.operators.generalised import generalised
+from dpmlm.scrub.operators.surrogates import surrogate
 from dpmlm.scrub.policy import KEYED, Operator
-from dpmlm.scrub.surrogates import surrogate
 
 REDACTED = "█"
 _DIGITS = 8

@@ -2,7 +2,7 @@
 
 The findings are those of Presidio's AnalyzerEngine with the same recognizers, span, entity and
 score, but for these mends, which tests/scrub/test_scrub_parity.py holds to be the only ones: a URL
-has a whole host name (recognizers.py), a phone number has five digits or more (phones.py), blanks
+has a whole host name (registry.py), a phone number has five digits or more (phones.py), blanks
 are no words of the context (context.py); the list of public suffixes is the one that is shipped. In
 words of more than 4,096 characters or 40 dots (windows.py) something may be lost. Time grows with
 the length of the text and the number of findings, and the text is not cut, so context words reach a
@@ -16,11 +16,11 @@ from typing import Any
 from presidio_analyzer import EntityRecognizer, PatternRecognizer
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
-from dpmlm.scrub.context import ENHANCER, WordsBefore
 from dpmlm.scrub.findings import Finding
-from dpmlm.scrub.phones import numbers_in, phone_lines
-from dpmlm.scrub.scans import Compiled, Way, way_of
-from dpmlm.scrub.windows import Joined, Places
+from dpmlm.scrub.patterns.context import ENHANCER, WordsBefore
+from dpmlm.scrub.patterns.phones import numbers_in, phone_lines
+from dpmlm.scrub.patterns.scans import Compiled, Way, way_of
+from dpmlm.scrub.patterns.windows import Joined, Places
 
 _ADDED = ENHANCER.context_similarity_factor
 _LEAST_WITH_CONTEXT = ENHANCER.min_score_with_context_similarity
