@@ -2,16 +2,14 @@
 
 from dpmlm.config.loading import load_config, parse_overrides
 from dpmlm.config.plain import NotPlain, read_plain, shortened
-from dpmlm.config.run import (
+from dpmlm.config.run import LedgerConfig, RunConfig, TelemetryConfig
+from dpmlm.config.section import claim_fields
+from dpmlm.config.text import (
     DedupConfig,
     DedupMode,
-    LedgerConfig,
     NearConfig,
     PassagesConfig,
     PrivateVocabularyConfig,
-    RunConfig,
-    TelemetryConfig,
-    claim_fields,
 )
 
 __all__ = [

@@ -1,60 +1,25 @@
 """The run file: every field, its unit, its range, and whether it changes the claim.
 
-Fields marked with `speed()` change how fast a run goes, or what is watched or measured beside it,
-and nothing of what is trained: they are left out of the digest that ties a workspace to its run.
+Sections about text stand in `text.py`. Fields marked with `speed()` change how fast a run goes, or
+what is watched or measured beside it, and nothing of what is trained: they are left out of the
+digest that ties a workspace to its run.
 """
 
 import math
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import Field, model_validator
+
+from dpmlm.config.section import Section, speed
+from dpmlm.config.text import (
+    CorpusConfig,
+    DedupConfig,
+    PublicCorpusConfig,
+    ScrubConfig,
+    SplitConfig,
+    TokensConfig,
 )
-
-SPEED = "speed"
-_NUMBER_AS_TEXT = re.compile(r"inf|[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
-
-
-def speed(default: Any, **limits: Any) -> Any:
-    """A field that changes speed alone, or what is watched or measured beside a run."""
-    return Field(default, json_schema_extra={SPEED: True}, **limits)
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _number(cls, value: Any, info: ValidationInfo) -> Any:
-        """A number is written as one: no yes or no, no quoted text.
-
-        YAML 1.1 reads `1e-3` and `inf` as text, so these two spellings are numbers here.
-        """
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if not {int, float} & {kind, *get_args(kind)}:
-            return value
-        if isinstance(value, bool):
-            raise ValueError("it is a number, not true or false")
-        if isinstance(value, str):
-            if not _NUMBER_AS_TEXT.fullmatch(value):
-                raise ValueError("it is a valid number, written without quotes")
-            return float(value)
-        return value
 
 
 class KeysConfig(Section):
@@ -84,155 +49,6 @@ class LedgerConfig(Section):
     """JSON-lines file; keep it beside the corpus, not in the workspace."""
     cap: CapConfig
     """Checked against the registration: a run file cannot raise it."""
-
-
-class CorpusConfig(Section):
-    """Where text comes from and which fields carry it."""
-
-    path: Path
-    """A .jsonl, .csv, .parquet or .txt file, or a folder of those."""
-    text: str = "text"
-    """Field with the text."""
-    id: str | None = None
-    """Field with a unique id; null makes one from person and text."""
-    person: str | None = None
-    """Field that names the person a document belongs to; needed for unit person."""
-    per_shard: int = Field(2000, ge=1, le=1_000_000)
-    """Documents in a shard, which is what one of several workers does at a time."""
-
-
-class SplitConfig(Section):
-    """Held-out units, chosen by keyed hash of the unit."""
-
-    validation: float = Field(0.05, ge=0, le=0.5)
-    """Share of the units kept out of training."""
-
-
-class ScrubConfig(Section):
-    """What is removed from the text."""
-
-    policy: str = "default"
-    """Name of a shipped policy or path of a YAML file."""
-    processes: int | None = speed(None, ge=1, le=1024)
-    """Worker processes; null takes one a core."""
-    gold: Path | None = speed(None)
-    """Documents whose identifiers were marked by hand; recall on them is measured, sealed, and may
-    be asked for by a release policy. It may be named or changed after the training."""
-
-
-class NearConfig(Section):
-    """Near-duplicates by MinHash, every pair verified by exact Jaccard."""
-
-    threshold: float = Field(0.8, ge=0.5, le=1)
-    """Jaccard similarity of word 5-shingles from which two texts are duplicates."""
-
-
-class PassagesConfig(Section):
-    """Passages that many documents have word for word: signatures, notices, quoted mails."""
-
-    words: int = Field(50, ge=10, le=10_000)
-    """Words in a row, whatever their case and punctuation, from which it is one."""
-    documents: int = Field(3, ge=1)
-    """It counts where more documents than this have it."""
-    cut: bool = False
-    """Cut it out of all documents but one; false only reports it."""
-
-
-DedupMode = Literal["stable", "quality"]
-Scope = Literal["source corpus", "deduplicated corpus"]
-
-
-class DedupConfig(Section):
-    """What is removed as said twice.
-
-    Where nothing near is removed and nothing cut, equal texts alone go, in the form that keeps
-    the claim on the source corpus; else the claim is about the deduplicated corpus.
-    """
-
-    near: NearConfig | None = NearConfig(threshold=0.8)
-    """null removes exact duplicates only."""
-    keep: Literal["first", "longest", "least_identifiers"] = "first"
-    """Which document of a cluster stays: the smallest id, the most characters, or the fewest
-    identifiers replaced by scrubbing."""
-    passages: PassagesConfig | None = None
-    """null looks for none."""
-    before_scrub: bool = False
-    """Deduplicate before scrubbing. After it, texts that differ in names alone are alike."""
-
-    @model_validator(mode="after")
-    def _keep_can_choose(self) -> Self:
-        if self.keep != "first" and self.mode == "stable":
-            raise ValueError("dedup.keep chooses among near-duplicates; near is null here")
-        if self.keep == "least_identifiers" and self.before_scrub:
-            raise ValueError("dedup.keep: least_identifiers needs scrubbing to come first")
-        return self
-
-    @property
-    def mode(self) -> DedupMode:
-        """Quality where one record decides over others."""
-        cuts = self.passages is not None and self.passages.cut
-        return "quality" if self.near is not None or cuts else "stable"
-
-    @property
-    def scope(self) -> Scope:
-        """Which corpus the privacy claim is about."""
-        return "source corpus" if self.mode == "stable" else "deduplicated corpus"
-
-
-class PublicCorpusConfig(Section):
-    """Public text: declared as such by whoever writes the run file."""
-
-    corpus: Path
-    """A file or folder as in `corpus.path`."""
-    text: str = "text"
-    """Field with the text."""
-
-
-class VocabularyConfig(PublicCorpusConfig):
-    """A WordPiece vocabulary trained on public text."""
-
-    size: int = Field(8000, ge=64, le=200_000)
-    """Entries, special tokens included."""
-    unused: int = Field(0, ge=0, le=200_000)
-    """Extra entries that stand for nothing yet."""
-
-
-class PrivateVocabularyConfig(Section):
-    """A WordPiece vocabulary from words of the private training text, charged to the ledger."""
-
-    size: int = Field(8000, ge=64, le=200_000)
-    """Entries at most, special tokens included."""
-    epsilon: float = Field(gt=0, le=150)
-    """Of choosing the words, beside the training's."""
-    delta: float = Field(gt=0, lt=0.5)
-    """Of choosing the words: half is the chance that a word of one unit alone comes out."""
-    words_per_unit: int = Field(100, ge=1, le=100_000)
-    """Most different words that one unit contributes."""
-    unused: int = Field(128, ge=0, le=200_000)
-    """Extra entries that stand for nothing yet: canaries need some, however few words come out."""
-
-
-class TokensConfig(Section):
-    """How text becomes tokens."""
-
-    vocabulary: str | None = None
-    """vocab.txt, tokenizer.json, a folder, or a hub name."""
-    train: VocabularyConfig | None = None
-    """Train a vocabulary on public text instead."""
-    private: PrivateVocabularyConfig | None = None
-    """Train a vocabulary on the private text with differential privacy, charged to the ledger."""
-    window: int = Field(128, ge=8, le=8192)
-    """Tokens a row, special tokens included."""
-    stride: int = Field(128, ge=1, le=8192)
-    """Windows start at multiples of this many tokens."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if [self.vocabulary, self.train, self.private].count(None) != 2:
-            raise ValueError(
-                "name exactly one of tokens.vocabulary, tokens.train and tokens.private"
-            )
-        return self
 
 
 class ModelConfig(Section):
@@ -364,7 +180,7 @@ class ReleaseConfig(Section):
     """Name of a shipped policy or path of a YAML file."""
     recipients: list[Path] = Field(min_length=1)
     """Public keys of the consumers; they get the model's key on PASS only."""
-    auditors: list[Path] = []
+    auditors: list[Path] = Field(default_factory=list)
     """Public keys that may always open the model, the evidence and the full report."""
 
 
@@ -430,35 +246,3 @@ class RunConfig(Section):
     def private(self) -> bool:
         """Whether the run promises anything."""
         return math.isfinite(self.privacy.epsilon) and self.privacy.noise_seed is None
-
-
-def claim_fields(section: BaseModel) -> dict[str, Any]:
-    """The section as JSON values without the fields that change speed alone.
-
-    Paths are shortened to their last part: what a file holds decides a result, not where it lies,
-    and machines' paths do not belong into a release.
-    """
-    kept: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get(SPEED):
-            continue
-        value = getattr(section, name)
-        kept[field.alias or name] = _plain(value)
-    return kept
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return claim_fields(value)
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):  # as JSON gives it back: numbers are no keys there
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
