@@ -12,7 +12,7 @@ from typing import Any
 
 from dpmlm.artifacts import SealedFolder, load_model
 from dpmlm.artifacts.atomic import sync_folder
-from dpmlm.config import RunConfig
+from dpmlm.config import DedupConfig, RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import EVENTS, open_ledger, planned
@@ -79,7 +79,16 @@ def _training_facts(run: Run) -> dict[str, Any]:
         "masking_ratio": config.masking.ratio,
         "scrub_policy": Path(config.scrub.policy).name,
         "near_duplicates": config.dedup.near.threshold if config.dedup.near else "kept",
+        "repeated_passages": _passages(config.dedup),
     }
+
+
+def _passages(dedup: DedupConfig) -> str:
+    if dedup.passages is None or not dedup.passages.cut:
+        return "kept"
+    return (
+        f"cut from {dedup.passages.words} words in more than {dedup.passages.documents} documents"
+    )
 
 
 def _counts(run: Run, stage: str) -> dict[str, Any]:
@@ -267,9 +276,14 @@ def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
             "with text": corpus["documents"],
             "after scrubbing": scrub["documents"],
             "after deduplication": dedup["documents"],
+            **(
+                {"shortened by repeated passages": dedup["cut_documents"]}
+                if "passages" in dedup
+                else {}
+            ),
             "units": corpus["units"],
             "held-out units": corpus["validation_units"],
-            "pairs of like documents across the split": dedup["cross_split_pairs"],
+            "held-out documents like one in training": dedup["cross_split_pairs"],
         },
         scrubbed=scrub["found"],
         recall=facts["scrub"]["recall"],

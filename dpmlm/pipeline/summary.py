@@ -154,6 +154,9 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
         dedup = private["dedup"]
         rows.append(("dedup", f"removed {dedup['removed'] or 'none'}, "
                      f"{dedup['cross_split_pairs']} pairs across the split"))  # fmt: skip
+        if "passages" in dedup:
+            rows.append(("passages", f"{dedup['passages']} repeated, cut from "
+                         f"{dedup['cut_documents']} documents"))  # fmt: skip
     seconds = private["seconds"]
     parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
     rows.append(("seconds", f"{sum(seconds.values()):.0f} ({parts})"))
