@@ -39,7 +39,8 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("dropped while reading", _counts(corpus["dropped"])),
         ("replaced by scrubbing", _counts(scrub["found"])),
         ("removed as duplicates", _counts(dedup["removed"])),
-        ("near-duplicates across the split", str(dedup["cross_split_pairs"])),
+        *_passages(dedup),
+        ("held-out documents like one in training", str(dedup["cross_split_pairs"])),
         ("claim", f"epsilon {_short(public['ledger']['epsilon'])}, delta {plan['delta']:g}, one "
          f"{plan['unit']}, {plan['scope']}"),
         ("noise", f"noise_multiplier {plan['noise_multiplier']:.4f}, max_grad_norm "
@@ -96,6 +97,13 @@ def _short(value: float | str | None) -> str:
 def _digits(value: float | str, places: int) -> str:
     """A figure; beyond any number it is spelled already."""
     return value if isinstance(value, str) else f"{value:.{places}f}"
+
+
+def _passages(dedup: dict) -> list[tuple[str, str]]:
+    if "passages" not in dedup:
+        return []
+    found = f"{dedup['passages']}, cut from {dedup['cut_documents']} documents"
+    return [("repeated passages", found)]
 
 
 def _counts(counts: dict[str, int]) -> str:

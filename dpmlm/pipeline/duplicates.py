@@ -6,6 +6,7 @@ one process or by many, and go when the stage is done; what is decided does not 
 documents lie in shards.
 """
 
+import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -130,8 +131,11 @@ class Outcome:
             if text.strip():
                 yield document | {"text": text}
 
+    @functools.cached_property
     def emptied(self) -> list[dict[str, Any]]:
         """Documents of which nothing but such passages was there; whole, as they were."""
+        if not self.cut:
+            return []
         return [document for document, text in self._cut() if not text.strip()]
 
     def going(self) -> Iterator[dict[str, Any]]:
@@ -145,7 +149,7 @@ class Outcome:
         return {
             "cross_split": [asdict(pair) for pair in self.decisions.cross_split],
             "passages": [asdict(passage) for passage in found],
-            "emptied": self.emptied() if self.cut else [],
+            "emptied": self.emptied,
         }
 
     def counts(self) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class Outcome:
         if self.repeated is not None:
             counts["passages"] = len(self.repeated.passages)
             counts["cut_documents"] = len(self.repeated.elsewhere) if self.cut else 0
+            counts["emptied"] = len(self.emptied)
         return counts
 
     def _cut(self) -> Iterator[tuple[dict[str, Any], str]]:

@@ -91,13 +91,13 @@ def test_passages_are_reported_or_cut(small, cut):
     kept = {d["id"]: d["text"] for d in read_shards(opened(small, "dedup"))}
     assert kept["d0"].endswith(NOTICE)
     if cut:
-        assert counts["cut_documents"] == 3
+        assert (counts["cut_documents"], counts["emptied"], counts["documents"]) == (3, 1, 3)
         assert kept.keys() == {"d0", "d1", "d2"}
         assert kept["d1"].strip() == "Letter two to the orchard keeper."
         (emptied,) = opened(small, "dedup").read_json("emptied")
         assert (emptied["id"], emptied["text"]) == ("d3", NOTICE)
     else:
-        assert counts["cut_documents"] == 0
+        assert (counts["cut_documents"], counts["emptied"], counts["documents"]) == (0, 0, 4)
         assert kept["d3"] == NOTICE
     run = json.loads((small / "work/run.json").read_text())
     assert run["settings"]["dedup"]["passages"]["cut"] is cut
@@ -173,7 +173,12 @@ def test_a_file_is_deduplicated_and_explained(small, capsys):
     assert status_of(["dedup", str(rows), out, "--exact", "--keep", "longest", *more]) == 0
     done = json.loads(capsys.readouterr().out)
     assert done["documents"] == 3
-    assert done["counts"] == {"removed: exact": 1, "passages": 1, "cut_documents": 1}
+    assert done["counts"] == {
+        "removed: exact": 1,
+        "passages": 1,
+        "cut_documents": 1,
+        "emptied": 0,
+    }
     folder = SealedFolder.open(Path(out), [load_identity(key)])
     kept = {d["id"]: d["text"] for d in read_shards(folder)}
     assert kept == {
