@@ -28,9 +28,10 @@ from dpmlm.corpus import (
 )
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run, data_order
-from dpmlm.pipeline.duplicates import build_dedup, sketching
+from dpmlm.pipeline.duplicates import build_dedup, dedup_settings, sketching
 from dpmlm.pipeline.progress import Report
-from dpmlm.pipeline.stages import ShardWork, Stage
+from dpmlm.pipeline.secrets import key_check
+from dpmlm.pipeline.stages import BEGUN, ShardWork, Stage, do_shard, shard_codes
 from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
 from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
@@ -126,18 +127,20 @@ def _keyed_digest(path: Path, key: bytes) -> str:
 def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     shards = count_shards(run.source("scrub"))
     total = (run.source("scrub").manifest or {})["counts"]["documents"]
+    key = folder.read_json(BEGUN)["key"]
     found: Counter[str] = Counter()
     emptied, done = 0, 0
     with _scrubbing(run) as scrub_shard:
         for number in range(shards):
-            scrub_shard(folder, number, _after(done, total, report))
+            do_shard(folder, number, scrub_shard, _after(done, total, report), key=key)
             counts = folder.read_json(shard_name("counts", number))
             found.update(counts["found"])
             emptied += counts["emptied"]
             done += counts["documents"]
             report(done, total)
     dropped = {"emptied": emptied}
-    return {"counts": {"documents": done - emptied, "found": dict(found), "dropped": dropped}}
+    counts = {"documents": done - emptied, "found": dict(found), "dropped": dropped}
+    return {"counts": counts, "codes": shard_codes(folder)}
 
 
 def _after(before: int, total: int, report: Report) -> Report:
@@ -151,15 +154,16 @@ def _scrubbing(run: Run) -> Iterator[ShardWork]:
     source = run.source("scrub")
     processes = run.config.scrub.processes or len(os.sched_getaffinity(0))
     policy = load_policy(run.config.scrub.policy)
+    # Dates of a person move together. Where documents are units they move with the text, or texts
+    # that say the same would say something else each.
+    of_persons = run.config.privacy.owner == "person"
     with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
 
         def scrub_shard(folder: SealedFolder, number: int, report: Report) -> None:
-            if folder.has(shard_name("counts", number)):
-                return
             documents = read_shard(source, number)
             results = scrubber.scrub_many(
                 [document["text"] for document in documents],
-                persons=[document["unit"] for document in documents],
+                persons=[document["unit"] if of_persons else None for document in documents],
                 processes=processes,
             )
             _write_scrubbed(folder, number, documents, _counted(results, report, len(documents)))
@@ -192,11 +196,18 @@ def _write_scrubbed(
     write_shard(folder, number, kept)
     folder.write_json(shard_name("decisions", number), decisions)
     folder.write_json(shard_name("emptied", number), emptied)
-    # Last: its presence says that the shard is whole.
     folder.write_json(
         shard_name("counts", number),
         {"documents": len(documents), "emptied": len(emptied), "found": dict(found)},
     )
+
+
+def _scrub_settings(run: Run) -> dict[str, Any]:
+    policy = load_policy(run.config.scrub.policy)
+    settings = claim_fields(run.config.scrub) | {"policy": policy.digest}
+    if policy.needs_key:
+        settings["pseudonyms"] = key_check(run.secrets.pseudonym_key)
+    return settings
 
 
 def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -232,18 +243,8 @@ def public_digest(path: Path) -> str:
 
 
 _CORPUS = Stage("corpus", (), _corpus_settings, _corpus)
-_SCRUB = Stage(
-    "scrub",
-    (),
-    lambda run: (
-        claim_fields(run.config.scrub) | {"policy": load_policy(run.config.scrub.policy).digest}
-    ),
-    _scrub,
-    shards=_scrubbing,
-)
-_DEDUP = Stage(
-    "dedup", (), lambda run: claim_fields(run.config.dedup), build_dedup, shards=sketching
-)
+_SCRUB = Stage("scrub", (), _scrub_settings, _scrub, shards=_scrubbing)
+_DEDUP = Stage("dedup", (), dedup_settings, build_dedup, shards=sketching)
 _TOKENS = Stage("tokens", (), _tokens_settings, _tokens)
 
 

@@ -16,30 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmlm.artifacts import SealedFolder
-from dpmlm.config import DedupConfig
+from dpmlm.config import DedupConfig, claim_fields
 from dpmlm.corpus import Unit, count_shards, read_shard, shard_name, write_shards
 from dpmlm.dedup import Catalogue, Decisions, Shelf, decide, kept, removed
 from dpmlm.dedup.passages import Repeated, cut, find_passages
 from dpmlm.dedup.signatures import PERMUTATIONS, signatures
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Report
-from dpmlm.pipeline.stages import ShardWork
+from dpmlm.pipeline.secrets import key_check
+from dpmlm.pipeline.stages import BEGUN, SHARD_DONE, ShardWork, do_shard
 
 _CATALOGUE, _SIGNATURES = "catalogue", "signatures"
 _CHARACTERS = 1 << 18
 
 
+def dedup_settings(run: Run) -> dict[str, Any]:
+    """What beside the text decides the stage."""
+    return claim_fields(run.config.dedup) | {"names": key_check(run.secrets.unit_key)}
+
+
 def sketch_shard(source: SealedFolder, folder: SealedFolder, number: int) -> None:
-    """Sketch one shard of `source`, unless it is sketched already."""
-    if folder.has(shard_name(_SIGNATURES, number)):
-        return
+    """Sketch one shard of `source`."""
     documents = read_shard(source, number)
     catalogue = Catalogue()
     for document in documents:
         catalogue.add(document)
     folder.write_bytes(shard_name(_CATALOGUE, number), catalogue.to_bytes())
     values = signatures([document["text"] for document in documents])
-    # Last: its presence says that the shard is sketched.
     folder.write_bytes(shard_name(_SIGNATURES, number), values.astype("<u4").tobytes())
 
 
@@ -95,9 +98,10 @@ def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     """Fill the stage's folder; returns its counts for the manifest."""
     source = run.source("dedup")
     shards = count_shards(source)
-    for number in range(shards):
-        sketch_shard(source, folder, number)
-        report(number + 1, shards)
+    with sketching(run) as sketch:
+        for number in range(shards):
+            do_shard(folder, number, sketch, report, key=folder.read_json(BEGUN)["key"])
+            report(number + 1, shards)
     outcome = settle(
         SealedShelf(source, folder),
         run.config.dedup,
@@ -109,7 +113,7 @@ def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     write_shards(folder, outcome.going(), per_shard=per_shard, prefix="removed")
     for name, value in outcome.beside().items():
         folder.write_json(name, value)
-    for prefix in (_SIGNATURES, _CATALOGUE):
+    for prefix in (SHARD_DONE, _SIGNATURES, _CATALOGUE):  # in this order, if it is killed here
         for name in folder.names(f"{prefix}-"):
             folder.remove(name)
     return {"counts": {"documents": count, **outcome.counts()}}

@@ -3,11 +3,12 @@
 Extra `[ray]`. What goes through Ray is the run's settings, the numbers of shards, and nothing of
 the text: an actor opens the sealed shard and seals its result itself, in the workspace that all
 machines share, with the keys that lie where the run file says. Ray may spill what it holds to
-disk in clear, so no text is ever given to it; its dashboard and its usage report are off.
+disk in clear, so no text is ever given to it; its usage report is off.
 """
 
 import os
 import socket
+from collections import deque
 from importlib import import_module
 from typing import Any
 
@@ -15,8 +16,10 @@ from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Progress
-from dpmlm.pipeline.workers import prepare
+from dpmlm.pipeline.workers import Work, prepare
 
+RAY = "ray"
+"""The worker whose lock is held for all actors."""
 LOCAL = "local"
 """Address that starts a cluster on this machine for the time of the call."""
 
@@ -31,14 +34,14 @@ def work_on_ray(config: RunConfig, stage: str, *, address: str, actors: int) -> 
         raise UserError(f"--actors {actors}", "at least one does the work", "give 1 or more")
     ray = _ray()
     run = Run.load(config, Progress())
-    with run.workspace.shared("ray"):
-        task = prepare(run, stage)
+    with run.workspace.shared(RAY):
+        task = prepare(run, stage, worker=RAY)
         if task.finished:
             run.progress.say(f"{stage}: done before")
             return
         _connect(ray, address, actors)
         try:
-            _spread(ray, run, stage, task.shards, min(actors, max(1, task.shards)))
+            _spread(ray, run, stage, task, min(actors, max(1, task.shards)))
         finally:
             ray.shutdown()
 
@@ -66,51 +69,69 @@ def _connect(ray: Any, address: str, actors: int) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--ray {address}",
-            f"no cluster answers there ({type(error).__name__})",
-            f"start one with `ray start --head`, or give --ray {LOCAL}",
+            f"no cluster lets us in there ({type(error).__name__})",
+            f"start one with `ray start --head`, give its token, or --ray {LOCAL}",
         ) from None
 
 
-def _spread(ray: Any, run: Run, stage: str, shards: int, actors: int) -> None:
-    """Give each actor the next shard whenever it is done with one."""
+def _spread(ray: Any, run: Run, stage: str, task: Work, actors: int) -> None:
+    """Give each actor the next shard whenever it is done with one, the first to come first.
+
+    An actor that the cluster has no room for yet is given nothing. A shard whose actor died is
+    done by another one; no actor is started again.
+    """
     remote = ray.remote(num_cpus=1)(_Actor)
-    waiting = iter(range(shards))
-    pool = [remote.remote(run.config, stage) for _ in range(actors)]
-    busy = {actor.do.remote(number): actor for actor, number in zip(pool, waiting)}
+    pool = [remote.remote(run.config, stage, task.key) for _ in range(actors)]
+    waiting, idle, done = deque(range(task.shards)), deque[Any](), 0
+    busy: dict[Any, tuple[Any, int | None]] = {a.enter.remote(): (a, None) for a in pool}
     run.progress.say(f"{stage} on {actors} actors")
     with run.progress.bar(stage) as report:
-        done = 0
-        while busy:
+        while busy and done < task.shards:
             (ready,), _ = ray.wait(list(busy), num_returns=1)
-            actor = busy.pop(ready)
+            actor, number = busy.pop(ready)
             try:
                 ray.get(ready)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            done += 1
-            report(done, shards)
-            number = next(waiting, None)
-            if number is not None:
-                busy[actor.do.remote(number)] = actor
-    for actor in pool:
-        ray.get(actor.close.remote())
+            except ray.exceptions.RayActorError:
+                waiting.extend(() if number is None else (number,))
+            else:
+                idle.append(actor)
+                done += number is not None
+                report(done, task.shards)
+            while waiting and idle:
+                actor, number = idle.popleft(), waiting.popleft()
+                busy[actor.do.remote(number)] = (actor, number)
+    if done < task.shards:
+        raise UserError(
+            f"--ray with {actors} actors",
+            f"they died before {stage} was done, for want of memory perhaps",
+            "start it again, with fewer actors: what is done stays",
+        )
 
 
 class _Actor:
-    """One worker process: the stage's work, entered once."""
+    """One worker process: the stage's work, entered once and left when the process ends."""
 
-    def __init__(self, config: RunConfig, stage: str) -> None:
-        run = Run.load(config, Progress(quiet=True))
-        task = prepare(run, stage)
-        assert task.stage.shards is not None
-        self._folder = task.folder
-        self._entered = task.stage.shards(run)
+    def __init__(self, config: RunConfig, stage: str, key: str) -> None:
+        # One process each: the cluster has one core for an actor.
+        alone = config.scrub.model_copy(update={"processes": config.scrub.processes or 1})
+        self._config = config.model_copy(update={"scrub": alone})
+        self._stage, self._key = stage, key
+
+    def enter(self) -> None:
+        """Load keys and model; what is wrong with this machine's is said here."""
+        run = Run.load(self._config, Progress(quiet=True))
+        task = prepare(run, self._stage, worker=RAY)
+        if task.key != self._key:
+            raise UserError(
+                f"stage {self._stage} on a machine of the cluster",
+                "its settings or keys are not those of this one",
+                "give all machines the same run file, keys and code",
+            )
+        self._entered = task.entered(run)
         self._do = self._entered.__enter__()
 
     def do(self, number: int) -> None:
         """One shard; nothing comes back, for counts are private."""
-        self._do(self._folder, number, lambda done, total: None)
-
-    def close(self) -> None:
-        """End what the work holds, such as processes of its own."""
-        self._entered.__exit__(None, None, None)
+        self._do(number)

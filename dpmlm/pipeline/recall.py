@@ -77,7 +77,7 @@ def recall_evidence(run: Run) -> dict[str, Any]:
             "it has changed since it was measured",
             "`dpmlm run` measures it again",
         )
-    if measured["code"] != made["code"]:
+    if {measured["code"]} != set(made["codes"]):
         return _without("it was measured with other code than the text was scrubbed with")
     figures: dict[str, Any] = folder.read_json("recall")
     return figures

@@ -18,6 +18,7 @@ from typing import Any
 
 from dpmlm.artifacts import SealedFolder
 from dpmlm.canonical import digest
+from dpmlm.corpus import shard_name
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Report
@@ -25,7 +26,9 @@ from dpmlm.pipeline.progress import Report
 Build = Callable[[Run, SealedFolder, Report], dict[str, Any]]
 """Fills the folder, skipping what it holds already, and returns fields of its manifest."""
 ShardWork = Callable[[SealedFolder, int, Report], None]
-"""Does the work of one shard, by its number, unless the folder holds its result already."""
+"""Does the work of one shard, by its number, whatever the folder holds of it."""
+SHARD_DONE = "done"
+"""Prefix of the sealed files that say under which key, and by which code, a shard was done."""
 BEGUN = "begun"
 """Sealed file of a stage: key and code under which it was begun."""
 PACKAGES = ("dpmlm", "audits", "policies")
@@ -111,6 +114,43 @@ def begin(run: Run, stage: Stage, origin: Origin) -> tuple[SealedFolder, bool]:
     if not stands:
         _begin(stage, run, folder, origin)
     return folder, stands
+
+
+def do_shard(
+    folder: SealedFolder, number: int, work: ShardWork, report: Report, *, key: str
+) -> None:
+    """Have a shard done under the stage's key, unless it is already.
+
+    A shard of another key is done again: a worker that began before the settings changed may
+    have written it since. Raises UserError if the folder now belongs to another key.
+    """
+    name = shard_name(SHARD_DONE, number)
+    if folder.has(name) and folder.read_json(name)["key"] == key:
+        return
+    if not folder.has(BEGUN) or folder.read_json(BEGUN)["key"] != key:
+        raise UserError(
+            f"shard {number} in {folder.path}",
+            "the stage was begun anew from other text or settings",
+            "start this worker again",
+        )
+    folder.remove(name)
+    work(folder, number, report)
+    folder.write_json(name, {"key": key, "code": code_digest()})  # last: the shard is whole
+
+
+def shard_codes(folder: SealedFolder) -> list[str]:
+    """Digests of the code by which the shards were done."""
+    return sorted({folder.read_json(name)["code"] for name in folder.names(f"{SHARD_DONE}-")})
+
+
+def begun_under(run: Run, stage: Stage) -> str | None:
+    """The key under which an unfinished stage was begun; None if there is none."""
+    path = run.workspace.stage(stage.name)
+    if not (path / "recipients.json").exists():
+        return None
+    folder = SealedFolder.open(path, [run.identity], role=stage.name)
+    key: str | None = folder.read_json(BEGUN)["key"] if folder.has(BEGUN) else None
+    return key
 
 
 def _stands(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> bool:

@@ -9,7 +9,8 @@ again, and the run that follows does whatever is missing.
 The workspace lets many workers in, or one run, never both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dpmlm.artifacts import SealedFolder
@@ -19,7 +20,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.progress import Progress
-from dpmlm.pipeline.stages import Stage, begin
+from dpmlm.pipeline.stages import Stage, begin, begun_under, do_shard
 from dpmlm.pipeline.workspace import deciding_settings
 
 
@@ -32,6 +33,17 @@ class Work:
     shards: int
     finished: bool
     """Whether the stage is done and nothing is left to do."""
+    key: str
+    """Under which it was begun."""
+
+    @contextmanager
+    def entered(self, run: Run) -> Iterator[Callable[[int], None]]:
+        """What does one shard, by its number, with a model that stays while this is entered."""
+        assert self.stage.shards is not None
+        with self.stage.shards(run) as do:
+            yield lambda number: do_shard(
+                self.folder, number, do, lambda done, total: None, key=self.key
+            )
 
 
 def work(config: RunConfig, stage: str, *, rank: int, world_size: int) -> None:
@@ -47,8 +59,9 @@ def work(config: RunConfig, stage: str, *, rank: int, world_size: int) -> None:
             "in a Slurm array give $SLURM_ARRAY_TASK_ID and $SLURM_ARRAY_TASK_COUNT",
         )
     run = Run.load(config, Progress())
-    with run.workspace.shared(f"{stage}-{rank}"):
-        task = prepare(run, stage)
+    me = f"{stage}-{rank}"
+    with run.workspace.shared(me):
+        task = prepare(run, stage, worker=me)
         if task.finished:
             run.progress.say(f"{stage}: done before")
             return
@@ -58,16 +71,18 @@ def work(config: RunConfig, stage: str, *, rank: int, world_size: int) -> None:
 
 def do_shards(run: Run, task: Work, shards: Sequence[int], label: str) -> None:
     """Do some shards of a stage here."""
-    assert task.stage.shards is not None
     run.progress.say(label)
-    with run.progress.bar(label) as report, task.stage.shards(run) as do:
+    with run.progress.bar(label) as report, task.entered(run) as do:
         for count, number in enumerate(shards, start=1):
-            do(task.folder, number, lambda done, total: None)
+            do(number)
             report(count, len(shards))
 
 
-def prepare(run: Run, name: str) -> Work:
-    """Begin a stage, or join those who began it; the caller is in the workspace already."""
+def prepare(run: Run, name: str, *, worker: str) -> Work:
+    """Begin a stage, or join those who began it, as a worker who is in the workspace already.
+
+    Raises UserError where beginning would throw away what others are at work on.
+    """
     stages = {stage.name: stage for stage in data_stages(run.config) if stage.shards}
     if name not in stages:
         raise UserError(
@@ -83,6 +98,14 @@ def prepare(run: Run, name: str) -> Work:
             "take the run to the stage before: dpmlm run RUN.yaml --until corpus",
         )
     shards = count_shards(run.source(name))
+    origin = stage.origin(run)
     with workspace.beginning():
-        folder, finished = begin(run, stage, stage.origin(run))
-    return Work(stage, folder, shards, finished)
+        begun = begun_under(run, stage)
+        if begun not in (None, origin.key) and workspace.other_workers(worker):
+            raise UserError(
+                f"stage {name} in {workspace.path}",
+                "other workers do it with other settings or another key",
+                "wait for them or stop them, and start all workers with the same",
+            )
+        folder, finished = begin(run, stage, origin)
+    return Work(stage, folder, shards, finished, origin.key)

@@ -82,6 +82,18 @@ class Workspace:
             self._refuse_if_held(self._lock_file(""))
             yield
 
+    def other_workers(self, worker: str) -> bool:
+        """Whether any worker but this one is in the workspace."""
+        mine = self._lock_file(f".worker-{worker}").name
+        for file in self.path.parent.glob(f".{escape(self.path.name)}.worker-*.lock"):
+            if file.name != mine:
+                try:
+                    with FileLock(file, timeout=0):
+                        pass
+                except Timeout:
+                    return True
+        return False
+
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """One worker at a time prepares a stage's folder; the others wait."""

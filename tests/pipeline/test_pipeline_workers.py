@@ -1,5 +1,6 @@
 """Many workers leave what one run leaves: by rank, on a local Ray cluster, after a kill."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import count_shards, read_shard
 from dpmlm.errors import UserError
+from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.on_ray import work_on_ray
+from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.start import initialise
-from dpmlm.pipeline.workers import work
+from dpmlm.pipeline.workers import prepare, work
 from dpmlm.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -188,7 +191,7 @@ def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage, short_fol
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
 def test_a_cluster_that_is_not_there_is_refused(copy):
     for address in ("127.0.0.1:1", "nowhere", "ray://127.0.0.1:1"):
-        with pytest.raises(UserError, match="no cluster answers"):
+        with pytest.raises(UserError, match="no cluster lets us in"):
             work_on_ray(copy, "scrub", address=address, actors=1)
     with pytest.raises(UserError, match="at least one"):
         work_on_ray(copy, "scrub", address="local", actors=0)
@@ -230,3 +233,58 @@ def test_workers_and_a_run_keep_each_other_out(copy):
         with pytest.raises(UserError, match="another process"):
             work(copy, "scrub", rank=0, world_size=2)
         work(copy, "scrub", rank=1, world_size=2)
+
+
+@pytest.fixture
+def another_key(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("other")
+    write_corpus(folder)
+    write_run_file(folder)
+    initialise(folder)
+    return folder / "keys/pseudonym.key"
+
+
+def test_workers_of_two_keys_never_share_a_stage(copy, another_key):
+    """A worker with another pseudonym key starts the stage anew; beside others it is refused."""
+    folder = copy.workspace.parent
+    policy = folder / "pseudonyms.yaml"
+    rule = {"operator": "pseudonym", "why": "to tell keys apart"}
+    policy.write_text(json.dumps(
+        {"name": "p", "description": "d", "other": rule, "rules": []}))  # fmt: skip
+    config = copy.model_copy(
+        update={"scrub": copy.scrub.model_copy(update={"policy": str(policy)})}
+    )
+    shutil.rmtree(folder / "work")
+    execute_until(config, "corpus")
+    work(config, "scrub", rank=0, world_size=2)
+    first = read_shard(opened(folder, "scrub"), 0)
+    key = folder / "keys/pseudonym.key"
+    right = key.read_bytes()
+    key.write_bytes(another_key.read_bytes())
+    with Workspace(copy.workspace).shared("scrub-0"):
+        with pytest.raises(UserError, match="other settings or another key"):
+            work(config, "scrub", rank=1, world_size=2)
+    key.write_bytes(right)
+    work(config, "scrub", rank=1, world_size=2)
+    execute_until(config, "scrub")
+    assert read_shard(opened(folder, "scrub"), 0) == first
+
+
+def test_a_shard_of_other_settings_is_done_again(copy):
+    """Written by a worker that began before the settings changed, and went on."""
+    folder = copy.workspace.parent
+    run = Run.load(copy, Progress(quiet=True))
+    late = prepare(run, "scrub", worker="scrub-0")
+    sealed = opened(folder, "scrub")
+    sealed.write_json("done-00001", {"key": "sha256:other", "code": "old"})
+    sealed.write_bytes("documents-00001", b'{"id": "x", "text": "of other settings"}\n')
+    with late.entered(run) as do:
+        do(0)
+        sealed.write_json("begun", {"key": "sha256:other", "code": "new"})
+        with pytest.raises(UserError, match="begun anew"):
+            do(2)
+        sealed.write_json("begun", {"key": late.key, "code": "new"})
+    execute_until(copy, "scrub")
+    texts = [d["text"] for d in read_shard(opened(folder, "scrub"), 1)]
+    assert "of other settings" not in texts
+    assert len(opened(folder, "scrub").manifest["codes"]) == 1

@@ -46,7 +46,8 @@ def test_discrete_noise_lies_on_one_grid_with_the_planned_deviation(monkeypatch)
         assert np.std(part) == pytest.approx(
             plan.noise_multiplier * plan.max_grad_norm * 1.0001, rel=error
         )
-        assert np.all(part != 0)
+        # A place of the grid is zero, and hit by one number of some four million.
+        assert np.count_nonzero(part == 0) <= 2
 
 
 def test_the_grid_is_made_for_all_tensors_together():
