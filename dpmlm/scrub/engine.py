@@ -5,6 +5,7 @@ what needs a model or another machine: the spaCy pipelines, a token classifier, 
 Presidio's decision log, which writes the text it found, is never turned on.
 """
 
+import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -154,6 +155,7 @@ class Analyzer:
         ]
         if asked.token_classifier is not None:
             recognizers.append(_token_classifier(asked))
+        _check_entities(policy, recognizers)
         wanted = [
             r
             for r in recognizers
@@ -195,6 +197,20 @@ class Analyzer:
                     nlp_artifacts=artifacts,
                 )
                 yield from (_finding(result, block.start) for result in results)
+
+
+def _check_entities(policy: ScrubPolicy, recognizers: Sequence[Any]) -> None:
+    """Refuse a rule for what nothing finds: a slip of the pen would leave its text in clear."""
+    every = [*recognizers, *presidio_recognizers()] if policy.engine.countries else recognizers
+    known = {entity for recognizer in every for entity in recognizer.supported_entities}
+    for rule in policy.rules:
+        if rule.entity not in known:
+            near = difflib.get_close_matches(rule.entity, sorted(known), n=1)
+            raise UserError(
+                f"scrub policy {policy.name}: rule for {rule.entity}",
+                "no recognizer finds such an entity",
+                f"did you mean {near[0]}?" if near else "name one that is found, or drop the rule",
+            )
 
 
 def check_pipeline(name: str | None) -> None:

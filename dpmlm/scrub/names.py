@@ -9,20 +9,22 @@ repeated all over a document.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 
 from dpmlm.scrub.findings import Finding
 
 RECOGNIZER = "NamePropagation"
 SURE = 0.8
 
+BEHIND = frozenset("jr sr md phd esq ii iii iv".split())
+"""What stands behind a name and is no part of it."""
 _TITLES = """
-mr mrs ms miss dr prof professor sir madam lord lady rev fr sr jr mx hon judge capt col sgt lt
-gen md phd esq ii iii iv
+mr mrs ms miss dr prof professor sir madam lord lady rev fr mx hon judge capt col sgt lt gen
 """
 PARTICLES = frozenset("von van der den de la le el al bin the and of".split())
-HONORIFICS = PARTICLES.union(_TITLES.split())
+TITLES = frozenset(_TITLES.split()) | BEHIND
+HONORIFICS = PARTICLES | TITLES
 _ORDINARY_WORDS = """
 will mark bill rose grant may june april august frank jack pat art rich guy dean page young
 brown white black green gray grey king bishop knight major price rice banks brook wood woods
@@ -38,29 +40,33 @@ patience mercy angel god jesus general doctor nurse mother father brother sister
 """
 _ORDINARY = frozenset(_ORDINARY_WORDS.split())
 _WORD = re.compile(r"[^\W\d_][\w’'\-]*")
+_RUN = re.compile(r"\w+")
+_BLANKS = re.compile(r"\s+")
+_Name = tuple[str, ...]
+"""The words of a name."""
 
 
 def propagate(text: str, findings: Iterable[Finding]) -> list[Finding]:
     """Further PERSON findings in `text` for the names in `findings`; those given are left out."""
     spelt = Counter(_WORD.findall(text))
-    any_case: set[str] = set()
-    capital: set[str] = set()
+    any_case: set[_Name] = set()
+    capital: set[_Name] = set()
     for finding in findings:
         if finding.entity != "PERSON" or finding.score < SURE:
             continue
         every = _WORD.findall(text[finding.start : finding.end])
         words = [word for word in every if _telling(word)]
         if len(words) > 1:
-            any_case.add(r"\s+".join(re.escape(w) for w in words))
+            any_case.add(tuple(words))
         for word in words:
             capitals = sum(spelt[form] for form in {word.title(), word.upper(), word})
             if spelt[word.lower()] > capitals:
                 continue
-            capital.update((re.escape(word.title()), re.escape(word.upper()), re.escape(word)))
+            capital.update((form,) for form in (word.title(), word.upper(), word))
             if len(every) > 1 and len(word) >= 4 and word.lower() not in _ORDINARY:
-                any_case.add(re.escape(word))
-    further = _find(text, any_case, re.IGNORECASE)
-    further += _find(text, {name for name in capital if name[0].isupper()}, re.NOFLAG)
+                any_case.add((word,))
+    further = _find(text, any_case, str.lower)
+    further += _find(text, {name for name in capital if name[0][0].isupper()}, str)
     return further
 
 
@@ -69,9 +75,35 @@ def _telling(word: str) -> bool:
     return len(word) >= 3 and lower not in HONORIFICS and not lower.endswith(("'s", "’s"))
 
 
-def _find(text: str, names: set[str], flags: re.RegexFlag) -> list[Finding]:
-    if not names:
-        return []
-    longest_first = "|".join(sorted(names, key=lambda n: (-len(n), n)))
-    pattern = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)", flags)
-    return [Finding(m.start(), m.end(), "PERSON", RECOGNIZER, SURE) for m in pattern.finditer(text)]
+def _find(text: str, names: set[_Name], fold: Callable[[str], str]) -> list[Finding]:
+    """Where the names stand as words, the longest first; `fold` takes off what does not count.
+
+    Names are looked up by how they begin: the cost is that of the text, however many there are.
+    """
+    begins: dict[str, list[_Name]] = defaultdict(list)
+    for name in sorted(names, key=lambda name: (-len(" ".join(name)), name)):
+        begins[fold(_RUN.findall(name[0])[0])].append(name)
+    found, end = [], 0
+    for run in _RUN.finditer(text) if names else ():
+        for name in begins.get(fold(run[0]), ()) if run.start() >= end else ():
+            after = _end_of(text, run.start(), name, fold)
+            if after is not None:
+                found.append(Finding(run.start(), after, "PERSON", RECOGNIZER, SURE))
+                end = after
+                break
+    return found
+
+
+def _end_of(text: str, start: int, name: _Name, fold: Callable[[str], str]) -> int | None:
+    """Where the name ends that begins at `start`; None if it does not stand there."""
+    at = start
+    for place, word in enumerate(name):
+        if place:
+            blanks = _BLANKS.match(text, at)
+            if blanks is None:
+                return None
+            at = blanks.end()
+        if fold(text[at : at + len(word)]) != fold(word):
+            return None
+        at += len(word)
+    return None if _RUN.match(text, at) else at

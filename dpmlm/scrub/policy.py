@@ -3,6 +3,7 @@
 import difflib
 from functools import cached_property
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Self
 
@@ -164,9 +165,10 @@ class ScrubPolicy(_Strict):
         """Digest of all that decides what is replaced: this policy, the shipped name finder, and
         the files of models in folders that it names."""
         weights = {}
-        for named in (self.engine.spacy, self.engine.token_classifier):
-            if named is not None and Path(named).is_dir():
-                weights[Path(named).name] = _folder_digest(Path(named))
+        named = {"spacy": self.engine.spacy, "token_classifier": self.engine.token_classifier}
+        for field, name in named.items():
+            if name is not None:
+                weights[field] = _model_digest(name)
         if self.engine.spacy is None:
             model = resources.files("dpmlm.scrub") / "model"
             for part in self.engine.parts:
@@ -178,6 +180,16 @@ class ScrubPolicy(_Strict):
         """Whether any rule makes keyed pseudonyms or surrogates."""
         rules: list[Rule | OtherRule] = [*self.rules, self.other]
         return any(rule.operator in KEYED for rule in rules)
+
+
+def _model_digest(name: str) -> str | None:
+    """Of a folder its files, of an installed package its version; nothing of a hub name."""
+    if Path(name).is_dir():
+        return _folder_digest(Path(name))
+    try:
+        return version(name)
+    except (PackageNotFoundError, ValueError):
+        return None
 
 
 def _folder_digest(folder: Path) -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from dpmlm.errors import UserError
 from dpmlm.scrub import Scrubber, load_policy, shipped_policies
+from dpmlm.scrub import policy as policy_module
 from dpmlm.scrub.engine import Analyzer
 
 SMALL = """
@@ -206,3 +207,45 @@ def test_the_fast_mode_takes_the_first_name_finder_alone() -> None:
     found = [{d.entity for d in Scrubber(policy).scrub(text).decisions} for policy in (best, fast)]
     assert all({"PERSON", "EMAIL_ADDRESS"} <= entities for entities in found)
     assert len(Analyzer(fast)._finder._pipelines) == 1
+
+
+@pytest.mark.parametrize(
+    ("entity", "advice"), [("PERSN", "did you mean PERSON"), ("QXZ", "drop the rule")]
+)
+def test_a_rule_for_what_nothing_finds_is_refused(tmp_path: Path, entity: str, advice: str) -> None:
+    """With `other: keep` a slip of the pen would leave every name in clear."""
+    policy = load_policy(_write(tmp_path, SMALL.replace("PERSON", entity)))
+    with pytest.raises(UserError, match=f"{entity}: no recognizer finds .*{advice}"):
+        Scrubber(policy, pseudonym_key=bytes(32)).scrub("Mr John Smith")
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_every_rule_of_the_shipped_policies_is_for_something_that_is_found(name: str) -> None:
+    assert Analyzer(load_policy(name)).entities
+
+
+def test_a_rule_may_be_for_a_country_that_is_left_out(tmp_path: Path) -> None:
+    text = SMALL.replace("PERSON", "US_SSN") + "engine: {countries: [uk]}\n"
+    assert Analyzer(load_policy(_write(tmp_path, text)))
+
+
+def test_models_of_one_name_in_two_folders_have_two_places_in_the_digest(tmp_path: Path) -> None:
+    digests = set()
+    for spacy, classifier in ((b"1", b"2"), (b"2", b"1"), (b"1", b"1")):
+        for folder, weight in (("a", spacy), ("b", classifier)):
+            (tmp_path / folder / "model").mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / "model/weights").write_bytes(weight)
+        engine = f"engine: {{spacy: {tmp_path}/a/model, token_classifier: {tmp_path}/b/model}}\n"
+        digests.add(load_policy(_write(tmp_path, SMALL + engine)).digest)
+    assert len(digests) == 3
+
+
+def test_a_package_enters_the_digest_with_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path, SMALL + "engine: {spacy: en_core_web_sm}\n")
+    digests = set()
+    for version in ("3.8.0", "3.8.1"):
+        monkeypatch.setattr(policy_module, "version", lambda name, version=version: version)
+        digests.add(load_policy(path).digest)
+    assert len(digests) == 2

@@ -3,8 +3,8 @@
 A pseudonym is HMAC-SHA-256 (RFC 2104) under a secret key of the normal form of the text, with
 the entity in the input, so that a person and a place of one spelling have unlike tokens. Whoever
 holds the key can tell whether a guessed name is behind a token; nobody else can, and destroying
-the key ends that. 32 bits of it are written: among 10,000 names a pair that shares a token has a
-chance of about one in a hundred.
+the key ends that. 48 bits of it are written: among a million names a pair that shares a token has a
+chance of about one in six hundred.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ import hmac
 import re
 import unicodedata
 
-from dpmlm.scrub.names import HONORIFICS
+from dpmlm.scrub.names import BEHIND, PARTICLES, TITLES
 from dpmlm.scrub.operators.generalised import generalised
 from dpmlm.scrub.operators.surrogates import surrogate
 from dpmlm.scrub.policy import KEYED, Operator
 
 REDACTED = "█"
-_DIGITS = 8
+_DIGITS = 12
 _DOMAIN = b"dpmlm/scrub/pseudonym/1"
 
 
@@ -47,19 +47,35 @@ def replacement(
 
 
 def pseudonym(key: bytes, entity: str, original: str) -> str:
-    """Eight hex digits for the normal form of `original`."""
+    """Twelve hex digits for the normal form of `original`."""
     message = b"\0".join((_DOMAIN, entity.encode(), normal_form(entity, original).encode()))
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
 def normal_form(entity: str, original: str) -> str:
-    """Case, blanks and, for a person, titles and "Last, First" do not count."""
+    """Case and blanks do not count; of a person, nor do titles before the name, degrees behind it,
+    particles within it, and the order of "Last, First"."""
     text = unicodedata.normalize("NFKC", original).casefold()
     if entity != "PERSON":
         return " ".join(text.split())
-    if text.count(",") == 1:
-        last, first = text.split(",")
-        text = f"{first} {last}"
+    parts = [words for part in text.split(",") if (words := _without_titles(_words(part)))]
+    if len(parts) == 2:
+        parts.reverse()
+    name = _without_titles([word for part in parts for word in part])
+    inner = [word for word in name[1:-1] if word not in PARTICLES]
+    return " ".join([*name[:1], *inner, *name[1:][-1:]]) or " ".join(text.split())
+
+
+def _words(text: str) -> list[str]:
     words = [re.sub(r"^\W+|(?:['’]s)?\W*$", "", word) for word in text.split()]
-    telling = [word for word in words if word and word not in HONORIFICS]
-    return " ".join(telling or words)
+    return [word for word in words if word]
+
+
+def _without_titles(words: list[str]) -> list[str]:
+    """ "Judge Roe" is Roe, and "Mike Judge" is Mike Judge; of titles alone the last one stays, of
+    degrees alone nothing."""
+    while len(words) > 1 and words[0] in TITLES:
+        words = words[1:]
+    while words and words[-1] in BEHIND:
+        words = words[:-1]
+    return words

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from dpmlm.scrub.names import HONORIFICS, PARTICLES
+from dpmlm.scrub.names import BEHIND, HONORIFICS, PARTICLES
 from dpmlm.scrub.operators import dates, numbers
 from dpmlm.scrub.operators.keyed import Keyed
 
@@ -57,7 +57,6 @@ _KINDS = frozenset(
     """.split()
 )
 """Words that say what a place or an organisation is, and stay."""
-_BEHIND = frozenset("jr sr md phd esq ii iii iv".split())
 _WORD = re.compile(r"[^\W\d_][^\s.,;:()<>\"@/&]*")
 """Up to a blank or a mark between words, so that accents written apart go with their letter."""
 
@@ -103,7 +102,7 @@ def _stays(words: Sequence[str], place: int, written: str) -> bool:
     if word in _GENDERED:
         return False
     if place == len(words) - 1:
-        return place > 0 and word in _BEHIND
+        return place > 0 and word in BEHIND
     if word in PARTICLES:
         return written.islower() and place > 0
     return word in HONORIFICS and all(before in HONORIFICS for before in words[:place])
