@@ -58,8 +58,20 @@ class Repeated:
 
     passages: list[Passage]
     """Longest and most frequent first."""
-    elsewhere: dict[str, list[Range]]
-    """By document: characters of passages that another document keeps, ascending, disjoint."""
+    elsewhere: dict[str, list["Cut"]]
+    """By document: passages that others keep, in order of place, disjoint."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A stretch of a document that others keep: the certificate that stays where it is cut."""
+
+    start: int
+    """Its first character."""
+    end: int
+    """One past its last."""
+    kept_in: tuple[str, ...]
+    """Ids of the documents that keep it, each a part or all of it."""
 
 
 @dataclass
@@ -84,24 +96,24 @@ def find_passages(chunks: Chunks, rules: PassagesConfig) -> Repeated:
                 window.keeper = min(window.keeper, name)
     found = {key: each for key, each in windows.items() if each.documents > rules.documents}
     passages: list[Passage] = []
-    elsewhere: dict[str, list[Range]] = {}
+    elsewhere: dict[str, list[Cut]] = {}
     for name, borders, spelt in _spelt(chunks, rules.words, places):
         known = {place: found[key] for place, key in spelt.items() if key in found}
         own = {place: window for place, window in known.items() if window.keeper == name}
         passages += _passages(name, own, borders, rules.words)
-        others = known.keys() - own.keys()
-        if ranges := [_characters(run, borders, rules.words) for run in _runs(others, rules.words)]:
-            elsewhere[name] = ranges
+        others = {place: window for place, window in known.items() if place not in own}
+        if cuts := list(_cuts(others, borders, rules.words)):
+            elsewhere[name] = cuts
     passages.sort(key=lambda each: (-each.words * each.documents, each.id, each.start))
     return Repeated(passages, elsewhere)
 
 
-def cut(text: str, ranges: Iterable[Range]) -> str:
-    """`text` without some ranges of characters, a line end in the place of each."""
+def cut(text: str, cuts: Iterable[Cut]) -> str:
+    """`text` without some stretches, a line end in the place of each."""
     pieces, last = [], 0
-    for start, end in ranges:
-        pieces.append(text[last:start])
-        last = end
+    for one in cuts:
+        pieces.append(text[last : one.start])
+        last = one.end
     return "\n".join([*pieces, text[last:]])
 
 
@@ -200,6 +212,12 @@ def _passages(
         start, end = _characters(run, borders, words)
         most = max(own[place].documents for place in range(run[0], run[1] + 1) if place in own)
         yield Passage(name, start, end, run[1] - run[0] + words, most)
+
+
+def _cuts(others: dict[int, _Window], borders: Borders, words: int) -> Iterator[Cut]:
+    for run in _runs(others, words):
+        inside = (others[place] for place in range(run[0], run[1] + 1) if place in others)
+        yield Cut(*_characters(run, borders, words), tuple(sorted({w.keeper for w in inside})))
 
 
 def _runs(places: Iterable[int], words: int) -> list[Range]:

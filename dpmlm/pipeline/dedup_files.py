@@ -6,7 +6,7 @@ from pathlib import Path
 from dpmlm.config import DedupConfig
 from dpmlm.dedup import Held
 from dpmlm.pipeline.duplicates import settle
-from dpmlm.pipeline.outputs import Done, Output, read_documents
+from dpmlm.pipeline.outputs import Done, Output, names_of, read_documents
 from dpmlm.pipeline.progress import Progress
 
 
@@ -14,11 +14,9 @@ def dedup_file(source: Path, output: Output, *, rules: DedupConfig, text: str) -
     """Deduplicate a corpus file or folder into `output`."""
     output.check()
     documents, dropped = read_documents(source, text)
-    # Of equal rows the first one stays, in the order of files and rows: digits as many as it takes.
-    digits = len(str(max((d.row for d in documents), default=0)))
     rows = [
-        {"id": f"{d.source}:{d.row:0{digits}}", "text": d.text, "unit": "", "split": "train"}
-        for d in documents
+        {"id": name, "text": document.text, "unit": "", "split": "train"}
+        for name, document in zip(names_of(documents), documents, strict=True)
     ]
     with Progress().bar("dedup"):
         # In the stable mode a person's equal texts are kept once, each surviving record as it

@@ -153,8 +153,22 @@ class Outcome:
         return {
             "cross_split": [asdict(pair) for pair in self.decisions.cross_split],
             "passages": [asdict(passage) for passage in found],
+            "cuts": self._certificates(),
+            "renamed": self._renamed(),
             "emptied": self.emptied,
         }
+
+    def _certificates(self) -> dict[str, Any]:
+        """What was cut from each document, where it stood, and who keeps it."""
+        found = self.repeated.elsewhere if self.repeated and self.cut else {}
+        return {name: [asdict(one) for one in cuts] for name, cuts in found.items()}
+
+    def _renamed(self) -> dict[str, str]:
+        """In a set of texts: the id that a document had, and that of its text."""
+        if self.decisions.renamed is None:
+            return {}
+        ids = self.shelf.catalogue().ids
+        return {ids[one.place]: one.id for one in self.decisions.renamed}
 
     def counts(self) -> dict[str, Any]:
         """How much of what; private."""

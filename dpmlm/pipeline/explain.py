@@ -18,6 +18,8 @@ class Explanation:
     """What became of one document. Ids and figures of private text: for who holds the key."""
 
     id: str
+    stays_as: str
+    """Its id in what was written: another one in a set of texts."""
     kept: bool
     """Whether it stays; false too for one that held nothing but passages of others."""
     chain: list[dict[str, Any]]
@@ -28,6 +30,8 @@ class Explanation:
     """Held-out and training documents that it repeats, or that repeat it."""
     passages: list[dict[str, Any]]
     """Repeated passages that it keeps for others."""
+    cuts: list[dict[str, Any]]
+    """Stretches that were cut from it, and who keeps them."""
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -39,7 +43,7 @@ class Explanation:
             rows = [f"{self.id} was removed; {self.chain[0]['survivor']} stays in its place"]
             rows += [f"  {_certificate(one)}" for one in self.chain]
         elif self.kept:
-            rows = [f"{self.id} stays"]
+            rows = [f"{self.id} stays" + f", as {self.stays_as}" * (self.stays_as != self.id)]
         else:
             rows = [f"{self.id} held nothing but passages that other documents keep"]
         if self.stands_for:
@@ -54,6 +58,11 @@ class Explanation:
             rows.append(
                 f"  characters {one['start']} to {one['end']}: {one['words']} words "
                 f"that stand in {one['documents']} documents"
+            )
+        for one in self.cuts:
+            rows.append(
+                f"  characters {one['start']} to {one['end']} were cut: "
+                f"{', '.join(one['kept_in'])} keeps them"
             )
         return "\n".join(rows)
 
@@ -71,8 +80,9 @@ def explain(path: Path, name: str, *, identity: Path) -> Explanation:
             "name WORKSPACE/dedup, or what dpmlm dedup wrote",
         )
     removals = {one["id"]: one for one in _removals(folder)}
-    stands_for = [one for one in removals.values() if one["survivor"] == name]
-    kept = any(document["id"] == name for document in read_shards(folder))
+    stays_as = folder.read_json("renamed").get(name, name)
+    stands_for = [one for one in removals.values() if one["survivor"] == stays_as]
+    kept = any(document["id"] == stays_as for document in read_shards(folder))
     emptied = any(document["id"] == name for document in folder.read_json("emptied"))
     if not (kept or emptied or name in removals):
         raise UserError(
@@ -82,14 +92,11 @@ def explain(path: Path, name: str, *, identity: Path) -> Explanation:
     while at in removals:
         chain.append(removals[at])
         at = removals[at]["duplicate_of"]
-    across = [one for one in _json(folder, "cross_split") if name in one.values()]
-    passages = [one for one in folder.read_json("passages") if one["id"] == name]
-    return Explanation(name, kept, chain, stands_for, across, passages)
-
-
-def _json(folder: SealedFolder, name: str) -> list[dict[str, Any]]:
-    values: list[dict[str, Any]] = folder.read_json(name)
-    return values
+    pairs = folder.read_json("cross_split")
+    across = [one for one in pairs if name in (one["train"], one["validation"])]
+    passages = [one for one in folder.read_json("passages") if one["id"] == stays_as]
+    cuts = folder.read_json("cuts").get(stays_as, [])
+    return Explanation(name, stays_as, kept, chain, stands_for, across, passages, cuts)
 
 
 def _removals(folder: SealedFolder) -> Iterator[dict[str, Any]]:

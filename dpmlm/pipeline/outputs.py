@@ -84,9 +84,13 @@ class Done:
         return "\n".join(rows)
 
 
-def place_of(document: Document) -> str:
-    """Names a document in the output: its own id is a hash of the text as it was before."""
-    return f"{document.source}:{document.row}"
+def names_of(documents: Sequence[Document]) -> list[str]:
+    """Names of documents in the output, file and row: their ids are hashes of texts as they were.
+
+    Rows have as many digits as it takes for names to be in the order of rows.
+    """
+    digits = len(str(max((document.row for document in documents), default=0)))
+    return [f"{document.source}:{document.row:0{digits}}" for document in documents]
 
 
 def read_documents(

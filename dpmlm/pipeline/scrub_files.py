@@ -9,7 +9,7 @@ from typing import Any
 
 from dpmlm.artifacts import load_secret_key
 from dpmlm.errors import UserError
-from dpmlm.pipeline.outputs import Done, Output, place_of, read_documents
+from dpmlm.pipeline.outputs import Done, Output, names_of, read_documents
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.wording import misses_text, recall_text
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
@@ -51,12 +51,13 @@ def scrub_file(
             persons=[d.person for d in documents],
             processes=processes or os.cpu_count() or 1,
         )
-        for done, (document, scrubbed) in enumerate(zip(documents, results, strict=True), start=1):
+        names = names_of(documents)
+        for done, (name, scrubbed) in enumerate(zip(names, results, strict=True), start=1):
             target = kept if scrubbed.text.strip() else emptied
-            target.append({"id": place_of(document), "text": scrubbed.text})
+            target.append({"id": name, "text": scrubbed.text})
             counts.update(decision.entity for decision in scrubbed.decisions)
             spans = [asdict(decision) for decision in scrubbed.decisions]
-            decisions.append({"id": place_of(document), "spans": spans})
+            decisions.append({"id": name, "spans": spans})
             report(done, len(documents))
     if emptied:
         counts["emptied"] = len(emptied)
@@ -114,8 +115,8 @@ def sample_file(
     texts = list({document.text: document for document in documents}.values())
     drawn = random.SystemRandom().sample(texts, min(count, len(texts)))
     rows: list[dict[str, Any]] = [
-        {"id": place_of(document), "prefilled": prefill, "text": document.text, "spans": None}
-        for document in drawn
+        {"id": name, "prefilled": prefill, "text": document.text, "spans": None}
+        for name, document in zip(names_of(drawn), drawn, strict=True)
     ]
     counts: Counter[str] = Counter()
     if prefill:

@@ -12,7 +12,7 @@ import pytest
 
 from dpmlm.config import PassagesConfig
 from dpmlm.dedup import passages as module
-from dpmlm.dedup.passages import Passage, Repeated, cut, find_passages
+from dpmlm.dedup.passages import Cut, Passage, Repeated, cut, find_passages
 
 Documents = list[dict]
 
@@ -53,6 +53,10 @@ def random_documents(seed: int) -> Documents:
     return documents
 
 
+def ranges_of(cuts: list[Cut]) -> list[tuple[int, int]]:
+    return [(one.start, one.end) for one in cuts]
+
+
 def words_in(text: str, ranges: list[tuple[int, int]]) -> set[int]:
     return {
         number
@@ -75,7 +79,9 @@ def test_passages_equal_brute_force(seed: int, more_than: int) -> None:
         assert len(inside) == passage.words >= 10
         assert passage.documents > more_than
     assert {name: words_in(text_of[name], of) for name, of in ranges.items()} == kept
-    assert {name: words_in(text_of[name], of) for name, of in found.elsewhere.items()} == elsewhere
+    assert {
+        name: words_in(text_of[name], ranges_of(of)) for name, of in found.elsewhere.items()
+    } == elsewhere
     assert find(documents[::-1], 10, more_than) == found
     if more_than == 1:
         assert kept
@@ -103,9 +109,10 @@ def test_a_collision_of_hashes_makes_no_passage(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_cut_leaves_a_line_end() -> None:
-    assert cut("abcdefgh", [(1, 3), (5, 8)]) == "a\nde\n"
+    cuts = [Cut(1, 3, ("a",)), Cut(5, 8, ("a", "b"))]
+    assert cut("abcdefgh", cuts) == "a\nde\n"
     assert cut("abc", []) == "abc"
-    assert cut("abc", [(0, 3)]) == "\n"
+    assert cut("abc", [Cut(0, 3, ("a",))]) == "\n"
 
 
 def test_nothing_to_find() -> None:
@@ -123,6 +130,7 @@ def test_a_notice_under_many_letters() -> None:
     start = documents[0]["text"].index("CLAUSE0")
     assert found.passages == [Passage("0", start, start + len(notice), 60, 6)]
     assert sorted(found.elsewhere) == ["1", "2", "3", "4", "5"]
+    assert [one.kept_in for one in found.elsewhere["3"]] == [("0",)]
     assert (
         cut(documents[3]["text"], found.elsewhere["3"]).split()
         == "Letter 3 to somebody3. 3 yours".split()
@@ -145,5 +153,7 @@ def test_the_posts_equal_brute_force() -> None:
     for passage in found.passages:
         ranges[passage.id].append((passage.start, passage.end))
     assert {name: words_in(text_of[name], of) for name, of in ranges.items()} == kept
-    assert {name: words_in(text_of[name], of) for name, of in found.elsewhere.items()} == elsewhere
+    assert {
+        name: words_in(text_of[name], ranges_of(of)) for name, of in found.elsewhere.items()
+    } == elsewhere
     assert len(kept) > 10

@@ -27,11 +27,20 @@ rules: []
 """
 
 
-def dedup_run(folder: Path, rows: list[dict], *, policy: str = "nothing.yaml", **rules) -> dict:
+def dedup_run(
+    folder: Path,
+    rows: list[dict],
+    *,
+    policy: str = "nothing.yaml",
+    privacy: dict | None = None,
+    **rules,
+) -> dict:
     """Counts of the dedup stage of a run over `rows`, taken to its tokens."""
     (folder / "nothing.yaml").write_text(NOTHING)
     (folder / "private.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_run_file(folder, dedup=rules, split={"validation": 0.0}, scrub={"policy": policy})
+    more = {"privacy": privacy} if privacy else {}
+    scrub, split = {"policy": policy}, {"validation": 0.0}
+    write_run_file(folder, dedup=rules, split=split, scrub=scrub, **more)
     execute_until(load_config(folder / "run.yaml"), "tokens")
     return opened(folder, "dedup").manifest["counts"]
 
@@ -63,6 +72,22 @@ def test_the_order_is_the_run_files(small, before_scrub, order):
         assert "<PHONE_NUMBER>" in document["text"]
     seen = opened(small, "tokens").manifest["counts"]["documents"]
     assert seen == (3 if before_scrub else 1)
+
+
+@pytest.mark.parametrize(("unit", "left"), [("document", 1), ("person", 3)])
+def test_equal_texts_stay_equal_where_documents_are_units(small, unit, left):
+    """A person's dates move by a constant of that person; a text's own by one of that text."""
+    rule = {"operator": "surrogate", "why": "dates"}
+    (small / "dates.yaml").write_text(json.dumps(
+        {"name": "dates", "description": "d", "other": {"operator": "keep", "why": "w"},
+         "rules": [{"entity": "DATE_TIME", **rule}]}))  # fmt: skip
+    rows = rows_of(*["The lantern was lit on 12 March 2019 by the bridge."] * 3)
+    privacy = {"unit": unit, "epsilon": 8, "delta": 1e-3, "units": 100}
+    counts = dedup_run(small, rows, policy="dates.yaml", near=None, privacy=privacy)
+    assert counts["documents"] == left
+    (text, *others) = {d["text"] for d in read_shards(opened(small, "dedup"))}
+    assert "2019" not in text or "12 March" not in text
+    assert len(others) == (0 if unit == "document" else 2)
 
 
 def test_the_least_identifiers_are_those_that_scrubbing_counted(small):
@@ -188,3 +213,17 @@ def test_a_file_is_deduplicated_and_explained(small, capsys):
     }
     assert status_of(["dedup", out, "--explain", "rows.jsonl:3", "--identity", key]) == 0
     assert "rows.jsonl:1 stays in its place" in capsys.readouterr().out
+    assert status_of(["dedup", out, "--explain", "rows.jsonl:4", "--identity", key]) == 0
+    cut = f"characters 0 to {len(NOTICE)} were cut: rows.jsonl:2 keeps them"
+    assert cut in capsys.readouterr().out
+
+
+def test_a_text_of_a_set_is_explained_by_the_id_it_had(small, capsys):
+    rows = rows_of("A lantern stood here.", "A lantern stood here.", "And a bridge there.")
+    policy = {"unit": "document", "epsilon": 8, "delta": 1e-3, "units": 100}
+    dedup_run(small, rows, near=None, privacy=policy)
+    stays, gone = (explained(small, name, capsys) for name in ("d0", "d1"))
+    new = stays.removeprefix("d0 stays, as ").split()[0]
+    assert len(new) == 32
+    assert "it stays for 1 removed documents" in stays
+    assert gone.startswith(f"d1 was removed; {new} stays in its place\n")
