@@ -52,8 +52,8 @@ def band_keys(values: NDArray[np.uint32], rows: int, bands: range) -> NDArray[np
 class Buckets:
     """Texts that share a band with another text: the rest cannot be candidates.
 
-    Memory: the keys of some bands of all texts while it is made (at most a gigabyte, by passing
-    over the signatures again), then signature and keys of the texts that share a band.
+    Memory: the keys of some bands of all texts while it is made (at most a gigabyte, for a moment
+    twice, by passing over the signatures again), then signature and keys of the texts that share a band.
     """
 
     def __init__(
