@@ -53,7 +53,8 @@ class Buckets:
     """Texts that share a band with another text: the rest cannot be candidates.
 
     Memory: the keys of some bands of all texts while it is made (at most a gigabyte, for a moment
-    twice, by passing over the signatures again), then signature and keys of the texts that share a band.
+    twice that, by passing over the signatures again), then signature and keys of the texts that
+    share a band.
     """
 
     def __init__(
