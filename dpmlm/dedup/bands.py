@@ -108,13 +108,14 @@ class Buckets:
             for start, end in zip(edges[shared].tolist(), edges[shared + 1].tolist()):
                 yield band, order[start:end]
 
-    def candidates(self, band: int, left: int, right: int) -> bool:
-        """Whether two texts of one bucket are to be proven: they shared no band before, and agree
-        on as many values as a pair at the threshold does but once in a million."""
-        a, b = np.searchsorted(self.numbers, (left, right))
-        if (self._keys[a, :band] == self._keys[b, :band]).any():
-            return False
-        return bool((self._values[a] == self._values[b]).sum() >= self._least)
+    def candidates(self, band: int, text: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of `others` is to be proven with `text`, all of one bucket of this band:
+        they shared no band before, and agree on as many values as a pair at the threshold does
+        but once in a million."""
+        at, them = np.searchsorted(self.numbers, text), np.searchsorted(self.numbers, others)
+        new = ~(self._keys[them, :band] == self._keys[at, :band]).any(axis=1)
+        new[new] = (self._values[them[new]] == self._values[at]).sum(axis=1) >= self._least
+        return new
 
     def likely(self) -> NDArray[np.int64]:
         """Numbers of the texts that are to be proven with any other, ascending."""

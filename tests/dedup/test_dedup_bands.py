@@ -79,7 +79,9 @@ def test_candidates_are_new_and_likely(threshold: float) -> None:
         for a, b in itertools.combinations(bucket, 2):
             likely = int((values[a] == values[b]).sum()) >= least
             # Of one band no pair comes twice, so what was seen is of earlier bands.
-            assert buckets.candidates(band, a, b) == (likely and (a, b) not in seen)
+            assert buckets.candidates(band, a, np.array([b])).tolist() == [
+                likely and (a, b) not in seen
+            ]
             proven |= {(a, b)} if likely else set()
             refused += not likely
         seen |= set(itertools.combinations(bucket, 2))

@@ -1,6 +1,7 @@
 """What goes and what stays: against brute force, in any order, and stable where it says so."""
 
 import random
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -147,6 +148,27 @@ def test_many_copies_of_a_template_cost_few_proofs(monkeypatch: pytest.MonkeyPat
     assert [d["id"] for d in result.kept] == ["0000"]
     assert {r.survivor for _, r in result.removed} == {"0000"}
     assert 399 <= len(proofs) < 800  # of 79,800 pairs
+
+
+def test_forms_just_below_the_threshold_cost_few_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filled in differently, each is compared with each: by hashes, many at a time."""
+    proofs: list[float] = []
+
+    def counted(left: frozenset[str], right: frozenset[str]) -> float:
+        proofs.append(jaccard(left, right))
+        return proofs[-1]
+
+    monkeypatch.setattr(pairs, "jaccard", counted)
+    form = [f"t{n}" for n in range(175)]
+    documents = [
+        document(f"{n:04d}", " ".join([*form, *(f"own{n}x{k}" for k in range(25))]))
+        for n in range(300)
+    ]
+    assert 0.7 < similarity(documents[0], documents[1]) < 0.8
+    started = time.process_time()
+    assert run(documents).removed == []
+    assert len(proofs) < 44_850 / 4  # of all pairs, most of which share a bucket somewhere
+    assert time.process_time() - started < 10
 
 
 def test_texts_without_words_are_never_near() -> None:
