@@ -77,10 +77,22 @@ def near_clusters(buckets: Buckets, proofs: Proofs) -> Clusters:
         if len(set(of_each)) == 1:
             continue
         texts, roots = np.array(bucket), np.array(of_each)
+        if len(bucket) == 2:  # most of them
+            if buckets.candidates(band, bucket[1], texts[:1])[0]:
+                _prove(clusters, proofs, *bucket)
+            continue
         for place in range(1, len(bucket)):
             if (roots[:place] != roots[place]).any():
                 _join_earlier(clusters, buckets, proofs, band, texts[: place + 1], roots)
     return clusters
+
+
+def _prove(clusters: Clusters, proofs: Proofs, earlier: int, later: int) -> bool:
+    """Join two texts if they are as similar as the threshold."""
+    similarity = proofs.similarity(earlier, later)
+    if similarity is not None:
+        clusters.join(later, earlier, similarity)
+    return similarity is not None
 
 
 def _join_earlier(
@@ -102,9 +114,7 @@ def _join_earlier(
         return np.flatnonzero(roots[:place] != roots[place])
 
     def tried(other: int) -> None:
-        similarity = proofs.similarity(int(texts[other]), last)
-        if similarity is not None:
-            clusters.join(last, int(texts[other]), similarity)
+        if _prove(clusters, proofs, int(texts[other]), last):
             mine, theirs = roots[place], roots[other]
             roots[(roots == mine) | (roots == theirs)] = min(mine, theirs)
 
