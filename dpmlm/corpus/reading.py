@@ -84,7 +84,7 @@ def _corpus_files(path: Path) -> list[tuple[Path, str]]:
         below = ((file, file.relative_to(path).as_posix()) for file in _below(path))
         files = sorted(below, key=lambda item: item[1])
     else:
-        raise UserError(f"{path}: no such file or folder", "the corpus exists", "check corpus.path")
+        raise UserError(f"{path}: no such file or folder", "the corpus exists", "check the path")
     for file, _ in files:
         if file.suffix.lower() not in READERS:
             raise UserError(
