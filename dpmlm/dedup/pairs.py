@@ -30,7 +30,14 @@ class Proofs:
     def __init__(self, texts: dict[int, str], threshold: float) -> None:
         self._threshold = threshold
         self._shingles = lru_cache(maxsize=_CACHED_SETS)(lambda text: shingle_set(texts[text]))
-        self._ids, different = _dense_ids(texts)
+        self._texts = texts
+        self._ids: dict[int, NDArray[np.int64]] = {}
+        self._marked = np.zeros(0, dtype=bool)
+
+    def prepare(self, bucket: list[int]) -> None:
+        """Hash the shingles of a bucket, for `worth_a_proof` among its texts."""
+        # A text that is no likely partner of any other is not held, and never asked about.
+        self._ids, different = _dense_ids({t: self._texts[t] for t in bucket if t in self._texts})
         self._marked = np.zeros(different, dtype=bool)
 
     def similarity(self, left: int, right: int) -> float | None:
@@ -39,7 +46,8 @@ class Proofs:
         return similarity if similarity >= self._threshold else None
 
     def worth_a_proof(self, text: int, others: Numbers) -> NDArray[np.bool_]:
-        """Whether each of `others`, one at least, shares enough hashes with `text`."""
+        """Whether each of `others`, one at least, shares enough hashes with `text`, all of the
+        bucket that was prepared last."""
         mine, theirs = self._ids[text], [self._ids[other] for other in others.tolist()]
         sizes = np.array([len(ids) for ids in theirs])
         self._marked[mine] = True
@@ -76,6 +84,8 @@ def near_clusters(buckets: Buckets, proofs: Proofs) -> Clusters:
         of_each = [clusters.root(text) for text in bucket]
         if len(set(of_each)) == 1:
             continue
+        if len(bucket) > _MANY:
+            proofs.prepare(bucket)
         texts, roots = np.array(bucket), np.array(of_each)
         if len(bucket) == 2:  # most of them
             if buckets.candidates(band, bucket[1], texts[:1])[0]:
@@ -145,6 +155,8 @@ def across_split(
     for band, bucket in buckets:
         texts = np.array(bucket)
         trained = texts[train[texts]]
+        if len(trained) > _MANY and unknown[texts].any():
+            proofs.prepare(bucket)
         for text in texts[unknown[texts]].tolist():
             likely = trained[buckets.candidates(band, text, trained)]
             if len(likely) > _MANY:
