@@ -19,6 +19,7 @@ survives.
 import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,22 +82,16 @@ def kept(shelf: Shelf, decisions: Decisions) -> Iterator[dict[str, Any]]:
     if decisions.renamed is not None:
         yield from _as_a_set(shelf, decisions.renamed)
         return
-    place = 0
-    for chunk in shelf.chunks():
-        for document in chunk:
-            if place not in decisions.removals:
-                yield document
-            place += 1
+    for place, document in enumerate(chain.from_iterable(shelf.chunks())):
+        if place not in decisions.removals:
+            yield document
 
 
 def removed(shelf: Shelf, decisions: Decisions) -> Iterator[tuple[dict[str, Any], Removal]]:
     """What goes, whole, each with its certificate; in the order of the input."""
-    place = 0
-    for chunk in shelf.chunks():
-        for document in chunk:
-            if place in decisions.removals:
-                yield document, decisions.removals[place]
-            place += 1
+    for place, document in enumerate(chain.from_iterable(shelf.chunks())):
+        if place in decisions.removals:
+            yield document, decisions.removals[place]
 
 
 class _Copies:

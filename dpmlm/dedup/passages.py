@@ -11,8 +11,8 @@ many documents. Found exactly, in passes over the documents:
    of hashes neither makes a passage nor hides one;
 3. the windows that stood the proof are joined to passages.
 
-Memory: `_WINDOWS_HELD` windows of some 56 bytes in the first pass, then some 250 bytes for each
-different window that is repeated.
+Memory: `_WINDOWS_HELD` windows in the first pass, sixteen bytes each and more while they are
+sorted, then a record for each different window that is repeated.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dpmlm.config import PassagesConfig
 from dpmlm.dedup.shingles import window_hashes, word_hashes, words_of
 
-_WINDOWS_HELD = 1 << 26  # 3.7 GB, with the arrays that are sorted
+_WINDOWS_HELD = 1 << 26
 _FILTER = 1 << 20
 
 Chunks = Callable[[], Iterator[list[dict[str, Any]]]]

@@ -3,7 +3,6 @@
 import hashlib
 import heapq
 import hmac
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from dpmlm.pipeline.secrets import key_check
 from dpmlm.pipeline.stages import BEGUN, ShardWork, Stage, do_shard, shard_codes
 from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
+from dpmlm.scrub.scrubber import cores
 from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def _keyed_digest(path: Path, key: bytes) -> str:
 
 
 def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    shards = count_shards(run.source("scrub"))
-    total = (run.source("scrub").manifest or {})["counts"]["documents"]
+    source = run.source("scrub")
+    shards, total = count_shards(source), (source.manifest or {})["counts"]["documents"]
     key = folder.read_json(BEGUN)["key"]
     found: Counter[str] = Counter()
     emptied, done = 0, 0
@@ -152,7 +152,7 @@ def _after(before: int, total: int, report: Report) -> Report:
 def _scrubbing(run: Run) -> Iterator[ShardWork]:
     """What one of several workers does for the stage: scrub a shard with a model that stays."""
     source = run.source("scrub")
-    processes = run.config.scrub.processes or len(os.sched_getaffinity(0))
+    processes = run.config.scrub.processes or cores()
     policy = load_policy(run.config.scrub.policy)
     # Dates of a person move together. Where documents are units they move with the text, or texts
     # that say the same would say something else each.

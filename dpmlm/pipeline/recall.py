@@ -5,7 +5,6 @@ rates and counts, sealed, and none of its words.
 """
 
 import hmac
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dpmlm.pipeline.stages import Stage
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
 from dpmlm.scrub.gold import annotation_of, read_gold
 from dpmlm.scrub.recall import Rate
+from dpmlm.scrub.scrubber import cores
 
 FIELD = "scrub.gold"
 """The field of the run file that names the gold file."""
@@ -28,7 +28,7 @@ def _recall(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     policy = load_policy(run.config.scrub.policy)
     rows, mark = read_gold(_gold(run), field=FIELD), _mark(run)
     with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
-        processes = run.config.scrub.processes or os.cpu_count() or 1
+        processes = run.config.scrub.processes or cores()
         measured = measure_recall(scrubber, rows, processes=processes, progress=report)
     elsewhere = {row["text"] for row in rows}
     for document in read_shards(run.folder("corpus")):

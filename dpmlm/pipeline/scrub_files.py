@@ -1,6 +1,5 @@
 """Scrubbing on files of one's own: scrub one, measure recall on one, draw a sample from one."""
 
-import os
 import random
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.wording import misses_text, recall_text
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
 from dpmlm.scrub.gold import annotation_of, read_gold
+from dpmlm.scrub.scrubber import cores
 
 
 def scrub_file(
@@ -49,7 +49,7 @@ def scrub_file(
         results = scrubber.scrub_many(
             [d.text for d in documents],
             persons=[d.person for d in documents],
-            processes=processes or os.cpu_count() or 1,
+            processes=processes or cores(),
         )
         names = names_of(documents)
         for done, (name, scrubbed) in enumerate(zip(names, results, strict=True), start=1):
@@ -78,7 +78,7 @@ def measure(gold: Path, policy: str) -> "Measured":
         Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber,
         Progress().bar("scrub") as report,
     ):
-        measured = measure_recall(scrubber, rows, processes=os.cpu_count() or 1, progress=report)
+        measured = measure_recall(scrubber, rows, processes=cores(), progress=report)
     return Measured(measured, rows)
 
 
@@ -121,7 +121,7 @@ def sample_file(
     counts: Counter[str] = Counter()
     if prefill:
         with Scrubber(load_policy(policy), pseudonym_key=bytes(32)) as scrubber:
-            results = scrubber.scrub_many([d.text for d in drawn], processes=os.cpu_count() or 1)
+            results = scrubber.scrub_many([d.text for d in drawn], processes=cores())
             for row, scrubbed in zip(rows, results, strict=True):
                 found = scrubbed.decisions
                 row["spans"] = [{"start": d.start, "end": d.end, "type": d.entity} for d in found]

@@ -8,6 +8,7 @@ is the same for any number of processes, and scrubbing keeps a privacy claim on 
 import functools
 import itertools
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,14 @@ from dpmlm.scrub.policy import Operator, ScrubPolicy
 from dpmlm.scrub.view import View
 
 _CHUNK = 32
+
+
+def cores() -> int:
+    """Cores that this process may use: as many workers as it pays to start."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 _LEAST_KEY = 16
 _Text = tuple[str, str | None]
 """A text and whose it is."""

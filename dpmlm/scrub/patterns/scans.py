@@ -57,17 +57,8 @@ class InWords:
 
 
 @dataclass(frozen=True)
-class AtWords:
+class AtWords(InWords):
     """At those words, in the text."""
-
-    digits: int
-    signs: str
-    low: int
-
-    def over(self, places: Places) -> Joined | None:
-        """The words."""
-        spans = words_with(places, self.digits, self.signs, self.low)
-        return Joined(places.text, spans, "\n") if spans else None
 
     def matches(self, compiled: Compiled, over: Joined) -> Iterator[Span]:
         """Word by word; `regex` looks behind the place where it is told to begin."""
