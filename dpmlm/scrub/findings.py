@@ -18,6 +18,8 @@ class Finding:
     """Who found it."""
     score: float
     """How sure it is, 0 to 1."""
+    mixed: bool = False
+    """Whether the stretch holds more than the recognizer found, and that is of another entity."""
 
 
 def resolve(findings: Iterable[Finding]) -> list[Finding]:
@@ -26,7 +28,9 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
     The rule: findings that share a character form a group; the whole stretch from the first to
     the last character of the group is replaced, so that no part of anything found stays; the
     entity is that of the finding with the highest score, then the longest, then the first, then
-    by name. Findings that only touch stay apart.
+    by name. Findings that only touch stay apart. A group is `mixed` where that finding alone does
+    not cover it and others in it are of another entity: what keeps a part of the text, such as
+    the words around an age, would keep theirs.
     """
     groups: list[list[Finding]] = []
     end = -1
@@ -42,4 +46,5 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
 def _join(group: list[Finding]) -> Finding:
     best = min(group, key=lambda f: (-f.score, f.start - f.end, f.start, f.entity, f.recognizer))
     start, end = min(f.start for f in group), max(f.end for f in group)
-    return Finding(start, end, best.entity, best.recognizer, best.score)
+    alone = (best.start, best.end) == (start, end) or {f.entity for f in group} == {best.entity}
+    return Finding(start, end, best.entity, best.recognizer, best.score, mixed=not alone)

@@ -21,6 +21,7 @@ BEHIND = frozenset("jr sr md phd esq ii iii iv".split())
 """What stands behind a name and is no part of it."""
 _TITLES = """
 mr mrs ms miss dr prof professor sir madam lord lady rev fr mx hon judge capt col sgt lt gen
+captain colonel sergeant lieutenant officer detective inspector president senator
 """
 PARTICLES = frozenset("von van der den de la le el al bin the and of".split())
 TITLES = frozenset(_TITLES.split()) | BEHIND

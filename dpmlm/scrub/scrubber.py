@@ -13,14 +13,14 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 from dpmlm.errors import UserError
 from dpmlm.scrub.engine import Analyzer, check_pipeline, check_token_classifier
 from dpmlm.scrub.findings import Finding, resolve
 from dpmlm.scrub.names import propagate
-from dpmlm.scrub.operators.replacement import replacement
+from dpmlm.scrub.operators.replacement import KEEPS_SOME, replacement
 from dpmlm.scrub.policy import Operator, ScrubPolicy
 from dpmlm.scrub.view import View
 
@@ -120,10 +120,7 @@ class Scrubber:
         """Scrub one text; dates of all texts of `person` move together, without one those of this
         text alone."""
         kept = resolve(self._above_threshold(self._find(text)))
-        decisions = tuple(
-            Decision(**asdict(finding), operator=self.policy.rule_for(finding.entity).operator)
-            for finding in kept
-        )
+        decisions = tuple(self._decision(finding) for finding in kept)
         return Scrubbed(replay(text, decisions, self._key, person=person), decisions)
 
     def scrub_many(
@@ -187,6 +184,19 @@ class Scrubber:
         if self.policy.engine.propagate_names:
             found += propagate(view.text, found)
         return [_trim(view, f) for f in found if not view.text[f.start : f.end].isspace()]
+
+    def _decision(self, finding: Finding) -> Decision:
+        operator = self.policy.rule_for(finding.entity).operator
+        if finding.mixed and operator in KEEPS_SOME:
+            operator = "placeholder"
+        return Decision(
+            start=finding.start,
+            end=finding.end,
+            entity=finding.entity,
+            recognizer=finding.recognizer,
+            score=finding.score,
+            operator=operator,
+        )
 
     def _above_threshold(self, findings: Iterable[Finding]) -> Iterator[Finding]:
         for finding in findings:

@@ -21,7 +21,7 @@ class View:
     """What recognizers see of a text."""
 
     def __init__(self, original: str) -> None:
-        self.text = original
+        self.text = self._whole = original
         self._passed: list[int] = []
         if _PLAIN.search(original):
             seen = original.replace("\r\n", " \n").translate(_SEEN)
@@ -30,13 +30,24 @@ class View:
             self.text = seen.replace(_OUT, "") if left_out else seen
 
     def place(self, start: int, end: int) -> tuple[int, int]:
-        """Where a stretch of the view, one character or more, stands in the original."""
+        """Where a stretch of the view, one character or more, stands in the original.
+
+        Accents written apart go with the letter before them.
+        """
         if not self._passed:
             return start, end
-        return self._original(start), self._original(end - 1) + 1
+        last = self._original(end - 1) + 1
+        while last < len(self._whole) and ord(self._whole[last]) in _ACCENTS:
+            last += 1
+        return self._original(start), last
 
     def _original(self, at: int) -> int:
         return at + bisect_right(self._passed, at)
+
+
+def without_invisible(text: str) -> str:
+    """`text` without zero-width signs, soft hyphens and marks of direction."""
+    return "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
 
 
 _OUT = "\ufdd0"

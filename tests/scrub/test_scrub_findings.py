@@ -35,9 +35,17 @@ def test_stretches_equal_the_naive_merge() -> None:
 
 def test_the_surest_then_the_longest_gives_the_entity() -> None:
     weak, strong = _finding(0, 9, "LONG", 0.4), _finding(3, 6, "SURE", 0.9)
-    assert resolve([weak, strong]) == [Finding(0, 9, "SURE", "R", 0.9)]
+    assert resolve([weak, strong]) == [Finding(0, 9, "SURE", "R", 0.9, mixed=True)]
     assert resolve([_finding(0, 3, "A"), _finding(2, 9, "B")])[0].entity == "B"
     assert resolve([_finding(0, 3, "B"), _finding(0, 3, "A")])[0].entity == "A"
+
+
+def test_a_stretch_is_mixed_where_the_surest_finding_is_not_all_of_it() -> None:
+    sure = _finding(3, 6, "SURE", 0.9)
+    assert resolve([sure, _finding(0, 4, "NAME")])[0].mixed
+    assert not resolve([sure, _finding(0, 4, "SURE")])[0].mixed
+    assert not resolve([sure, _finding(4, 5, "NAME")])[0].mixed
+    assert not resolve([sure])[0].mixed
 
 
 def test_touching_findings_stay_apart() -> None:

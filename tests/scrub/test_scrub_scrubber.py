@@ -11,6 +11,7 @@ import pytest
 
 from dpmlm.scrub import Decision, Scrubber, load_policy, replay, shipped_policies
 from dpmlm.scrub.blocks import LIMIT
+from dpmlm.scrub.findings import Finding
 from dpmlm.scrub.patterns.search import Patterns
 from dpmlm.scrub.recognizers.registry import presidio_recognizers
 
@@ -130,6 +131,38 @@ def test_surrogates_read_as_text_and_dates_of_a_person_move_together() -> None:
     together = scrubber.scrub_many([note] * 3, persons=["jane", "other", "jane"])
     one, two, three = (scrubbed.text for scrubbed in together)
     assert one == three == text != two
+
+
+@pytest.mark.parametrize("policy", ["hipaa-safe-harbor", "surrogates", "gdpr-pseudonymise"])
+def test_a_name_that_runs_into_a_number_goes_with_it(policy: str) -> None:
+    """Name finders run on into what stands beside: what keeps some of an age or of a card must not
+    keep the name."""
+    scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(range(32)))
+    for name in ("Smith", "Roe", "Kringle", "Jane Roe"):
+        for note in (
+            f"Pt {name} 92 yo male with CHF",
+            f"Next of kin: {name} 91 years",
+            f"{name} 95 years",
+            f"{name} 4111 1111 1111 1111",
+            f"{name}@http://foo.org",
+        ):
+            found = scrubber.scrub(note)
+            covered = any(d.start <= note.index(name) < d.end for d in found.decisions)
+            assert not covered or name not in found.text, (note, found.text)
+
+
+def test_the_operator_in_the_log_is_the_one_that_was_used() -> None:
+    scrubber = Scrubber(load_policy("hipaa-safe-harbor"))
+    mixed = scrubber._decision(Finding(0, 9, "AGE", "R", 0.8, mixed=True))
+    alone = scrubber._decision(Finding(0, 9, "AGE", "R", 0.8))
+    assert (mixed.operator, alone.operator) == ("placeholder", "generalise")
+
+
+def test_accents_written_apart_go_with_their_letter() -> None:
+    scrubber = Scrubber(load_policy("gdpr-pseudonymise"), pseudonym_key=bytes(range(32)))
+    text = scrubber.scrub("Dear Jose\u0301, my name is Jos\u00e9.").text
+    assert "\u0301" not in text
+    assert len(set(re.findall(r"PERSON_\w+", text))) == 1
 
 
 @pytest.mark.parametrize("policy", shipped_policies())

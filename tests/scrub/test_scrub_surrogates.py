@@ -256,6 +256,8 @@ def test_no_date_makes_it_fail(text):
         ("AGE", "age 89", "age 89"),
         ("AGE", "aged 92 and 95", "aged 90+ and 90+"),
         ("AGE", "ninety 3", None),
+        ("AGE", "Mo 95 years", None),
+        ("AGE", "Smith 92 yo", None),
         ("ZIP_CODE", "02138-1234", "021**"),
         ("ZIP_CODE", "03601", "000**"),
         ("PERSON", "Jane Roe", None),
@@ -273,10 +275,37 @@ def test_seventeen_areas_have_few_people():
 
 @pytest.mark.parametrize(
     ("entity", "original"),
-    [("LOCATION", "Mount Royal"), ("ID", "--"), ("PHONE_NUMBER", "?")],
+    [
+        ("LOCATION", "Mount Royal"),
+        ("ID", "--"),
+        ("PHONE_NUMBER", "?"),
+        ("URL", "Smith http://roe.net/x"),
+    ],
 )
 def test_where_all_words_would_stay_a_placeholder_stands(entity, original):
     assert replacement("surrogate", entity, original, KEY) == f"<{entity}>"
+
+
+def test_a_year_that_would_stay_is_a_placeholder():
+    told = {replacement("surrogate", "DATE_TIME", "1994", bytes([b]) * 32) for b in range(64)}
+    assert told == {"1993", "1995", "<DATE_TIME>"}
+    for original in ("1993-1995", "from 12 March 1994 to 1994"):
+        for b in range(64):
+            fresh = replacement("surrogate", "DATE_TIME", original, bytes([b]) * 32)
+            kept = set(re.findall(r"\d{4}", original)) & set(re.findall(r"\d{4}", fresh))
+            assert fresh == "<DATE_TIME>" or original not in fresh
+            assert not kept or "March" in original or fresh != original
+
+
+@pytest.mark.parametrize("entity", ["CREDIT_CARD", "US_SSN", "ID", "PHONE_NUMBER"])
+def test_letters_beside_a_number_do_not_stay(entity):
+    for number in ("4111 1111 1111 1111", "536-90-4399", "212-555-0187"):
+        assert "smith" not in of(entity, f"Smith {number}").casefold()
+
+
+def test_separators_and_the_north_american_one_do_not_change_a_number():
+    one = re.sub(r"\D", "", of("PHONE_NUMBER", "212-555-0187"))
+    assert re.sub(r"\D", "", of("PHONE_NUMBER", "+1 (212) 555-0187")) == f"1{one}"
 
 
 def test_without_a_surrogate_a_placeholder_stands():

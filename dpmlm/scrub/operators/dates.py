@@ -52,7 +52,8 @@ class _Found:
 
 
 def shifted(text: str, weeks: int) -> str | None:
-    """`text` with each date in it moved; None if there is none that is understood."""
+    """`text` with each date in it moved; None if there is none that is understood, or one stays
+    as it is: a year without a month is often the same some weeks away."""
     return _rewritten(text, lambda found: _written(found, found.day + timedelta(weeks=weeks)))
 
 
@@ -67,6 +68,8 @@ def _rewritten(text: str, write: Callable[[_Found], str]) -> str | None:
     for found in _all(text):
         kept.append(text[last : found.match.start()])
         fresh.append(write(found))
+        if fresh[-1] == found.match[0]:
+            return None
         last = found.match.end()
     # Any other word or number that is left over may be part of a date that was not understood.
     left = _CLOCK.sub("", " ".join([*kept, text[last:]])).lower()

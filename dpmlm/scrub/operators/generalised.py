@@ -10,7 +10,11 @@ FEW_PEOPLE = frozenset(
 )
 """Areas of three digits with 20,000 people or fewer (2000 census, guidance of the US HHS)."""
 _OLDEST = 89
-_IN_WORDS = re.compile(r"ninet|hundred", re.IGNORECASE)
+_AGE = re.compile(r"\d{1,3}")
+_BESIDE = frozenset(
+    "age aged at the of and or to year years yr yrs y o yo old m f male female".split()
+)
+"""Words that may stand beside an age: any other one would stay with it, a name for instance."""
 
 
 def generalised(entity: str, original: str) -> str | None:
@@ -18,8 +22,9 @@ def generalised(entity: str, original: str) -> str | None:
     if entity == "DATE_TIME":
         return dates.years(original)
     if entity == "AGE":
-        told = re.search(r"\d", original) and not _IN_WORDS.search(original)
-        return re.sub(r"\d+", _age, original) if told else None
+        beside = re.findall(r"[^\W\d_]+", original.lower())
+        told = _AGE.search(original) and _BESIDE.issuperset(beside)
+        return _AGE.sub(_age, original) if told else None
     if entity == "ZIP_CODE" and re.match(r"\d{5}", original):
         area = original[:3]
         return ("000" if area in FEW_PEOPLE else area) + "**"

@@ -11,6 +11,7 @@ from dpmlm.scrub.operators.keyed import Keyed
 
 _FICTION = "555"
 """Exchange of North American numbers that belong to nobody, with 0100 to 0199 behind it."""
+_LETTER = re.compile(r"[^\W\d_]")
 _NETWORKS = ("192.0.2", "198.51.100", "203.0.113")
 """For documentation (RFC 5737)."""
 
@@ -46,7 +47,7 @@ def luhn_digit(digits: str) -> str:
 def card(original: str, keyed: Keyed) -> str:
     """A card number of the same first digit; it checks if and only if the original does."""
     digits = _digits(original)
-    if len(digits) < 2:
+    if len(digits) < 2 or _LETTER.search(original):
         return like(original, keyed)
     middle = "".join(keyed.one_of(string.digits) for _ in digits[1:-1])
     check = luhn_digit(digits[:1] + middle)
@@ -74,7 +75,7 @@ def social_security(original: str, keyed: Keyed) -> str:
     """Nine digits as they are given out: area 001 to 899 but 666, no part all zeros."""
     areas = [f"{area:03d}" for area in range(1, 900) if area != 666]
     digits = _digits(original)
-    if len(digits) != 9:
+    if len(digits) != 9 or _LETTER.search(original):
         return like(original, keyed)
     area = keyed.other(areas, digits[:3])
     group, serial = 1 + keyed.below(99), 1 + keyed.below(9999)
@@ -84,7 +85,7 @@ def social_security(original: str, keyed: Keyed) -> str:
 def phone(original: str, keyed: Keyed) -> str:
     """A number of the same form; a North American one belongs to nobody."""
     digits = _digits(original)
-    if re.search(r"[^\W\d_]", original):  # letters that are dialled, or an extension
+    if _LETTER.search(original):  # letters that are dialled, or an extension
         return like(original, keyed)
     national = digits[-10:]
     if len(digits) == 10 or (len(digits) == 11 and digits[0] == "1"):

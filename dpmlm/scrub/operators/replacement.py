@@ -14,10 +14,13 @@ import unicodedata
 
 from dpmlm.scrub.names import BEHIND, PARTICLES, TITLES
 from dpmlm.scrub.operators.generalised import generalised
-from dpmlm.scrub.operators.surrogates import surrogate
+from dpmlm.scrub.operators.surrogates import NUMBERS, number_form, surrogate
 from dpmlm.scrub.policy import KEYED, Operator
+from dpmlm.scrub.view import without_invisible
 
 REDACTED = "█"
+KEEPS_SOME: frozenset[Operator] = frozenset({"generalise", "surrogate"})
+"""Operators that leave a part of what was found as it was, such as separators and years."""
 _DIGITS = 12
 _DOMAIN = b"dpmlm/scrub/pseudonym/1"
 
@@ -53,11 +56,13 @@ def pseudonym(key: bytes, entity: str, original: str) -> str:
 
 
 def normal_form(entity: str, original: str) -> str:
-    """Case and blanks do not count; of a person, nor do titles before the name, degrees behind it,
-    particles within it, and the order of "Last, First"."""
-    text = unicodedata.normalize("NFKC", original).casefold()
+    """Case, blanks and invisible signs do not count; of a number, nor do separators and the 1 of a
+    North American one; of a person, nor do titles before the name, degrees behind it, particles
+    within it, and the order of "Last, First"."""
+    text = without_invisible(unicodedata.normalize("NFKC", original)).casefold()
     if entity != "PERSON":
-        return " ".join(text.split())
+        number = number_form(entity, text) if entity in NUMBERS else ""
+        return number or " ".join(text.split())
     parts = [words for part in text.split(",") if (words := _without_titles(_words(part)))]
     if len(parts) == 2:
         parts.reverse()
@@ -67,8 +72,15 @@ def normal_form(entity: str, original: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    words = [re.sub(r"^\W+|(?:['’]s)?\W*$", "", word) for word in text.split()]
-    return [word for word in words if word]
+    """Words without marks around them; initials written together ("j.r.") are words of their own,
+    and a title or degree is one without its dots ("ph.d.")."""
+    bare = [re.sub(r"^\W+|(?:['’]s)?\W*$", "", word) for word in text.split()]
+    words: list[str] = []
+    for word in bare:
+        undotted = word.replace(".", "")
+        titled = undotted in TITLES and word != "j.r"
+        words += [undotted] if titled else [part for part in word.split(".") if part]
+    return words
 
 
 def _without_titles(words: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dpmlm.scrub.names import BEHIND, HONORIFICS, PARTICLES
 from dpmlm.scrub.operators import dates, numbers
 from dpmlm.scrub.operators.keyed import Keyed
+from dpmlm.scrub.view import without_invisible
 
 NAMES = tuple(
     """
@@ -67,7 +68,7 @@ def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | N
     `person` is whose text it is: their dates move together.
     """
     make = _MAKERS.get(entity)
-    original = unicodedata.normalize("NFC", original)
+    original = without_invisible(unicodedata.normalize("NFC", original))
     if entity == "DATE_TIME":
         weeks = Keyed(key, entity, person).one_of(_WEEKS)
         return dates.shifted(original, weeks)
@@ -77,10 +78,17 @@ def surrogate(key: bytes, entity: str, original: str, *, person: str) -> str | N
 
 def _number(make: Callable[[str, Keyed], str]) -> Callable[[bytes, str, str], str]:
     def made(key: bytes, entity: str, original: str) -> str:
-        plain = re.sub(r"[\W_]", "", _folded(original))
-        return make(_in_ascii_digits(original), Keyed(key, entity, plain))
+        plain = _in_ascii_digits(original)
+        return make(plain, Keyed(key, entity, number_form(entity, plain)))
 
     return made
+
+
+def number_form(entity: str, original: str) -> str:
+    """What counts of a number: no case, no separators, no 1 before a North American one."""
+    plain = re.sub(r"[\W_]", "", _folded(original))
+    national = re.fullmatch(r"1([2-9]\d{9})", plain) if entity == "PHONE_NUMBER" else None
+    return national[1] if national else plain
 
 
 def _person(key: bytes, entity: str, original: str) -> str:
@@ -145,6 +153,8 @@ def _email(key: bytes, entity: str, original: str) -> str:
 
 def _url(key: bytes, entity: str, original: str) -> str:
     scheme, mark, rest = original.rpartition("://")
+    if not re.fullmatch(r"(?:[a-z][a-z0-9+.\-]*)?", scheme, re.IGNORECASE):
+        return original  # something stands before it, and would stay
     host, slash, path = rest.partition("/")
     token = f"{Keyed(key, entity, _folded(path)).below(1 << 24):06x}" if path else ""
     return f"{scheme}{mark}{_domain(key, host)}{slash}{token}"
@@ -170,6 +180,20 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+NUMBERS = frozenset(
+    """
+    PHONE_NUMBER CREDIT_CARD IBAN_CODE US_SSN ID ACCOUNT_NUMBER MEDICAL_RECORD_NUMBER ZIP_CODE
+    VEHICLE_ID US_PASSPORT US_DRIVER_LICENSE US_BANK_NUMBER MEDICAL_LICENSE MAC_ADDRESS UUID
+    """.split()
+)
+"""Entities whose separators do not count."""
+_CHECKED: dict[str, Callable[[str, Keyed], str]] = {
+    "PHONE_NUMBER": numbers.phone,
+    "CREDIT_CARD": numbers.card,
+    "IBAN_CODE": numbers.iban,
+    "US_SSN": numbers.social_security,
+}
+"""Numbers with a rule of their own; of the others every digit and letter is another one."""
 _MAKERS: dict[str, Callable[[bytes, str, str], str]] = {
     "PERSON": _person,
     "LOCATION": _place,
@@ -178,17 +202,7 @@ _MAKERS: dict[str, Callable[[bytes, str, str], str]] = {
     "EMAIL_ADDRESS": _email,
     "URL": _url,
     "IP_ADDRESS": _number(numbers.address),
-    "PHONE_NUMBER": _number(numbers.phone),
-    "CREDIT_CARD": _number(numbers.card),
-    "IBAN_CODE": _number(numbers.iban),
-    "US_SSN": _number(numbers.social_security),
-    **dict.fromkeys(
-        """
-        ID ACCOUNT_NUMBER MEDICAL_RECORD_NUMBER ZIP_CODE VEHICLE_ID US_PASSPORT US_DRIVER_LICENSE
-        US_BANK_NUMBER MEDICAL_LICENSE MAC_ADDRESS UUID
-        """.split(),
-        _number(numbers.like),
-    ),
+    **{entity: _number(_CHECKED.get(entity, numbers.like)) for entity in sorted(NUMBERS)},
 }
 SURROGATES = frozenset({*_MAKERS, "DATE_TIME"})
 """Entities that have one."""

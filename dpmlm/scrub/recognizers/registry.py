@@ -92,6 +92,7 @@ _CALLED = (
     r"|ring|work|home|office"
 )
 _NUMBER = r"(?:no|nr|num|number|id|#)"
+_OLD = r"(?:9\d|1[0-2]\d)"
 
 
 def _own(
@@ -273,8 +274,11 @@ def own_recognizers() -> list[EntityRecognizer]:
             "OldAgeRecognizer",
             _ANY_CASE,
             [
-                (r"\b(?:9\d|1[01]\d)[ \-]?(?:years?|yrs?|y/?o)\b(?:[ \-](?:old|of age))?", 0.8),
-                (r"(?<=\bage[d:]? )(?:9\d|1[01]\d)\b", 0.8),
+                (
+                    rf"\b{_OLD}[ \-]?(?:years?|yrs?|y\.?/?o)\b\.?(?:[ \-](?:old|of age)\b)?",
+                    0.8,
+                ),
+                (rf"\bage[d:]?[ ]?(?:of[ ])?\K{_OLD}(?![\w%]|[.,]\d)", 0.8),
             ],
         ),
     ]
