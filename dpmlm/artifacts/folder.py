@@ -87,6 +87,11 @@ class SealedFolder:
             file.write(wrapped.to_bytes())
         return folder
 
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Whether a sealed folder is there, finished or not."""
+        return (Path(path) / _RECIPIENTS).is_file()
+
     open = _Open()
 
     @classmethod
@@ -126,7 +131,7 @@ class SealedFolder:
         role: str,
     ) -> "SealedFolder":
         """Open the artifact of `role` at `path`, or start it if there is none."""
-        if (Path(path) / _RECIPIENTS).is_file():
+        if cls.is_at(path):
             return cls._open_folder(path, identities, role=role)
         return cls.create(path, recipients, role=role)
 

@@ -31,7 +31,11 @@ def register(app: typer.Typer) -> None:
 
 def dedup(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Corpus to read; with --explain a dedup folder.")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Corpus, or sealed folder of dpmlm scrub; with --explain a dedup folder.",
+        ),
     ],
     target: Annotated[Path | None, typer.Argument(metavar="OUT", help="What to write.")] = None,
     threshold: Annotated[
@@ -57,6 +61,7 @@ def dedup(
 
     Example: dpmlm dedup notes.jsonl unique --threshold 0.8 --to keys/trainer.pub
     Example: dpmlm dedup notes.jsonl unique --passages cut --to keys/trainer.pub
+    Example: dpmlm dedup scrubbed unique --identity keys/trainer.key --to keys/trainer.pub
     Example: dpmlm dedup work/dedup --explain note-17 --identity keys/trainer.key
     """
     if explain is not None:
@@ -84,6 +89,7 @@ def dedup(
             passages=looked_for,
         ),
         text=text,
+        identity=identity,
     )
     if as_json:
         print_json("dpmlm.stage/1", done.to_json())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, ShowPrivate, print_json
+from dpmlm.cli.options import AsJson, IdentityFile, ShowPrivate, print_json
 from dpmlm.errors import UserError
 
 Policy = Annotated[str, typer.Option(help="Name of a shipped policy, or a YAML file.")]
@@ -26,7 +26,13 @@ def register(app: typer.Typer) -> None:
 
 
 def scrub(
-    source: Annotated[Path | None, typer.Argument(metavar="IN", help="Corpus to read.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="IN",
+            help="Corpus, or sealed folder of dpmlm dedup; with --explain a scrubbed folder.",
+        ),
+    ] = None,
     target: Annotated[Path | None, typer.Argument(metavar="OUT", help="What to write.")] = None,
     policy: Policy = "default",
     gold: Annotated[
@@ -52,6 +58,10 @@ def scrub(
             "--prefill", help="Put what the policy finds into the sample: quicker, biased."
         ),
     ] = False,
+    explain: Annotated[
+        str | None, typer.Option(metavar="ID", help="Say what was replaced in a document, and why.")
+    ] = None,
+    identity: IdentityFile = None,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> None:
@@ -60,25 +70,25 @@ def scrub(
     Example: dpmlm scrub notes.jsonl scrubbed --policy default --to keys/trainer.pub
     Example: dpmlm scrub notes.jsonl gold.jsonl --sample 100 --plaintext
     Example: dpmlm scrub --gold gold.jsonl --show-private
+    Example: dpmlm scrub scrubbed --explain notes.jsonl:17 --identity keys/trainer.key
     """
-    from dpmlm.pipeline import scrub_files
-    from dpmlm.pipeline.outputs import Output
-
     if gold is not None:
         if source is not None:
             raise UserError("scrub IN --gold", "--gold measures and writes nothing", "drop IN")
-        measured = scrub_files.measure(gold, policy)
-        if as_json:
-            print_json("dpmlm.scrub.recall/2", measured.to_json())
-            return
-        typer.echo(measured.text())
-        if show_private:
-            typer.echo(measured.misses())
+        _measure(gold, policy, as_json=as_json, show_private=show_private)
+        return
+    if explain is not None and source is not None:
+        _explain(source, explain, identity, as_json=as_json)
         return
     if source is None or target is None:
-        raise UserError("dpmlm scrub", "it needs IN and OUT, or --gold", "see dpmlm scrub --help")
+        raise UserError(
+            "dpmlm scrub", "it needs IN and OUT, --gold or --explain", "see dpmlm scrub --help"
+        )
     if prefill and sample is None:
         raise UserError("scrub --prefill", "it is about a sample", "add --sample N --plaintext")
+    from dpmlm.pipeline import scrub_files
+    from dpmlm.pipeline.outputs import Output
+
     if sample is not None:
         if not plaintext:
             raise UserError(
@@ -87,7 +97,13 @@ def scrub(
                 "add --plaintext, and delete the file when it is measured",
             )
         drawn = scrub_files.sample_file(
-            source, target, count=sample, policy=policy, text=text, prefill=prefill
+            source,
+            target,
+            count=sample,
+            policy=policy,
+            text=text,
+            prefill=prefill,
+            identity=identity,
         )
         if as_json:
             print_json("dpmlm.stage/1", drawn.to_json())
@@ -104,8 +120,37 @@ def scrub(
         text=text,
         person=person,
         processes=processes,
+        identity=identity,
     )
     if as_json:
         print_json("dpmlm.stage/1", done.to_json())
     else:
         typer.echo(done.text())
+
+
+def _measure(gold: Path, policy: str, *, as_json: bool, show_private: bool) -> None:
+    from dpmlm.pipeline import scrub_files
+
+    measured = scrub_files.measure(gold, policy)
+    if as_json:
+        print_json("dpmlm.scrub.recall/2", measured.to_json())
+        return
+    typer.echo(measured.text())
+    if show_private:
+        typer.echo(measured.misses())
+
+
+def _explain(folder: Path, name: str, identity: Path | None, *, as_json: bool) -> None:
+    if identity is None:
+        raise UserError(
+            f"scrub --explain {name}",
+            "the log of decisions is sealed: a private key opens it",
+            "give --identity keys/trainer.key",
+        )
+    from dpmlm.pipeline.decisions import decisions_about
+
+    log = decisions_about(folder, name, identity=identity)
+    if as_json:
+        print_json("dpmlm.scrub.explanation/1", log.to_json())
+    else:
+        typer.echo(log.text())

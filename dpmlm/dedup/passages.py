@@ -11,6 +11,10 @@ many documents. Found exactly, in passes over the documents:
    of hashes neither makes a passage nor hides one;
 3. the windows that stood the proof are joined to passages.
 
+Each window is kept by the document with the smallest id that has it, and nothing that a document
+keeps is cut from it, even where it is also part of a window that another document keeps: what a
+certificate names is there, whole, after the cut.
+
 Memory: `_WINDOWS_HELD` windows in the first pass, sixteen bytes each and more while they are
 sorted, then a record for each different window that is repeated.
 """
@@ -59,7 +63,8 @@ class Repeated:
     passages: list[Passage]
     """Longest and most frequent first."""
     elsewhere: dict[str, list["Cut"]]
-    """By document: passages that others keep, in order of place, disjoint."""
+    """By document: what others keep and it does not keep for them, in order of place, disjoint
+    from one another and from the document's own passages."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Cut:
     end: int
     """One past its last."""
     kept_in: tuple[str, ...]
-    """Ids of the documents that keep it, each a part or all of it."""
+    """Ids of the documents that keep it, each a part or all of it and the words around it."""
 
 
 @dataclass
@@ -102,7 +107,7 @@ def find_passages(chunks: Chunks, rules: PassagesConfig) -> Repeated:
         own = {place: window for place, window in known.items() if window.keeper == name}
         passages += _passages(name, own, borders, rules.words)
         others = {place: window for place, window in known.items() if place not in own}
-        if cuts := list(_cuts(others, borders, rules.words)):
+        if cuts := list(_cuts(others, own, borders, rules.words)):
             elsewhere[name] = cuts
     passages.sort(key=lambda each: (-each.words * each.documents, each.id, each.start))
     return Repeated(passages, elsewhere)
@@ -208,29 +213,40 @@ def _digest(words: list[str]) -> bytes:
 def _passages(
     name: str, own: dict[int, _Window], borders: Borders, words: int
 ) -> Iterator[Passage]:
-    for run in _runs(own, words):
-        start, end = _characters(run, borders, words)
-        most = max(own[place].documents for place in range(run[0], run[1] + 1) if place in own)
-        yield Passage(name, start, end, run[1] - run[0] + words, most)
+    for first, end in _runs(own, words):
+        inside = (own[place] for place in range(first, end - words + 1) if place in own)
+        most = max(window.documents for window in inside)
+        yield Passage(name, *_characters(first, end, borders), end - first, most)
 
 
-def _cuts(others: dict[int, _Window], borders: Borders, words: int) -> Iterator[Cut]:
-    for run in _runs(others, words):
-        inside = (others[place] for place in range(run[0], run[1] + 1) if place in others)
-        yield Cut(*_characters(run, borders, words), tuple(sorted({w.keeper for w in inside})))
+def _cuts(
+    others: dict[int, _Window], own: dict[int, _Window], borders: Borders, words: int
+) -> Iterator[Cut]:
+    """Stretches of the words in windows of `others` that are in none of the document's `own`."""
+    goes = np.zeros(len(borders[0]) + 2, dtype=bool)  # of word n at n + 1: a run has two edges
+    for first, end in _runs(others, words):
+        goes[first + 1 : end + 1] = True
+    for first, end in _runs(own, words):
+        goes[first + 1 : end + 1] = False
+    edges = np.flatnonzero(goes[1:] != goes[:-1])
+    for first, end in edges.reshape(-1, 2).tolist():
+        over = (others[place] for place in range(first - words + 1, end) if place in others)
+        keepers = sorted({window.keeper for window in over})
+        yield Cut(*_characters(first, end, borders), tuple(keepers))
 
 
 def _runs(places: Iterable[int], words: int) -> list[Range]:
-    """First and last window of each run of windows that overlap or touch, ascending."""
+    """Words covered by windows, where windows overlap or touch in one: the first, and one past
+    the last, ascending."""
     runs: list[Range] = []
     for place in sorted(places):
-        if runs and place <= runs[-1][1] + words:
-            runs[-1] = (runs[-1][0], place)
+        if runs and place <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], place + words)
         else:
-            runs.append((place, place))
+            runs.append((place, place + words))
     return runs
 
 
-def _characters(run: Range, borders: Borders, words: int) -> Range:
+def _characters(first: int, end: int, borders: Borders) -> Range:
     starts, ends = borders
-    return int(starts[run[0]]), int(ends[run[1] + words - 1])
+    return int(starts[first]), int(ends[end - 1])

@@ -6,17 +6,19 @@ from pathlib import Path
 from dpmlm.config import DedupConfig
 from dpmlm.dedup import Held
 from dpmlm.pipeline.duplicates import settle
-from dpmlm.pipeline.outputs import Done, Output, names_of, read_documents
+from dpmlm.pipeline.outputs import Done, Output, read_documents
 from dpmlm.pipeline.progress import Progress
 
 
-def dedup_file(source: Path, output: Output, *, rules: DedupConfig, text: str) -> Done:
-    """Deduplicate a corpus file or folder into `output`."""
+def dedup_file(
+    source: Path, output: Output, *, rules: DedupConfig, text: str, identity: Path | None = None
+) -> Done:
+    """Deduplicate a corpus file or folder, or a sealed one that `identity` opens, into `output`."""
     output.check()
-    documents, dropped = read_documents(source, text)
+    documents, dropped = read_documents(source, text, identity=identity)
     rows = [
-        {"id": name, "text": document.text, "unit": "", "split": "train"}
-        for name, document in zip(names_of(documents), documents, strict=True)
+        {"id": document.id, "text": document.text, "unit": "", "split": "train"}
+        for document in documents
     ]
     with Progress().bar("dedup"):
         # In the stable mode a person's equal texts are kept once, each surviving record as it

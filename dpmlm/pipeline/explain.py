@@ -8,6 +8,7 @@ from typing import Any
 from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.corpus import read_shards
 from dpmlm.errors import UserError
+from dpmlm.pipeline.outputs import no_such_document
 
 _ROLES = ("dedup", "deduplicated")
 """Of a run's stage, and of what `dpmlm dedup` writes."""
@@ -85,9 +86,7 @@ def explain(path: Path, name: str, *, identity: Path) -> Explanation:
     kept = any(document["id"] == stays_as for document in read_shards(folder))
     emptied = any(document["id"] == name for document in folder.read_json("emptied"))
     if not (kept or emptied or name in removals):
-        raise UserError(
-            f"document {name!r}", f"{path} knows no document of that id", "check --explain"
-        )
+        raise no_such_document(folder, name)
     chain, at = [], name
     while at in removals:
         chain.append(removals[at])

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpmlm.artifacts import SealedFolder, atomic_write, load_recipient
-from dpmlm.corpus import Document, Dropped, read_corpus, write_shards
+from dpmlm.artifacts import SealedFolder, atomic_write, load_identity, load_recipient
+from dpmlm.corpus import Document, Dropped, read_corpus, read_shards, write_shards
 from dpmlm.errors import UserError
 
 TRAINER = Path("keys/trainer.pub")
 """Whom output is sealed to where nobody is named, relative to the current folder."""
+WRITTEN = ("scrubbed", "deduplicated")
+"""Roles of the sealed folders that `dpmlm scrub` and `dpmlm dedup` write."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,23 @@ class Done:
         return "\n".join(rows)
 
 
-def names_of(documents: Sequence[Document]) -> list[str]:
-    """Names of documents in the output, file and row: their ids are hashes of texts as they were.
-
-    Rows have as many digits as it takes for names to be in the order of rows.
-    """
-    digits = len(str(max((document.row for document in documents), default=0)))
-    return [f"{document.source}:{document.row:0{digits}}" for document in documents]
-
-
 def read_documents(
-    source: Path, text: str, person: str | None = None
+    source: Path, text: str, person: str | None = None, *, identity: Path | None = None
 ) -> tuple[list[Document], list[Dropped]]:
-    """All documents of a corpus, and its rows without text."""
+    """All documents of a corpus, by file and row, and its rows without text.
+
+    A sealed folder that `dpmlm scrub` or `dpmlm dedup` wrote is a corpus too: `identity` opens it,
+    and its documents keep their ids. Raises UserError for another sealed folder, and as
+    `read_corpus` does.
+    """
+    if SealedFolder.is_at(source):
+        return _read_sealed(source, text, person, identity), []
+    if identity is not None:
+        raise UserError(
+            f"--identity {identity} for {source}",
+            "a private key opens a sealed folder, and this is none",
+            "drop --identity",
+        )
     documents: list[Document] = []
     dropped: list[Dropped] = []
     for item in read_corpus(source, text=text, person=person):
@@ -104,4 +110,56 @@ def read_documents(
             dropped.append(item)
         else:
             documents.append(item)
-    return documents, dropped
+    return _named_by_row(documents), dropped
+
+
+def _named_by_row(documents: Sequence[Document]) -> list[Document]:
+    """With file and row for an id: what they had is a hash of their text as it was.
+
+    Rows have as many digits as it takes for ids to be in the order of rows.
+    """
+    digits = len(str(max((document.row for document in documents), default=0)))
+    return [replace(one, id=f"{one.source}:{one.row:0{digits}}") for one in documents]
+
+
+def _read_sealed(
+    source: Path, text: str, person: str | None, identity: Path | None
+) -> list[Document]:
+    if identity is None:
+        raise UserError(
+            f"{source}, a sealed folder", "a private key opens it", "give --identity KEY"
+        )
+    if text != "text" or person is not None:
+        raise UserError(
+            f"{source}, a sealed folder, with --text or --person",
+            "its documents have a text and an id and no other fields",
+            "drop the option",
+        )
+    folder = SealedFolder.open(source, [load_identity(identity)])
+    if folder.role not in WRITTEN:
+        raise UserError(
+            f"{source}, a folder of {folder.role}",
+            "of sealed folders dpmlm scrub and dpmlm dedup read what they wrote",
+            "name such a folder; a run does both for its own corpus",
+        )
+    if folder.manifest is None:
+        raise UserError(f"{source}", "it was not written to its end", "write it again")
+    documents = [
+        Document(one["id"], one["text"], None, str(source), row)
+        for row, one in enumerate(read_shards(folder), start=1)
+    ]
+    if not documents:
+        raise UserError(f"{source}: no documents", "a corpus holds at least one", "name another")
+    return documents
+
+
+def no_such_document(folder: SealedFolder, name: str) -> UserError:
+    """For an id that is not in a folder: says what ids look like there, and shows none."""
+    if folder.role in WRITTEN:
+        first = next(read_shards(folder), {"id": ":1"})["id"]
+        digits = len(first.rpartition(":")[2])
+        form = f"ids are FILE:ROW, digits in ROW: {digits}, as in notes.jsonl:{17:0{digits}}"
+    else:
+        form = "ids are those of the corpus: its id field, or 32 hexadecimal digits without one"
+    rule = f"{folder.path} knows no document of that id; {form}"
+    return UserError(f"document {name!r}", rule, "check --explain")

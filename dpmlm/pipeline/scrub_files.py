@@ -8,7 +8,7 @@ from typing import Any
 
 from dpmlm.artifacts import load_secret_key
 from dpmlm.errors import UserError
-from dpmlm.pipeline.outputs import Done, Output, names_of, read_documents
+from dpmlm.pipeline.outputs import Done, Output, read_documents
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.wording import misses_text, recall_text
 from dpmlm.scrub import RecallReport, Scrubber, load_policy, measure_recall
@@ -25,8 +25,9 @@ def scrub_file(
     text: str,
     person: str | None = None,
     processes: int | None,
+    identity: Path | None = None,
 ) -> Done:
-    """Scrub a corpus file or folder into `output`.
+    """Scrub a corpus file or folder, or a sealed one that `identity` opens, into `output`.
 
     Rows without text, and texts of which scrubbing left nothing, are counted and sealed apart.
     """
@@ -41,7 +42,7 @@ def scrub_file(
         )
     counts: Counter[str] = Counter()
     decisions: list[dict[str, Any]] = []
-    documents, dropped = read_documents(source, text, person)
+    documents, dropped = read_documents(source, text, person, identity=identity)
     counts.update(f"dropped: {item.reason}" for item in dropped)
     kept: list[dict[str, Any]] = []
     emptied: list[dict[str, Any]] = []
@@ -51,13 +52,13 @@ def scrub_file(
             persons=[d.person for d in documents],
             processes=processes or cores(),
         )
-        names = names_of(documents)
-        for done, (name, scrubbed) in enumerate(zip(names, results, strict=True), start=1):
+        pairs = zip(documents, results, strict=True)
+        for done, (document, scrubbed) in enumerate(pairs, start=1):
             target = kept if scrubbed.text.strip() else emptied
-            target.append({"id": name, "text": scrubbed.text})
+            target.append({"id": document.id, "text": scrubbed.text})
             counts.update(decision.entity for decision in scrubbed.decisions)
             spans = [asdict(decision) for decision in scrubbed.decisions]
-            decisions.append({"id": name, "spans": spans})
+            decisions.append({"id": document.id, "spans": spans})
             report(done, len(documents))
     if emptied:
         counts["emptied"] = len(emptied)
@@ -100,7 +101,14 @@ class Measured:
 
 
 def sample_file(
-    source: Path, output: Path, *, count: int, policy: str, text: str, prefill: bool = False
+    source: Path,
+    output: Path,
+    *,
+    count: int,
+    policy: str,
+    text: str,
+    prefill: bool = False,
+    identity: Path | None = None,
 ) -> Done:
     """Draw `count` documents and write them as gold rows for a person to mark.
 
@@ -111,12 +119,12 @@ def sample_file(
     """
     if output.exists():
         raise UserError(f"output {output}", "it is there already", "name a new one")
-    documents, _ = read_documents(source, text)
+    documents, _ = read_documents(source, text, identity=identity)
     texts = list({document.text: document for document in documents}.values())
     drawn = random.SystemRandom().sample(texts, min(count, len(texts)))
     rows: list[dict[str, Any]] = [
-        {"id": name, "prefilled": prefill, "text": document.text, "spans": None}
-        for name, document in zip(names_of(drawn), drawn, strict=True)
+        {"id": document.id, "prefilled": prefill, "text": document.text, "spans": None}
+        for document in drawn
     ]
     counts: Counter[str] = Counter()
     if prefill:

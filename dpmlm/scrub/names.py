@@ -9,8 +9,9 @@ repeated all over a document.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from dpmlm.scrub.findings import Finding
 
@@ -42,9 +43,13 @@ patience mercy angel god jesus general doctor nurse mother father brother sister
 _ORDINARY = frozenset(_ORDINARY_WORDS.split())
 _WORD = re.compile(r"[^\W\d_][\w’'\-]*")
 _RUN = re.compile(r"\w+")
-_BLANKS = re.compile(r"\s+")
+_PIECE = re.compile(r"(?P<run>\w+)|(?P<blanks>\s+)|.")
 _Name = tuple[str, ...]
 """The words of a name."""
+_Tree = dict[str, Any]
+"""Names by what they begin with: of each next piece the tree of what may follow; `_END` of a name
+is there where one may end."""
+_END = ""
 
 
 def propagate(text: str, findings: Iterable[Finding]) -> list[Finding]:
@@ -79,32 +84,36 @@ def _telling(word: str) -> bool:
 def _find(text: str, names: set[_Name], fold: Callable[[str], str]) -> list[Finding]:
     """Where the names stand as words, the longest first; `fold` takes off what does not count.
 
-    Names are looked up by how they begin: the cost is that of the text, however many there are.
+    Names are looked up piece by piece in a tree of all of them: the cost is that of the text times
+    the length of the longest name, however many there are and whatever they share.
     """
-    begins: dict[str, list[_Name]] = defaultdict(list)
-    for name in sorted(names, key=lambda name: (-len(" ".join(name)), name)):
-        begins[fold(_RUN.findall(name[0])[0])].append(name)
+    tree: _Tree = {}
+    for name in names:
+        branch = tree
+        for piece in _PIECE.finditer(" ".join(name)):
+            branch = branch.setdefault(fold(piece[0]), {})
+        branch[_END] = {}
     found, end = [], 0
     for run in _RUN.finditer(text) if names else ():
-        for name in begins.get(fold(run[0]), ()) if run.start() >= end else ():
-            after = _end_of(text, run.start(), name, fold)
+        if run.start() >= end and (below := tree.get(fold(run[0]))):
+            after = _end_of(text, run.end(), below, fold)
             if after is not None:
                 found.append(Finding(run.start(), after, "PERSON", RECOGNIZER, SURE))
                 end = after
-                break
     return found
 
 
-def _end_of(text: str, start: int, name: _Name, fold: Callable[[str], str]) -> int | None:
-    """Where the name ends that begins at `start`; None if it does not stand there."""
-    at = start
-    for place, word in enumerate(name):
-        if place:
-            blanks = _BLANKS.match(text, at)
-            if blanks is None:
-                return None
-            at = blanks.end()
-        if fold(text[at : at + len(word)]) != fold(word):
-            return None
-        at += len(word)
-    return None if _RUN.match(text, at) else at
+def _end_of(text: str, at: int, tree: _Tree, fold: Callable[[str], str]) -> int | None:
+    """Where the longest name ends that goes on at `at` as `tree` says; None if none does."""
+    after = None
+    below: _Tree | None = tree
+    while below:
+        piece = _PIECE.match(text, at)
+        kind = piece.lastgroup if piece else None
+        if _END in below and kind != "run":
+            after = at
+        if piece is None:
+            break
+        below = below.get(" " if kind == "blanks" else fold(piece[0]))
+        at = piece.end()
+    return after

@@ -23,7 +23,7 @@ def find(documents: Documents, words: int, more_than: int) -> Repeated:
 
 
 def naive(documents: Documents, words: int, more_than: int) -> tuple[dict, dict]:
-    """By document, the words (numbered) of passages it keeps, and of those kept elsewhere."""
+    """By document, the words (numbered) of passages it keeps, and of those kept elsewhere alone."""
     where: dict[tuple, set] = defaultdict(set)
     spelt = {d["id"]: re.findall(r"\w+", d["text"].lower()) for d in documents}
     for name, text in spelt.items():
@@ -35,7 +35,11 @@ def naive(documents: Documents, words: int, more_than: int) -> tuple[dict, dict]
             having = where[tuple(text[at : at + words])]
             if len(having) > more_than:
                 (kept if min(having) == name else elsewhere)[name].update(range(at, at + words))
-    return dict(kept), dict(elsewhere)
+    alone = {name: of - kept[name] for name, of in elsewhere.items()}
+    return (
+        {name: of for name, of in kept.items() if of},
+        {name: of for name, of in alone.items() if of},
+    )
 
 
 def random_documents(seed: int) -> Documents:
@@ -85,6 +89,61 @@ def test_passages_equal_brute_force(seed: int, more_than: int) -> None:
     assert find(documents[::-1], 10, more_than) == found
     if more_than == 1:
         assert kept
+
+
+def spelt(text: str) -> str:
+    words = " ".join(re.findall(r"\w+", text.lower()))
+    return f" {words} "
+
+
+def check_what_certificates_name(documents: Documents, found: Repeated, words: int) -> int:
+    """Holds them against what is left after the cut; how many documents keep and are cut too."""
+    text_of = {d["id"]: d["text"] for d in documents}
+    cut_of = {name: cut(text, found.elsewhere.get(name, ())) for name, text in text_of.items()}
+    left = {name: spelt(text) for name, text in cut_of.items()}
+    for passage in found.passages:
+        assert text_of[passage.id][passage.start : passage.end] in cut_of[passage.id]
+    for name, cuts in found.elsewhere.items():
+        all_words = list(re.finditer(r"\w+", text_of[name]))
+        for one in cuts:
+            inside = [n for n, m in enumerate(all_words) if one.start <= m.start() < one.end]
+            near = range(max(inside[0] - words + 1, 0), inside[-1] + 1)
+            windows = {
+                at: f" {' '.join(m[0].lower() for m in all_words[at : at + words])} "
+                for at in near
+                if at + words <= len(all_words)
+            }
+            kept = {at for at in windows if any(windows[at] in left[k] for k in one.kept_in)}
+            for word in inside:
+                assert any(word - words < at <= word for at in kept)
+            for keeper in one.kept_in:
+                assert any(window in left[keeper] for window in windows.values())
+    return len({passage.id for passage in found.passages} & found.elsewhere.keys())
+
+
+@pytest.mark.parametrize("more_than", [1, 2])
+def test_what_a_certificate_names_is_there_whole_after_the_cut(more_than: int) -> None:
+    both = 0
+    for seed in range(12):
+        documents = random_documents(seed)
+        both += check_what_certificates_name(documents, find(documents, 10, more_than), 10)
+    assert both > 3
+
+
+def test_what_a_document_keeps_is_not_cut_for_what_another_keeps() -> None:
+    run = [f"w{n}" for n in range(12)]
+    own = [[f"{letter}{n}" for n in range(5)] for letter in "abcdefgh"]
+    middles = [run[:10], run[2:], run, run]
+    texts = [own[2 * n] + middle + own[2 * n + 1] for n, middle in enumerate(middles)]
+    documents = [{"id": str(n), "text": " ".join(words)} for n, words in enumerate(texts)]
+    found = find(documents, 10, 1)
+    # "w1 .. w10" is in documents 2 and 3 alone, so 2 keeps it.
+    assert [one.kept_in for one in found.elsewhere["2"]] == [("0",), ("1",)]
+    assert spelt(cut(documents[2]["text"], found.elsewhere["2"])).split() == [
+        *own[4], *run[1:11], *own[5]
+    ]  # fmt: skip
+    assert [one.kept_in for one in found.elsewhere["3"]] == [("0", "1", "2")]
+    assert spelt(cut(documents[3]["text"], found.elsewhere["3"])).split() == own[6] + own[7]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -138,14 +197,24 @@ def test_a_notice_under_many_letters() -> None:
     assert find(documents, 50, 6) == find(documents, 61, 3) == Repeated([], {})
 
 
-@pytest.mark.full
-def test_the_posts_equal_brute_force() -> None:
+def posts(count: int) -> Documents:
     if "DPMLM_DATA" not in os.environ:
         pytest.skip("DPMLM_DATA is not set: the folder with newsgroups/train.jsonl")
     path = Path(os.environ["DPMLM_DATA"]) / "newsgroups" / "train.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines()[:3000]
-    documents = [{"id": row["id"], "text": row["text"]} for row in map(json.loads, lines)]
-    plain = [d | {"text": re.sub("_", "", d["text"])} for d in documents if d["text"].isascii()]
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines()[:count])
+    documents = [{"id": row["id"], "text": row["text"]} for row in rows]
+    return [d | {"text": re.sub("_", "", d["text"])} for d in documents if d["text"].isascii()]
+
+
+def test_what_certificates_name_is_there_in_posts() -> None:
+    documents = posts(3000)
+    found = find(documents, 50, 3)
+    assert check_what_certificates_name(documents, found, 50) > 10
+
+
+@pytest.mark.full
+def test_the_posts_equal_brute_force() -> None:
+    plain = posts(3000)
     kept, elsewhere = naive(plain, 50, 1)
     found = find(plain, 50, 1)
     text_of = {d["id"]: d["text"] for d in plain}

@@ -26,6 +26,12 @@ def test_pseudonym_is_the_written_hmac() -> None:
     assert replacement("pseudonym", "PERSON", "Jane  ROE", KEY) == expected
 
 
+def test_half_a_character_is_three_bytes_of_the_hmac() -> None:
+    message = b"dpmlm/scrub/pseudonym/1\0PERSON\0jo\xed\xa0\x80n roe"
+    expected = "PERSON_" + _naive_hmac(KEY, message)[:12]
+    assert replacement("pseudonym", "PERSON", "Jo\ud800n Roe", KEY) == expected
+
+
 @pytest.mark.parametrize(
     "variant",
     [

@@ -51,6 +51,22 @@ def test_odd_texts_pass(scrubber: Scrubber, text: str) -> None:
     assert scrubber.scrub(text).text == text or "<" in scrubber.scrub(text).text
 
 
+@pytest.mark.parametrize("policy", ["surrogates", "gdpr-pseudonymise"])
+def test_half_a_character_stops_no_keyed_operator(policy: str) -> None:
+    keyed = Scrubber(load_policy(policy), pseudonym_key=bytes(32))
+    scrubbed = keyed.scrub("Seen on 12 March 2021 by Mr Robert Hughes. \ud800 mail a\udfff@b.org")
+    assert {"PERSON", "DATE_TIME"} <= {d.entity for d in scrubbed.decisions}
+    assert "Hughes" not in scrubbed.text
+    assert "12 March 2021" not in scrubbed.text
+
+
+def test_line_ends_within_a_finding_go_and_those_around_it_stay(scrubber: Scrubber) -> None:
+    text = "He met Mr Robert\r\nHughes on 12\nMarch 2021.\r\n\r\nRobert Hughes\r\nKarin Olsen\n"
+    assert scrubber.scrub(text).text == (
+        "He met <PERSON> on <DATE_TIME>.\r\n\r\n<PERSON>\r\n<PERSON>\n"
+    )
+
+
 def test_offsets_are_put_back_in_long_texts(scrubber: Scrubber) -> None:
     filler = "the knee is stable and there is no effusion.\n\n"
     long = filler * 100 + NOTE + filler * 100 + "\njane kowalski again"

@@ -48,7 +48,10 @@ def test_places_lead_back() -> None:
             if kept:
                 start = rng.randrange(len(kept))
                 end = rng.randrange(start, len(kept)) + 1
-                assert view.place(start, end) == (kept[start], kept[end - 1] + 1)
+                last = kept[end - 1] + 1
+                while text[last : last + 1] == "\u0301":  # goes with the letter before it
+                    last += 1
+                assert view.place(start, end) == (kept[start], last)
 
 
 def test_every_character_has_one_place() -> None:

@@ -18,7 +18,8 @@ class Keyed:
 
     def __init__(self, key: bytes, *parts: str) -> None:
         self._key = key
-        self._message = b"\0".join((_DOMAIN, *(part.encode() for part in parts)))
+        spelt = (part.encode("utf-8", "surrogatepass") for part in parts)
+        self._message = b"\0".join((_DOMAIN, *spelt))
         self._block = 0
         self._bytes = b""
 

@@ -51,7 +51,8 @@ def replacement(
 
 def pseudonym(key: bytes, entity: str, original: str) -> str:
     """Twelve hex digits for the normal form of `original`."""
-    message = b"\0".join((_DOMAIN, entity.encode(), normal_form(entity, original).encode()))
+    normal = normal_form(entity, original).encode("utf-8", "surrogatepass")
+    message = b"\0".join((_DOMAIN, entity.encode(), normal))
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
