@@ -1,9 +1,11 @@
 """Attacks on a masked language model, and what they say about its privacy claim.
 
-Reading order: `canaries` (secrets drawn before training), `scoring` (what a model thinks of them),
-`statistics`, `gating`, `exposure`, `extraction` (the tests), `subject` and `evidence` (all of
-them on a model, its control and its untrained self). Nothing of the trainer is used: `audit`
-takes any Hugging Face masked language model, a plan and the canaries.
+Reading order: `planting` (secrets drawn before training), `scores` (what a model thinks of them),
+`exposures` and `extraction` (how far they are from chance), `statistics` and `claim` (what may be
+concluded, and could be), `exploring` and `text` (what is only looked at), `subject` and `evidence`
+(all of them on a model, its control and its untrained self), `attack` (the command).
+Nothing of the trainer is used: `audit` takes any Hugging Face masked language model, a plan and the
+canaries.
 
     import audits
     evidence = audits.audit("model/", plan="plan.json", canaries=canaries,
@@ -13,30 +15,33 @@ takes any Hugging Face masked language model, a plan and the canaries.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audits.canaries import Canary, CanarySet, plan_canaries
     from audits.evidence import audit
-    from audits.extraction import Span, VerbatimCase
     from audits.models import LoadedModel, load
+    from audits.planting.canaries import Canary, CanarySet, plan_canaries
+    from audits.private import PrivateCases
     from audits.statistics import clopper_pearson, fdp_one_run_epsilon, one_run_epsilon
+    from audits.text.spans import Span, VerbatimCase
 
 _LAZY = {
-    "Canary": "canaries",
-    "CanarySet": "canaries",
+    "Canary": "planting.canaries",
+    "CanarySet": "planting.canaries",
     "LoadedModel": "models",
-    "Span": "extraction",
-    "VerbatimCase": "extraction",
+    "PrivateCases": "private",
+    "Span": "text.spans",
+    "VerbatimCase": "text.spans",
     "audit": "evidence",
     "clopper_pearson": "statistics",
     "fdp_one_run_epsilon": "statistics",
     "load": "models",
     "one_run_epsilon": "statistics",
-    "plan_canaries": "canaries",
+    "plan_canaries": "planting.canaries",
 }
 
 __all__ = [
     "Canary",
     "CanarySet",
     "LoadedModel",
+    "PrivateCases",
     "Span",
     "VerbatimCase",
     "audit",

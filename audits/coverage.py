@@ -1,41 +1,155 @@
-"""What an audit did not try: an attack that is not listed as run was not run."""
+"""Every attack that an audit knows, RUN or NOT RUN, so that silence is never taken for a test.
 
-_ALWAYS = (
-    (
-        "membership inference on real records (LiRA, RMIA, reference-calibrated loss)",
-        "membership was randomised for canaries only; the gating test and lower bounds use those",
+The kinds are those that EDPB Opinion 28/2024 names. What an attack could have found stands beside
+it, since "nothing found" is worth as much as what might have been.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One way to get at the training text."""
+
+    name: str
+    """In the field's terms."""
+    kind: str
+    """Of the opinion's list: membership, attribute inference, exfiltration, regurgitation,
+    inversion, reconstruction."""
+    evidence: str
+    """Path of its result in the evidence; empty where there is no such attack."""
+    could_find: str
+    """What a leak would have looked like."""
+    needs: str
+    """The input without which it is not run: a name that `attacks` is given, or "never"."""
+    reason: str
+    """Why it was not run, where it was not."""
+
+
+ATTACKS = (
+    Attack(
+        "membership of planted secrets, by the plan's own trade-off curve (gating test)",
+        "membership",
+        "subjects.target.gating",
+        "more right guesses than a training that keeps the claim allows",
+        "canaries",
+        "no canaries were planted",
     ),
-    ("membership inference at person level", "no person's membership was randomised"),
-    ("extractable PII game", "no tagger was run over sampled text"),
-    ("reconstructable and inferable PII games", "no candidate lists for people were built"),
-    (
-        "probabilistic extraction by sampling (Gibbs, temperature, n tries)",
-        "decoding was greedy; 1 - (1 - p)^n was not estimated",
+    Attack(
+        "exposure of planted secrets",
+        "reconstruction",
+        "subjects.target.exposure",
+        "secrets that rank higher among all that might have been than the claim allows",
+        "canaries",
+        "no canaries were planted",
     ),
-    ("beam search and confidence-first decoding", "decoding was greedy, left to right"),
-    (
+    Attack(
+        "extraction of planted secrets",
+        "regurgitation",
+        "subjects.target.canary_extraction",
+        "a random secret said in full",
+        "canaries",
+        "no canaries were planted",
+    ),
+    Attack(
+        "exploratory canaries: other families, insertion counts and arms",
+        "reconstruction",
+        "groups",
+        "kinds of secrets, or numbers of insertions, from which a model takes secrets up",
+        "groups",
+        "no exploratory groups were planted",
+    ),
+    Attack(
         "white-box gradient canaries",
-        "scores come from the released model alone, not from a transcript of noised sums",
+        "membership",
+        "gradients",
+        "less noise, or larger steps, than planned in the sums that training added up",
+        "gradients",
+        "no gradient canaries were planted, so no transcript of noised sums was kept",
     ),
-    ("several independent trainings", "one model was audited, in one run"),
-    ("canaries of other families, and inserted before scrubbing", "one family, exempt arm only"),
-    ("attribute inference", "no attribute labels were declared"),
-    ("model inversion and reconstruction from weights", "no such attack is implemented"),
-    ("exfiltration through the serving side", "the audit reads a model, not a deployment"),
+    Attack(
+        "membership inference on records and persons (calibrated loss, LiRA-offline, RMIA)",
+        "membership",
+        "membership",
+        "records that are told from held-out ones better than their text alone allows",
+        "membership",
+        "no records of members and of units held out at random were given",
+    ),
+    Attack(
+        "verbatim extraction of training spans (greedy, confidence first, beam, Gibbs, sampling)",
+        "regurgitation",
+        "verbatim",
+        "spans of training text said token for token, where a model that never read them does not",
+        "verbatim",
+        "no spans were given, or no model that never read them",
+    ),
+    Attack(
+        "games about identifiers: extractable, reconstructable, inferable",
+        "reconstruction",
+        "identifiers",
+        "identifiers of people in the text, made up, filled in or picked out of candidates",
+        "identifiers",
+        "no identifiers were given, or no model that never read them",
+    ),
+    Attack(
+        "several independent trainings",
+        "membership",
+        "",
+        "a bound from false positives and negatives over trainings",
+        "never",
+        "one model was audited, in one run; audits.statistics.several_runs takes more",
+    ),
+    Attack(
+        "attribute inference",
+        "attribute inference",
+        "",
+        "an attribute of a person, from the rest of their record",
+        "never",
+        "no attribute labels were declared",
+    ),
+    Attack(
+        "model inversion and reconstruction from weights",
+        "inversion",
+        "",
+        "training text, from gradients or weights alone",
+        "never",
+        "no such attack is implemented",
+    ),
+    Attack(
+        "exfiltration through the serving side",
+        "exfiltration",
+        "",
+        "text or weights, by way of a deployment",
+        "never",
+        "the audit reads a model, not a deployment",
+    ),
 )
 
 
-def not_run(*, canaries: bool, control: bool, verbatim: bool) -> list[dict[str, str]]:
-    """Attacks that were not run, each with its reason, in a fixed order."""
-    entries = [{"attack": attack, "reason": reason} for attack, reason in _ALWAYS]
-    if not canaries:
-        entries.append(
-            {"attack": "exposure, canary extraction, gating test", "reason": "no canaries"}
-        )
-    if not control:
-        entries.append({"attack": "non-private control", "reason": "no control model was given"})
-    if not verbatim:
-        entries.append(
-            {"attack": "verbatim extraction of training spans", "reason": "no spans were given"}
-        )
-    return entries
+def attacks(
+    *, canaries: bool, control: bool, groups: Sequence[str], cases: Collection[str]
+) -> list[dict[str, Any]]:
+    """Every attack with its status, in a fixed order; a non-private control counts as one."""
+    given = {"canaries": canaries, "groups": bool(groups), **dict.fromkeys(cases, True)}
+    listed = [
+        Attack(
+            "the same tests on a non-private control",
+            "membership",
+            "subjects.control",
+            "that the tests miss a model which does leak",
+            "control",
+            "no control model was given",
+        ),
+        *ATTACKS,
+    ]
+    given["control"] = control and canaries
+    return [_row(attack, given.get(attack.needs, False)) for attack in listed]
+
+
+def _row(attack: Attack, run: bool) -> dict[str, Any]:
+    row = {"attack": attack.name, "kind": attack.kind, "status": "RUN" if run else "NOT RUN"}
+    if run:
+        return row | {"evidence": attack.evidence, "could_find": attack.could_find}
+    return row | {"reason": attack.reason, "could_find": attack.could_find}

@@ -9,20 +9,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from audits.canaries import CanarySet
-from audits.coverage import not_run
-from audits.exposure import default_threshold
-from audits.extraction import VerbatimCase
-from audits.extraction import verbatim as extract_verbatim
-from audits.gating import check_plan, trade_off_curve
+from audits.claim.gating import check_plan, needed_guesses, trade_off_curve
+from audits.claim.power import best_guesses, smallest_caught
+from audits.coverage import attacks
+from audits.exploring import explore
+from audits.exposures.exposure import default_threshold
 from audits.models import LoadedModel, load
+from audits.planting.canaries import CanarySet
+from audits.planting.families import check_tokenizer
+from audits.planting.insertion import effective_exposures
+from audits.private import PrivateCases, Rival, private_parts, rows_of_cases
 from audits.recheck import power_shown
 from audits.subject import TESTS, Rules, Scores, judge, score, unscored
 from dpmlm.artifacts import IntegrityError, UserError, digest
 
 SCHEMA = "dpmlm.evidence/1"
 SHARE = 0.1
-"""Share of the canaries guessed IN, and as many OUT."""
+"""Share of the canaries guessed IN, and as many OUT, where no share can reject the claim."""
 _PACKAGES = ("torch", "transformers", "numpy", "scipy", "dp-accounting", "dpmlm-framework")
 
 Subject = LoadedModel | str | Path
@@ -37,7 +40,7 @@ def audit(
     control: Subject | None = None,
     untrained: Subject | None = None,
     reference: Subject | None = None,
-    verbatim: VerbatimCase | None = None,
+    private: PrivateCases | None = None,
     beta: float = 0.05,
     guesses_per_side: int | None = None,
     threshold_bits: float | None = None,
@@ -50,13 +53,14 @@ def audit(
     rejects it is broken. `reference` calibrates membership scores (the untrained model stands in
     for it) and shows what a model says that never read the text (the control stands in for it).
     `plan` is a plan.json, parsed or by path, of which epsilon, delta, noise_multiplier,
-    sample_rate and steps are read. `guesses_per_side` (10 % of the canaries) and
+    sample_rate and steps are read. `guesses_per_side` (see `best_guesses`) and
     `threshold_bits` (see `default_threshold`) are fixed before any score. `progress` is called
     with rows done and rows in all.
 
-    No secret, coin or text is in the result; the part `verbatim` holds private counts. Raises
-    UserError on an unfit plan, models of different vocabularies, or canaries beyond the model;
-    IntegrityError when the plan commits to other canaries.
+    `private` adds attacks on private text. No secret, coin or text is in the result; parts labelled
+    private hold counts and rates for the auditor. Raises UserError on an unfit plan, models of
+    different vocabularies, or canaries beyond the model; IntegrityError when the plan commits to
+    other canaries, or the tokenizer splits them otherwise than they were planned.
     """
     started = time.monotonic()
     terms = _terms(plan)
@@ -65,32 +69,35 @@ def audit(
     models = {name: _loaded(value) for name, value in subjects.items()}
     given = _loaded(reference)
     calibrator = given or models["untrained"]
-    rival = _rival(given, models)
+    rival, cases = _rival(given, models), private or PrivateCases()
     _check_vocabularies(models, calibrator)
+    attacked = models["target"]
+    assert attacked is not None
+    check_tokenizer(canaries, attacked.tokenizer)
     rules, claim = _rules(terms, canaries, beta, guesses_per_side, threshold_bits)
-    count = _Count(_rows(models, given, rival, canaries, verbatim), progress)
+    references = _references(calibrator, models)
+    total = _rows(models, given, canaries) + rows_of_cases(cases, attacked, rival, references)
+    count = _Count(total, progress)
     judged = _judge_all(models, calibrator, canaries, rules, count)
     evidence = {
         "schema": SCHEMA,
         "claim": claim,
-        "declared": _declared(canaries, rules, calibrator, given is not None),
+        "declared": _declared(canaries, terms, rules, calibrator, given is not None),
         "subjects": judged,
         "power": _power(judged),
-        "verbatim": _verbatim(models["target"], rival, verbatim, beta, count),
-        "not_run": not_run(
+        "groups": explore(canaries, _compared(models), terms, progress=count),
+        **private_parts(cases, attacked, rival, references, terms, beta=beta, progress=count),
+        "attacks": attacks(
             canaries=bool(canaries.canaries),
             control=control is not None,
-            verbatim=verbatim is not None and rival is not None,
+            groups=[group.name for group in canaries.groups],
+            cases=cases.given - (set() if rival else {"verbatim", "identifiers"}),
         ),
         "versions": _versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
     spelled: dict[str, Any] = _spelled(evidence)
     return spelled
-
-
-Rival = tuple[LoadedModel, str]
-"""A model that never read the private text, and whether it is given, control or untrained."""
 
 
 def _rival(given: LoadedModel | None, models: Mapping[str, LoadedModel | None]) -> Rival | None:
@@ -103,6 +110,22 @@ def _rival(given: LoadedModel | None, models: Mapping[str, LoadedModel | None]) 
         if model is not None:
             return model, name
     return None
+
+
+def _references(
+    calibrator: LoadedModel | None, models: Mapping[str, LoadedModel | None]
+) -> list[LoadedModel]:
+    """Models that read none of the private text, the one that calibrates first."""
+    found: list[LoadedModel] = []
+    for model in (calibrator, models["control"], models["untrained"]):
+        if model is not None and model is not models["target"] and model not in found:
+            found.append(model)
+    return found
+
+
+def _compared(models: Mapping[str, LoadedModel | None]) -> dict[str, LoadedModel | None]:
+    """Whom exploratory groups are looked at in: an untrained model has taken up none of them."""
+    return {name: models[name] for name in ("target", "control")}
 
 
 class _Count:
@@ -192,8 +215,16 @@ def _rules(
         no_test = "the plan promises nothing (epsilon inf), so there is no claim to contradict"
     elif epsilon / math.log(2) >= canaries.space_bits:
         no_test = f"{copies} copies a canary: what the claim covers for them exceeds the space"
+    count, level = len(canaries.canaries), beta / len(TESTS)
+    if per_side is None and curve is not None and no_test is None:
+        per_side = best_guesses(plan, count, curve, level, copies)
+    per_side = per_side or max(1, int(SHARE * count))
+    multiple = None
+    if curve is not None and no_test is None and 2 <= 2 * per_side <= count:
+        needed = needed_guesses(count, 2 * per_side, curve, level)
+        multiple = smallest_caught(plan, copies, count, 2 * per_side, needed, epsilon)
     if threshold is None:
-        threshold = default_threshold(epsilon, delta, canaries.space_bits, level=beta / len(TESTS))
+        threshold = default_threshold(epsilon, delta, canaries.space_bits, level=level)
     claim = {
         "epsilon": _number(plan["epsilon"]),
         "delta": delta,
@@ -203,7 +234,8 @@ def _rules(
     }
     rules = Rules(
         beta=beta,
-        per_side=per_side or max(1, int(SHARE * len(canaries.canaries))),
+        per_side=per_side,
+        smallest_multiple=multiple,
         threshold_bits=threshold,
         epsilon=epsilon,
         delta=delta,
@@ -253,24 +285,12 @@ def _power(judged: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verbatim(
-    target: LoadedModel | None,
-    rival: Rival | None,
-    case: VerbatimCase | None,
-    beta: float,
-    count: _Count,
-) -> dict[str, Any] | None:
-    if case is None or target is None or rival is None:
-        return None
-    if not case.train or not case.twins:
-        return {"label": "private", "applicable": False, "reason": "no span was long enough"}
-    reference, name = rival
-    found = extract_verbatim(target, reference, case, beta=beta, progress=count)
-    return {**found, "reference": {"model_digest": reference.digest, "is": name}}
-
-
 def _declared(
-    canaries: CanarySet, rules: Rules, calibrator: LoadedModel | None, given: bool
+    canaries: CanarySet,
+    plan: Mapping[str, Any],
+    rules: Rules,
+    calibrator: LoadedModel | None,
+    given: bool,
 ) -> dict[str, Any]:
     return {
         "beta": rules.beta,
@@ -281,6 +301,7 @@ def _declared(
         "commitment": canaries.commitment,
         "family": canaries.family,
         "copies": canaries.copies,
+        "effective_exposures": effective_exposures(plan, copies=canaries.copies, arm="exempt"),
         "score": "joint, centred over the alphabets, less the reference's",
         "reference": (
             None
@@ -291,15 +312,12 @@ def _declared(
 
 
 def _rows(
-    models: Mapping[str, LoadedModel | None],
-    given: LoadedModel | None,
-    rival: Rival | None,
-    canaries: CanarySet,
-    case: VerbatimCase | None,
+    models: Mapping[str, LoadedModel | None], given: LoadedModel | None, canaries: CanarySet
 ) -> int:
     scored = len([model for model in (*models.values(), given) if model is not None])
-    spans = 2 * len(case.train) + len(case.twins) if case is not None and rival else 0
-    return scored * 2 * len(canaries.canaries) + spans
+    explored = len([model for model in _compared(models).values() if model is not None])
+    others = sum(len(group.canaries) for group in canaries.groups)
+    return scored * 2 * len(canaries.canaries) + explored * others
 
 
 def _versions() -> dict[str, str]:

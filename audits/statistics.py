@@ -1,4 +1,4 @@
-"""Confidence limits, lower bounds on epsilon from one training run, and Holm's correction.
+"""Confidence limits, lower bounds on epsilon from one training run or several, Holm's correction.
 
 Every bound here is one-sided at level `beta`: a mechanism that keeps the claim is contradicted
 with probability at most `beta`. A small bound is no certificate, and each bound has a ceiling
@@ -6,10 +6,11 @@ that its number of guesses sets: print `one_run_epsilon(guesses=r, correct=r, ..
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from dpmlm.artifacts import UserError
 
@@ -98,6 +99,8 @@ def fdp_rejects(
     wrong = beta * (guesses - correct) / canaries
     for i in range(correct - 1, -1, -1):
         grown = max(wrong, curve(right))
+        if grown == wrong:
+            break  # nothing moves any more
         right += i / (guesses - i) * (grown - wrong)
         wrong = grown
         if right + wrong > guesses / canaries:
@@ -151,6 +154,118 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return _largest(above)
 
 
+def fewest_runs(delta: float, beta: float = 0.05, epsilon: float = 0.0) -> int:
+    """Trainings with the canary, and as many without, that can bound more than `epsilon` at all.
+
+    When no guess is wrong, both upper limits are 1 - (beta/2)^(1/n).
+    """
+    _check_beta(beta)
+    _check_delta(delta)
+    least = (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
+    return math.floor(math.log(beta / 2) / math.log(least)) + 1
+
+
+def several_runs_epsilon(
+    *,
+    in_runs: int,
+    false_negatives: int,
+    out_runs: int,
+    false_positives: int,
+    delta: float,
+    beta: float = 0.05,
+) -> float:
+    """Lower bound from independent trainings with one canary and without: 0 when nothing shows.
+
+    max(0, ln((1 - FNR - delta)/FPR)), each rate at its one-sided upper limit, level beta/2. The
+    threshold that made the guesses comes from other data (`several_runs`). Raises UserError when
+    there are too few trainings to bound anything above 0, with the number that is missing.
+    """
+    _check_delta(delta)
+    _check_beta(beta)
+    if not (0 <= false_negatives <= in_runs and 0 <= false_positives <= out_runs):
+        raise UserError(
+            f"{false_negatives} of {in_runs} and {false_positives} of {out_runs} guesses wrong",
+            "no more guesses are wrong than there are trainings",
+            "check how the counts were taken",
+        )
+    if min(in_runs, out_runs) < 1 or _several(in_runs, 0, out_runs, 0, delta, beta) <= 0:
+        needed = fewest_runs(delta, beta)
+        missing = [max(0, needed - runs) for runs in (in_runs, out_runs)]
+        raise UserError(
+            f"{in_runs} trainings with the canary and {out_runs} without it",
+            f"at beta {beta:g} and delta {delta:g} it takes {needed} of each to bound anything",
+            f"train {missing[0]} more with it and {missing[1]} more without it",
+        )
+    return float(_several(in_runs, false_negatives, out_runs, false_positives, delta, beta))
+
+
+def several_runs(
+    *,
+    pilot: tuple[Sequence[float], Sequence[float]],
+    judged: tuple[Sequence[float], Sequence[float]],
+    delta: float,
+    beta: float = 0.05,
+) -> dict[str, Any]:
+    """The bound of `several_runs_epsilon` from scores, one a training: (with, without) each.
+
+    The threshold is the one that bounds most on `pilot`, and is used once, on `judged`: trainings
+    that share nothing. A canary is guessed in at the threshold and above. The result is JSON-able;
+    with too few trainings it says "applicable": False and how many are missing.
+    """
+    inside, outside = _sorted(judged)
+    figures: dict[str, Any] = {
+        "in_runs": len(inside),
+        "out_runs": len(outside),
+        "fewest_runs": fewest_runs(delta, beta),
+    }
+    short = [max(0, figures["fewest_runs"] - len(side)) for side in (inside, outside)]
+    if max(short) or not all(len(side) for side in pilot):
+        reason = "too few trainings" if max(short) else "no pilot trainings to fix a threshold on"
+        return {"applicable": False, "reason": reason, "missing": short, **figures}
+    at = _threshold(*_sorted(pilot), delta, beta)
+    missed = int(np.searchsorted(inside, at))
+    alarmed = len(outside) - int(np.searchsorted(outside, at))
+    return {
+        "applicable": True,
+        **figures,
+        "threshold": at,
+        "false_negatives": missed,
+        "false_positives": alarmed,
+        "epsilon": float(_several(len(inside), missed, len(outside), alarmed, delta, beta)),
+        "ceiling": float(_several(len(inside), 0, len(outside), 0, delta, beta)),
+    }
+
+
+def _sorted(scores: tuple[Sequence[float], Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = (np.sort(np.asarray(side, dtype=np.float64)) for side in scores)
+    return inside, outside
+
+
+def _threshold(inside: np.ndarray, outside: np.ndarray, delta: float, beta: float) -> float:
+    """Of two sorted lists of scores, the score that bounds most; the lowest of equals."""
+    at = np.unique(np.concatenate([inside, outside]))
+    missed = np.searchsorted(inside, at)
+    alarmed = len(outside) - np.searchsorted(outside, at)
+    bounds = _several(len(inside), missed, len(outside), alarmed, delta, beta)
+    return float(at[np.argmax(bounds)])
+
+
+def _several(
+    in_runs: int, missed: Any, out_runs: int, alarmed: Any, delta: float, beta: float
+) -> np.ndarray:
+    """The bound, for counts or arrays of counts alike."""
+    kept = 1 - _upper_limits(missed, in_runs, beta / 2) - delta
+    alarms = _upper_limits(alarmed, out_runs, beta / 2)
+    return np.log(np.maximum(kept, alarms) / alarms)
+
+
+def _upper_limits(counts: Any, trials: int, beta: float) -> np.ndarray:
+    """`upper_limit` of many counts."""
+    counts = np.asarray(counts, dtype=np.float64)
+    limits = special.betaincinv(counts + 1, np.maximum(trials - counts, 1), 1 - beta)
+    return np.where(counts < trials, limits, 1.0)
+
+
 def holm(p_values: Mapping[str, float], beta: float = 0.05) -> list[str]:
     """Names of the rejected tests at family-wise level `beta` (Holm 1979), smallest p first.
 
@@ -165,9 +280,7 @@ def holm(p_values: Mapping[str, float], beta: float = 0.05) -> list[str]:
 
 
 def _gaussian_curve(x: float, mu: float) -> float:
-    from scipy.special import ndtr, ndtri
-
-    return float(ndtr(ndtri(min(x, 1.0)) - mu))
+    return float(special.ndtr(special.ndtri(min(x, 1.0)) - mu))
 
 
 def _largest(holds: Callable[[float], bool]) -> float:
@@ -206,5 +319,9 @@ def _check_counts(canaries: int, guesses: int, correct: int, delta: float) -> No
             "right guesses <= guesses <= canaries, and at least one canary",
             "check how the counts were taken",
         )
+    _check_delta(delta)
+
+
+def _check_delta(delta: float) -> None:
     if not 0 <= delta < 1:
         raise UserError(f"delta {delta}", "delta lies in [0, 1)", "pass the delta of the plan")

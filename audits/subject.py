@@ -11,8 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from audits.canaries import Canary, CanarySet
-from audits.exposure import (
+from audits.claim.gating import (
+    Guesses,
+    TradeOffCurve,
+    gating_test,
+    membership_guesses,
+    needed_guesses,
+)
+from audits.exposures.exposure import (
     Exposure,
     exposures,
     markov_p_value,
@@ -20,16 +26,9 @@ from audits.exposure import (
     threshold_p_value,
 )
 from audits.extraction import GUESSES, baseline_rate, extracted
-from audits.gating import (
-    Guesses,
-    TradeOffCurve,
-    gating_test,
-    membership_guesses,
-    needed_guesses,
-    smallest_multiple,
-)
 from audits.models import LoadedModel
-from audits.scoring import (
+from audits.planting.canaries import Canary, CanarySet
+from audits.scores.scoring import (
     NOT_FINITE,
     Progress,
     greedy_in_alphabets,
@@ -67,6 +66,9 @@ class Rules:
     """Delta of the claim, in [0, 1)."""
     curve: TradeOffCurve | None
     """Trade-off curve for one canary; None when the plan promises nothing."""
+    smallest_multiple: float | None
+    """Multiple of the claim that the gating test would probably catch, by ideal canaries of the
+    plan; None when there is none."""
     no_test: str | None
     """Why the single-insertion tests do not apply; None when they do."""
 
@@ -192,13 +194,7 @@ def _gating(guesses: Guesses, rules: Rules) -> dict[str, Any]:
         "needed": result.needed,
         "needed_strict": strict,
         "can_reject": result.needed is not None,
-        "smallest_multiple_detected": smallest_multiple(
-            guesses.canaries,
-            guesses.made,
-            result.needed,
-            epsilon=rules.epsilon,
-            delta=rules.delta,
-        ),
+        "smallest_multiple_detected": rules.smallest_multiple,
         "p_value": result.p_value,
     }
 

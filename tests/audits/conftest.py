@@ -10,9 +10,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from audits.canaries import CanarySet, plan_canaries
 from audits.models import LoadedModel
-from audits.scoring import masked_row
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.scores.scoring import masked_row
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny matrices: a second thread costs more than it brings.

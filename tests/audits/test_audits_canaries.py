@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from audits.canaries import CanarySet, plan_canaries
+from audits.planting.canaries import CanarySet, plan_canaries
 from dpmlm.artifacts import IntegrityError, SealedFolder, UserError, new_identity
 
 
@@ -126,6 +126,8 @@ def test_public_part_shows_no_secret_and_no_coin() -> None:
         "length",
         "space_bits",
         "inclusion_probability",
+        "groups",
+        "vocabulary",
     }
     assert planned.nonce not in str(public)
 

@@ -6,9 +6,9 @@ import math
 import pytest
 
 import audits
-from audits.canaries import CanarySet, plan_canaries
 from audits.evidence import audit
 from audits.models import LoadedModel
+from audits.planting.canaries import CanarySet, plan_canaries
 from dpmlm.artifacts import IntegrityError, UserError
 
 
@@ -38,7 +38,7 @@ def test_gating_alone_rejects_the_memorising_model_at_epsilon_1(
     smaller = plan | {"epsilon": 1.0, "noise_multiplier": 2.827}
     found = audit(leaky, plan=smaller, canaries=canaries, untrained=untrained)
     target = found["subjects"]["target"]
-    assert target["gating"]["correct"] == target["gating"]["guesses"] == 40
+    assert target["gating"]["correct"] == target["gating"]["guesses"] >= 10
     assert target["gating"]["rejected"]
     assert set(target["rejected_by"]) == {"gating", "exposure", "canary_extraction"}
     assert target["lower_bound"]["exceeds_claim"]
@@ -58,9 +58,10 @@ def test_evidence_is_json_of_the_agreed_shape(evidence: dict) -> None:
     assert len(bins["edges"]) == len(bins["in"]) + 1 == len(bins["out"]) + 1
     assert sum(bins["in"]) + sum(bins["out"]) == 200
     assert evidence["verbatim"] is None
-    attacks = [entry["attack"] for entry in evidence["not_run"]]
-    assert "verbatim extraction of training spans" in attacks
-    assert any("PII" in attack for attack in attacks)
+    status = {entry["attack"].split(" (")[0]: entry["status"] for entry in evidence["attacks"]}
+    assert status["extraction of planted secrets"] == "RUN"
+    assert status["verbatim extraction of training spans"] == "NOT RUN"
+    assert all(entry["could_find"] for entry in evidence["attacks"])
 
 
 def test_no_secret_nonce_or_coin_is_in_the_evidence(evidence: dict, canaries: CanarySet) -> None:
@@ -126,7 +127,7 @@ def test_run_without_canaries_says_so(untrained: LoadedModel, plan: dict) -> Non
     found = audit(untrained, plan=plan, canaries=none, control=untrained, untrained=untrained)
     assert found["subjects"]["target"]["exposure"]["applicable"] is False
     assert found["power"]["status"] == "not shown"
-    assert any("no canaries" in entry["reason"] for entry in found["not_run"])
+    assert any("no canaries" in entry.get("reason", "") for entry in found["attacks"])
 
 
 def test_progress_ends_at_its_total(

@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from audits.exposure import (
-    UNITS_PER_NAT,
+from audits.exposures.exposure import (
     default_threshold,
     exposure,
     exposures,
@@ -16,6 +15,7 @@ from audits.exposure import (
     mean_ceiling,
     threshold_p_value,
 )
+from audits.exposures.ranks import UNITS_PER_NAT
 from dpmlm.artifacts import UserError
 
 

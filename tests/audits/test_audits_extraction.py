@@ -6,19 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.canaries import CanarySet, plan_canaries
 from audits.evidence import audit
-from audits.extraction import (
-    Span,
-    VerbatimCase,
-    baseline_rate,
-    edit_distance,
-    extracted,
-    fisher,
-    mcnemar,
-    verbatim,
-)
+from audits.extraction import baseline_rate, extracted
 from audits.models import LoadedModel
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.private import PrivateCases
+from audits.text.attempts import edit_distance
+from audits.text.spans import Span, VerbatimCase
+from audits.text.verbatim import fisher, mcnemar, verbatim
 from dpmlm.artifacts import UserError
 
 
@@ -54,7 +49,8 @@ def test_verbatim_is_held_against_the_control_unless_a_reference_is_given(
     parrot: LoadedModel, untrained: LoadedModel, case: VerbatimCase, plan: dict
 ) -> None:
     none = plan_canaries(count=0, token_ids=range(5, 400), prefix_ids=range(400, 700))
-    common: dict = {"plan": plan, "canaries": none, "untrained": untrained, "verbatim": case}
+    common: dict = {"plan": plan, "canaries": none, "untrained": untrained}
+    common["private"] = PrivateCases(verbatim=case)
 
     def against(**rest: LoadedModel) -> tuple[str, bool, int]:
         found = audit(parrot, **common, **rest)["verbatim"]
@@ -83,6 +79,8 @@ def test_verbatim_finds_what_was_memorised(
     assert [part["tokens"] for part in found["by_length"]] == [4, 5]
     assert sum(part["spans"] for part in found["by_length"]) == 40
     assert found["by_length"][0]["hits"] == 0
+    assert found["declared"]["decoder"] == "greedy"
+    assert found["declared"]["context_at_least"] == {"left": 6, "right": 6}
 
 
 def test_verbatim_of_an_untrained_model_finds_nothing(
@@ -112,8 +110,25 @@ def test_two_spans_of_one_unit_are_refused(untrained: LoadedModel, case: Verbati
         verbatim(untrained, untrained, doubled)
     nameless = VerbatimCase(train=[replace(span, unit="") for span in case.train], twins=case.twins)
     assert verbatim(untrained, untrained, nameless)["spans"]["train"] == 40
-    with pytest.raises(UserError, match="without twins"):
-        verbatim(untrained, untrained, VerbatimCase(train=case.train, twins=[]))
+
+
+def test_without_twins_or_training_spans_it_is_said_what_is_missing(
+    untrained: LoadedModel, case: VerbatimCase
+) -> None:
+    found = verbatim(untrained, untrained, VerbatimCase(train=case.train, twins=[]))
+    assert (found["label"], found["applicable"]) == ("private", False)
+    assert found["missing"] == {"train": 0, "twins": 1}
+    # A span with a special token in it cannot be said by any decoder, so it is no miss either.
+    unknown = untrained.tokenizer.unk_token_id
+    hidden = [replace(span, secret=(unknown, *span.secret[1:])) for span in case.train]
+    found = verbatim(untrained, untrained, VerbatimCase(train=hidden, twins=case.twins))
+    assert found["missing"] == {"train": 1, "twins": 0}
+    assert found["unsayable"] == {"train": 40, "twins": 0}
+    found = verbatim(
+        untrained, untrained, VerbatimCase(train=[*hidden[:10], *case.train[10:]], twins=case.twins)
+    )
+    assert found["spans"] == {"train": 30, "twins": 30}
+    assert found["unsayable"] == {"train": 10, "twins": 0}
 
 
 def test_extraction_counts_either_guess(canaries: CanarySet) -> None:

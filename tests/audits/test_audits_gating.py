@@ -8,10 +8,11 @@ from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
 from scipy import stats
 
-from audits.gating import (
+from audits.claim.gating import (
     Guesses,
     check_plan,
     gating_test,
+    gating_test_over,
     membership_guesses,
     needed_guesses,
     smallest_multiple,
@@ -169,6 +170,46 @@ def test_guesses_count_both_ends_and_break_ties_by_position() -> None:
     assert membership_guesses(np.array([6, 1, 5, 2, 4, 3.0]), coins, 2) == Guesses(6, 4, 4)
     assert membership_guesses(np.array([1, 6, 2, 5, 3, 4.0]), coins, 2) == Guesses(6, 4, 0)
     assert membership_guesses(np.zeros(6), coins, 1) == Guesses(6, 2, 0)
+
+
+def test_several_numbers_of_guesses_are_paid_for() -> None:
+    rng = np.random.default_rng(6)
+    coins = rng.integers(0, 2, 400).astype(bool)
+    scores = rng.normal(size=400) + 1.3 * coins
+    sides = (20, 40, 100)
+    alone = {
+        side: gating_test(membership_guesses(scores, coins, side), CURVE_OF_ONE) for side in sides
+    }
+    best = min(alone.values(), key=lambda result: result.p_value)
+    paid = gating_test_over(scores, coins, (*sides, 40), CURVE_OF_ONE)
+    assert paid.guesses == best.guesses
+    assert paid.p_value == pytest.approx(3 * best.p_value)
+    assert paid.needed == needed_guesses(400, best.guesses.made, CURVE_OF_ONE, 0.05 / 3)
+    # Rejected exactly where the p-value that was paid for is below beta.
+    for beta in (0.99 * paid.p_value, 1.01 * paid.p_value):
+        rejected = gating_test_over(scores, coins, sides, CURVE_OF_ONE, beta).rejected
+        assert rejected == (paid.p_value <= beta)
+    assert gating_test_over(scores, coins, (40,), CURVE_OF_ONE) == alone[40]
+    nothing = gating_test_over(rng.normal(size=400), coins, sides, CURVE_OF_ONE)
+    assert nothing.p_value == 1.0
+
+
+def test_the_recursion_is_that_of_the_paper_on_a_plans_curve() -> None:
+    """Arrays indexed as in the paper, with no early end."""
+
+    def naive(m: int, guesses: int, correct: int, beta: float) -> bool:
+        r, h = [0.0] * (correct + 1), [0.0] * (correct + 1)
+        r[correct], h[correct] = beta * correct / m, beta * (guesses - correct) / m
+        for i in reversed(range(correct)):
+            h[i] = max(h[i + 1], CURVE_OF_ONE(r[i + 1]))
+            r[i] = r[i + 1] + i / (guesses - i) * (h[i] - h[i + 1])
+        return r[0] + h[0] > guesses / m
+
+    for m, guesses in ((1000, 200), (100, 60), (40, 40)):
+        needed = needed_guesses(m, guesses, CURVE_OF_ONE)
+        assert needed is not None
+        for correct in (needed - 1, needed, guesses):
+            assert naive(m, guesses, correct, 0.05) is (correct >= needed)
 
 
 def test_unusable_scores_and_plans_are_refused() -> None:

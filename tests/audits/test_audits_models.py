@@ -7,9 +7,9 @@ import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 import audits
-from audits.canaries import CanarySet
 from audits.models import LoadedModel, load
-from audits.scoring import greedy, joint_logprobs
+from audits.planting.canaries import CanarySet
+from audits.scores.scoring import greedy, joint_logprobs
 from dpmlm.artifacts import SealedFolder, UserError, new_identity, save_model
 
 

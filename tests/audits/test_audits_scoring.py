@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from audits.canaries import CanarySet, plan_canaries
 from audits.models import LoadedModel
-from audits.scoring import greedy, greedy_in_alphabets, joint_logprobs, secret_positions
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.scores.scoring import greedy, greedy_in_alphabets, joint_logprobs, secret_positions
 from dpmlm.artifacts import UserError
 
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from audits.canaries import CanarySet
+from audits.claim.gating import trade_off_curve
 from audits.evidence import audit
-from audits.gating import trade_off_curve
 from audits.models import LoadedModel
+from audits.planting.canaries import CanarySet
 from audits.recheck import contradictions
-from audits.scoring import secret_positions
+from audits.scores.scoring import secret_positions
 from audits.subject import Rules, Scores, judge, membership_scores
 
 
@@ -30,6 +30,7 @@ def rules() -> Rules:
         epsilon=1.0,
         delta=1e-6,
         curve=trade_off_curve(plan),
+        smallest_multiple=None,
         no_test=None,
     )
 

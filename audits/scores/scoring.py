@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audits.canaries import Canary
 from audits.models import LoadedModel
+from audits.planting.canaries import Canary
 from dpmlm.artifacts import UserError
 
 Progress = Callable[[int], None]
@@ -166,22 +166,38 @@ def _decode(
     return result
 
 
-@torch.no_grad()
 def _span_logits(
     subject: LoadedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], length: int
 ) -> Tensor:
     """Logits at `length` positions from `starts` on; float [N, L, V]."""
+    return logits_at(subject, rows, torch.tensor(starts)[:, None] + torch.arange(length)[None, :])
+
+
+@torch.no_grad()
+def logits_at(subject: LoadedModel, rows: Sequence[Sequence[int]], positions_NL: Tensor) -> Tensor:
+    """Logits at L positions of each row; float32 [N, L, V] on the model's device.
+
+    `rows` are whole ones, special tokens included; shorter ones are padded. `positions_NL`
+    (int64) point into them, L below the length of the longest. One forward pass.
+    """
     longest = max(len(row) for row in rows)
     pad, device = subject.ids.pad, subject.device
     input_ids = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in rows])
     attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention}
-    span_NL = (torch.tensor(starts)[:, None] + torch.arange(length)[None, :]).to(device)
-    with _projected_at(subject, span_NL):
+    positions_NL = positions_NL.to(device)
+    with _projected_at(subject, positions_NL):
         logits = subject.model(**{name: value.to(device) for name, value in inputs.items()}).logits
     if logits.shape[1] == longest:
-        logits = _pick(logits, span_NL)
+        logits = _pick(logits, positions_NL)
     return logits.float()
+
+
+def rows_at_once(subject: LoadedModel, longest: int, positions: int, batch_size: int = 256) -> int:
+    """Rows of `longest` tokens, asked at `positions` each, whose logits fit in memory at once."""
+    picked = isinstance(subject.model.get_output_embeddings(), nn.Linear)
+    width = positions if picked else longest
+    return max(1, min(batch_size, _LOGITS // (width * subject.vocab_size)))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Canaries: drawn and committed to before training, and put into it."""

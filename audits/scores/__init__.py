@@ -1,0 +1,1 @@
+"""What a model thinks of a row: log-probabilities, losses, decodings."""

@@ -1,0 +1,1 @@
+"""Attacks on private text: extraction, membership, games about identifiers."""
