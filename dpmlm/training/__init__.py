@@ -3,6 +3,11 @@
 from dpmlm.training.charges import LedgerCharges, PublicText
 from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.evaluation import Evaluation, evaluate
+from dpmlm.training.gradients import (
+    NO_GRADIENT_CANARIES,
+    GradientCanaries,
+    refuse_gradient_canaries,
+)
 from dpmlm.training.interrupts import Interrupted
 from dpmlm.training.loop import train
 from dpmlm.training.memory import in_bytes
@@ -26,10 +31,12 @@ from dpmlm.training.units import (
 )
 
 __all__ = [
+    "NO_GRADIENT_CANARIES",
     "CanaryUnits",
     "Checkpoints",
     "CorpusUnits",
     "Evaluation",
+    "GradientCanaries",
     "Interrupted",
     "JoinedUnits",
     "LedgerCharges",
@@ -46,6 +53,7 @@ __all__ = [
     "in_bytes",
     "load_base_model",
     "new_model",
+    "refuse_gradient_canaries",
     "refuse_inexact",
     "timed_rows",
     "train",

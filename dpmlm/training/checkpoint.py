@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ class Progress:
     """The ledger attempt that took the last of them."""
     events: list[Event]
     """Events of those steps, private ones included."""
+    transcript: np.ndarray | None = None
+    """Noised sums along the gradient canaries, float32 [step, canaries]; None without canaries."""
 
 
 class Checkpoints:
@@ -65,6 +68,8 @@ class Checkpoints:
                 "optimizer": numbers,
             },
         )
+        if progress.transcript is not None:
+            sealed.write_bytes("transcript", progress.transcript.astype("<f4").tobytes())
         sealed.finish({"schema": SCHEMA, "plan": self._plan_digest, "step": progress.step})
         draft.rename(target)
         sync_folder(self._folder)
@@ -87,7 +92,11 @@ class Checkpoints:
         _load_weights(model, safetensors.torch.load(sealed.read_bytes("weights")))
         tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
         _restore(optimizer, tensors, state["optimizer"])
-        return Progress(state["step"], state["attempt"], state["events"])
+        transcript = None
+        if sealed.has("transcript"):
+            rows = np.frombuffer(sealed.read_bytes("transcript"), dtype="<f4")
+            transcript = rows.reshape(state["step"], -1)
+        return Progress(state["step"], state["attempt"], state["events"], transcript)
 
     def _refuse_foreign(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if manifest.get("schema") != SCHEMA:

@@ -21,6 +21,7 @@ from dpmlm.privacy import PoissonSampler, PrivacyPlan, SecretStream, groups_of
 from dpmlm.telemetry import Event, Sink, event
 from dpmlm.training.charges import Charges
 from dpmlm.training.checkpoint import Checkpoints, Progress
+from dpmlm.training.gradients import NO_GRADIENT_CANARIES, GradientCanaries, PlantedGradients
 from dpmlm.training.interrupts import Interrupted, stop_requests
 from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import activation_checkpointing_if, refuse_inexact
@@ -44,12 +45,13 @@ def train(
     checkpoints: Checkpoints,
     report: Report = lambda done, total: None,
     telemetry: Sequence[Sink] = (),
+    gradients: GradientCanaries = NO_GRADIENT_CANARIES,
 ) -> Progress:
     """Train `model` in place for `plan.steps` noisy steps, resuming from the last checkpoint.
 
     Dropout is off: its masks would have to be keyed by example to keep one unit's gradient
     independent of the others in its batch. Each of `telemetry` gets the events
-    that a checkpoint holds.
+    that a checkpoint holds. `gradients` are units beside `units`.
 
     Raises:
         UserError: the model's gradients are not exact, the ledger refuses, the weights stop
@@ -75,22 +77,28 @@ def train(
                 charges.commit(progress.attempt, plan.steps)
                 _tell(telemetry, progress.events)
             return progress
+        trainable = [param for group in optimizer.param_groups for param in group["params"]]
+        planted = PlantedGradients(
+            gradients, trainable, plan, begun=progress.step, kept=progress.transcript
+        )
         attempt = ranks.same(charges.begin(progress.step) if ranks.first else None, "attempt")
         stream = _stream(plan, ranks)
         private = SecureDPOptimizer(optimizer, plan, stream)
-        sampler = _sampler(plan, units, recipe, stream)
+        sampler = _sampler(plan, [*units.names, *planted.names], recipe, stream)
         events, saved = list(progress.events), time.monotonic()
         with stop_requests() as stop:
             for step in range(progress.step, plan.steps):
                 if ranks.first:
                     charges.charge(attempt, step)
                 ranks.agree_on("step", step)  # nobody draws before the charge is on disk
-                views = recipe.windows_per_draw
-                drawn = [units.views(index, step, views) for index in sampler.draw(step)]
+                views, texts, sample = recipe.windows_per_draw, len(units.names), sampler.draw(step)
+                drawn = [units.views(index, step, views) for index in sample if index < texts]
+                planted.draw(step, [index - texts for index in sample if index >= texts])
                 rate = learning_rate_at(
                     step, steps=plan.steps, peak=recipe.learning_rate, warmup=recipe.warmup
                 )
-                events.append(_step(model, private, drawn, step, rate, plan, recipe, ranks))
+                told = _step(model, private, drawn, planted, step, rate, plan, recipe, ranks)
+                events.append(told)
                 if not _finite(model):
                     if ranks.first:
                         charges.keep(attempt, step + 1)  # that it diverged is a result, too
@@ -101,7 +109,8 @@ def train(
                 stopping = max(ranks.all(stop.signum or 0))
                 if ranks.same(bool(stopping) or due or step + 1 == plan.steps, "checkpoint"):
                     if ranks.first:
-                        checkpoints.save(model, optimizer, Progress(step + 1, attempt, events))
+                        done = Progress(step + 1, attempt, events, planted.transcript)
+                        checkpoints.save(model, optimizer, done)
                         charges.keep(attempt, step + 1)
                         _tell(telemetry, events)
                     saved = time.monotonic()
@@ -111,7 +120,7 @@ def train(
                 charges.commit(attempt, plan.steps)
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
-        return Progress(plan.steps, attempt, events)
+        return Progress(plan.steps, attempt, events, planted.transcript)
 
 
 def _tell(telemetry: Sequence[Sink], events: Sequence[Event]) -> None:
@@ -120,13 +129,13 @@ def _tell(telemetry: Sequence[Sink], events: Sequence[Event]) -> None:
 
 
 def _sampler(
-    plan: PrivacyPlan, units: Units, recipe: Recipe, stream: SecretStream
+    plan: PrivacyPlan, names: Sequence[str], recipe: Recipe, stream: SecretStream
 ) -> PoissonSampler:
     groups = None
     if plan.bands > 1:
-        groups = plan.bands, groups_of(units.names, plan.bands, recipe.mask_seed)
+        groups = plan.bands, groups_of(names, plan.bands, recipe.mask_seed)
     return PoissonSampler(
-        units.names, plan.rate_at, stream=stream, largest=plan.max_batch_size, groups=groups
+        names, plan.rate_at, stream=stream, largest=plan.max_batch_size, groups=groups
     )
 
 
@@ -170,6 +179,7 @@ def _step(
     model: nn.Module,
     optimizer: SecureDPOptimizer,
     drawn: Sequence[Sequence[View]],
+    planted: PlantedGradients,
     step: int,
     rate: float,
     plan: PrivacyPlan,
@@ -185,10 +195,12 @@ def _step(
         losses.append(result.losses[: len(units)].cpu())
         norms.append(result.norms[: len(units)].cpu())
     ranks.add_up(optimizer.params)
+    planted.add()
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.start_step(step)
     optimizer.step()
+    planted.observe()
     of_all = ranks.all((torch.cat(losses), torch.cat(norms)))
     losses_U, norms_U = (torch.cat(parts) for parts in zip(*of_all))
     figures = {

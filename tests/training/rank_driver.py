@@ -6,9 +6,10 @@
 
 A job trains on `units` documents in micro-batches of two for six steps of a plan and leaves in
 `folder` the clipped sums of every step (`sums-*`, of the first rank), the steps that were charged,
-and of every rank the steps it drew, its weights and what it printed. It may `stop` after so many
-steps by a signal to the first rank, `fail` at a step's charge, or give the ranks checkpoints that
-are `apart`. The key of the secret stream is fixed here, so that two runs can be compared.
+and of every rank the steps it drew, its weights, its transcript of so many `gradients` canaries and
+what it printed. It may `stop` after so many steps by a signal to the first rank, `fail` at a step's
+charge, or give the ranks checkpoints that are `apart`. The key of the secret stream is fixed here,
+so that two runs can be compared.
 """
 
 import json
@@ -26,7 +27,7 @@ from dpmlm.artifacts import load_identity
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
-from dpmlm.training import Checkpoints, PublicText, Recipe, loop, train
+from dpmlm.training import Checkpoints, GradientCanaries, PublicText, Recipe, loop, train
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
 
@@ -107,10 +108,13 @@ def main(job: dict) -> None:
     place = folder / ("elsewhere" if job.get("apart") and not ranks.first else "checkpoints")
     checkpoints = Checkpoints(place, identity, [identity.recipient], plan.digest)
     charges = Noted(folder, job.get("fail"))
+    count = job.get("gradients", 0)
+    gradients = GradientCanaries(count, tuple(range(0, count, 2)), b"s" * 32)
     try:
-        train(
-            model, Documents(job["units"]), plan, recipe, charges=charges, checkpoints=checkpoints
-        )
+        progress = train(
+            model, Documents(job["units"]), plan, recipe, charges=charges, checkpoints=checkpoints,
+            gradients=gradients,
+        )  # fmt: skip
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -119,6 +123,8 @@ def main(job: dict) -> None:
             torch.save(torch.stack(sums), folder / f"sums-{os.getpid()}.pt")
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.save(weights, folder / f"weights-{ranks.rank}.pt")
+    if progress.transcript is not None:
+        np.save(folder / f"transcript-{ranks.rank}.npy", progress.transcript)
 
 
 def serve() -> None:

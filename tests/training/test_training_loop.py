@@ -25,6 +25,7 @@ from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec
 from dpmlm.training import Checkpoints, evaluate, loop, optimizer
+from dpmlm.training.gradients import NO_GRADIENT_CANARIES, PlantedGradients
 from dpmlm.training.optimizer import learning_rate_at
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
@@ -223,7 +224,8 @@ def one_step(examples, *, physical=64, plan=None) -> list[torch.Tensor]:
     model.eval()
     recipe = a_recipe(physical_batch_size=physical)
     drawn = [[View(example, 0)] for example in examples]
-    loop._step(model, private, drawn, 0, 1.0, plan, recipe, Ranks(0, 1))
+    planted = PlantedGradients(NO_GRADIENT_CANARIES, private.params, plan)
+    loop._step(model, private, drawn, planted, 0, 1.0, plan, recipe, Ranks(0, 1))
     return [new - old for old, new in zip(before, weights(model))]
 
 

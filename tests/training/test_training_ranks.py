@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,6 +122,18 @@ def test_ranks_agree_with_one_whatever_the_recipe(start, tmp_path, recipe):
     size = float(one[0].norm())
     assert float((sums[0] - one[0]).norm()) <= 1e-6 * size
     assert torch.equal(weights[0], weights[1])
+
+
+def test_gradient_canaries_are_added_once_whatever_the_ranks(start, tmp_path):
+    _, one = trained(start, tmp_path / "one", 1, 6, gradients=40)
+    _, two = trained(start, tmp_path / "two", 2, 6, gradients=40)
+    assert torch.equal(two[0], two[1])
+    torch.testing.assert_close(two[0], one[0], rtol=1e-4, atol=1e-5)
+    alone = np.load(tmp_path / "one/transcript-0.npy")
+    assert alone.shape == (6, 40)
+    for rank in range(2):
+        of_rank = np.load(tmp_path / f"two/transcript-{rank}.npy")
+        np.testing.assert_allclose(of_rank, alone, atol=1e-3)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])

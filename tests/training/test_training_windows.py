@@ -9,6 +9,7 @@ from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import Example
 from dpmlm.training import CorpusUnits, loop
+from dpmlm.training.gradients import NO_GRADIENT_CANARIES, PlantedGradients
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
 
@@ -47,7 +48,8 @@ def moved(views, *, physical=64, bound=0.5) -> list[torch.Tensor]:
     private = loop.SecureDPOptimizer(sgd, plan, loop.SecretStream.from_os())
     before = weights(model)
     recipe = a_recipe(physical_batch_size=physical)
-    loop._step(model, private, views, 0, 1.0, plan, recipe, Ranks(0, 1))
+    planted = PlantedGradients(NO_GRADIENT_CANARIES, private.params, plan)
+    loop._step(model, private, views, planted, 0, 1.0, plan, recipe, Ranks(0, 1))
     return [old - new for old, new in zip(before, weights(model))]
 
 
