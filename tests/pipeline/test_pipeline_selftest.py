@@ -1,0 +1,245 @@
+"""The self-test: each fault is found by its check, the correct code by none, and what follows."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from dp_accounting.pld import privacy_loss_distribution
+from scipy import stats
+
+from audits.subject import TESTS
+from dpmlm.clipping import clip_and_sum
+from dpmlm.errors import UserError
+from dpmlm.pipeline.selftest import FAULTS, SelfTest, checks, selftest
+from dpmlm.pipeline.selftest.faults import CORRECT
+from dpmlm.pipeline.selftest.replaced import replaced
+from dpmlm.pipeline.selftest.result import CONTROL, Trial
+from dpmlm.pipeline.selftest.world import DELTA, Size, World
+from dpmlm.privacy import gaussian_noise
+from dpmlm.training import loop, optimizer
+
+SMALL = Size(canaries=30, guesses_per_side=3, people=20, words=300, hidden=16, steps=10, rate=0.2)
+
+FOUND_BY = {
+    "no noise": {"noise"},
+    "half the noise": {"noise"},
+    "clipping off": {"sensitivity"},
+    "embedding left out": {"doctor", "sensitivity"},
+    "noise seed reused": {"noise"},
+    "batch-mean loss": {"sensitivity"},
+    "person as document": {"sensitivity"},
+}
+"""What the checks of running code find; the other faults lie in the plan and in the sampler."""
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World.of(0, SMALL)
+
+
+@pytest.fixture(scope="module")
+def plan(world):
+    return world.plan(8.0)
+
+
+def fault_of(name):
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
+def found_in(world, plan):
+    return {name for name, check in checks.OF_CODE.items() if check(world, plan)}
+
+
+def test_checks_of_code_are_silent_about_the_trainer_as_it_is(world, plan):
+    assert found_in(world, plan) == set()
+    assert checks.accountant(plan) == ""
+
+
+@pytest.mark.parametrize("name", FOUND_BY)
+def test_a_fault_of_the_code_is_found_by_its_checks_and_no_other(world, plan, name):
+    with fault_of(name).plant():
+        assert found_in(world, plan) == FOUND_BY[name]
+    assert loop.clip_and_sum is clip_and_sum
+    assert optimizer.gaussian_noise is gaussian_noise
+
+
+def test_every_fault_is_covered_here():
+    assert {fault.name for fault in FAULTS} == {
+        *FOUND_BY, "wrong rate accounted", "drawn too often"
+    }  # fmt: skip
+
+
+def test_noise_that_two_steps_share_is_found(world, plan):
+    def same(shape, std, stream, *, label, step):
+        drawn = world.__dict__.setdefault("drawn", {})
+        if label not in drawn or step == 0:
+            drawn[label] = gaussian_noise(shape, std, stream, label=label, step=step)
+        return drawn[label]
+
+    with replaced(optimizer, gaussian_noise=same):
+        assert checks.noise(world, plan) == "two steps share it"
+
+
+def test_a_wrong_rate_in_the_accountant_is_found(world):
+    with fault_of("wrong rate accounted").plant():
+        wrong = world.plan(8.0)
+    said = checks.accountant(wrong)
+    assert "by PLD" in said
+    assert "by the audits" in said
+    assert wrong.sample_rate == pytest.approx(SMALL.rate)
+
+
+def test_too_many_draws_are_found(world, plan):
+    rates = {}
+    for fault in (CORRECT, fault_of("drawn too often")):
+        people = world.people()
+        with fault.plant(), replaced(loop, _step=lambda *_: {}):
+            world.train(people, plan)
+        rates[fault.name] = checks.sampling(people, plan)
+    assert rates["correct"] == ""
+    assert "planned 0.2" in rates["drawn too often"]
+
+
+def naive_epsilon(sigma, rate, steps):
+    one = privacy_loss_distribution.from_gaussian_mechanism(
+        sigma, sampling_prob=rate, value_discretization_interval=1e-3
+    )
+    return one.self_compose(steps).get_epsilon_for_delta(DELTA)
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "rate"),
+    [("person as document", 0.5, 1), ("drawn too often", 1, 4)],
+)
+def test_what_a_fault_keeps_is_what_dp_accounting_says(plan, name, noise, rate):
+    kept = fault_of(name).epsilon(plan, SMALL.documents)
+    sigma = plan.noise_multiplier * noise
+    assert kept == pytest.approx(naive_epsilon(sigma, SMALL.rate * rate, SMALL.steps), rel=0.01)
+    assert kept > 2 * plan.epsilon
+
+
+def test_two_faults_and_the_correct_training(world):
+    seen = []
+    found = selftest(
+        seeds=1,
+        faults=["half the noise", "person as document"],
+        size=SMALL,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(n, 4) for n in range(1, 5)]
+    assert [trial.name for trial in found.trials] == [
+        CONTROL, "correct", "half the noise", "person as document"
+    ]  # fmt: skip
+    assert found.missed == []
+    assert found.wrong_alarms == []
+    assert found.of("correct")[0].caught_by == []
+    assert "noise" in found.of("half the noise")[0].caught_by
+    assert "sensitivity" in found.of("person as document")[0].caught_by
+    again = SelfTest.from_json(found.to_json())
+    assert again == found
+    assert again.text() == found.text()
+    assert "half the noise: noise: its deviation is 0.50 of the planned" in found.text()
+
+
+@pytest.mark.full
+def test_the_whole_selftest_passes():
+    found = selftest(seeds=1)
+    assert found.passed, found.text()
+    assert {"gating", "exposure"} & set(found.of("no noise")[0].rejected_by)
+
+
+@pytest.mark.parametrize("wrong", [{"faults": ["no noize"]}, {"seeds": 0}, {"seeds": []}])
+def test_what_cannot_be_run_is_refused(wrong):
+    with pytest.raises(UserError):
+        selftest(**({"size": SMALL} | wrong))
+
+
+def a_trial(name, seed=0, *, rejected_by=(), checks=None, kept=math.inf, p=1.0):
+    return Trial(
+        name=name, seed=seed, claimed=8.0, kept=kept, p_values=dict.fromkeys(TESTS, p),
+        rejected_by=tuple(rejected_by), untrained_rejected_by=(), right=5, guesses=8, bound=0.1,
+        checks=checks or {},
+    )  # fmt: skip
+
+
+def outcome(seeds=20, *, fault=None, correct=None, control=None):
+    """A self-test of which everything passes but what is given: trials by seed."""
+    trials = []
+    for seed in range(seeds):
+        trials += [
+            (control or {}).get(seed, a_trial(CONTROL, seed, rejected_by=["gating"], p=0.01)),
+            (correct or {}).get(seed, a_trial("correct", seed, kept=8.0)),
+            (fault or {}).get(seed, a_trial("no noise", seed, checks={"noise": "none"})),
+        ]
+    return SelfTest(trials, beta=0.05)
+
+
+def test_all_in_order_passes():
+    found = outcome()
+    assert found.passed
+    assert found.text().splitlines()[-1].startswith("passed: every fault was caught in each of 20")
+
+
+def test_a_fault_that_is_overlooked_in_one_seed_is_missed():
+    found = outcome(fault={3: a_trial("no noise", 3)})
+    assert not found.passed
+    assert found.missed == ["no noise"]
+    assert "MISSED no noise" in found.text()
+    assert "seen by no audit: no noise" in found.text()
+    assert outcome(fault={3: a_trial("no noise", 3, rejected_by=["exposure"])}).passed
+
+
+def test_a_fault_that_costs_less_than_a_factor_of_two_may_be_overlooked():
+    kept = {seed: a_trial("no noise", seed, kept=15.0) for seed in range(20)}
+    assert outcome(fault=kept).passed
+
+
+def test_a_check_that_accuses_the_correct_training_fails_it():
+    found = outcome(correct={2: a_trial("correct", 2, kept=8.0, checks={"noise": "0.9"})})
+    assert found.wrong_alarms == ["seed 2: noise: 0.9"]
+    assert not found.passed
+
+
+@pytest.mark.parametrize("seeds", [1, 5, 20, 100])
+def test_audits_may_reject_the_correct_model_as_often_as_chance_does(seeds):
+    chance, most = 0.0, -1
+    while chance < 0.999:
+        most += 1
+        chance += math.comb(seeds, most) * 0.05**most * 0.95 ** (seeds - most)
+
+    def rejected(count):
+        rejections = {
+            seed: a_trial("correct", seed, kept=8.0, rejected_by=["gating"], p=0.01)
+            for seed in range(count)
+        }
+        return outcome(seeds, correct=rejections)
+
+    assert rejected(most).passed
+    if most < seeds:
+        assert rejected(most + 1).wrong_alarms
+
+
+def test_a_rejection_beyond_chance_fails_one_seed_alone():
+    """Of one seed the binomial limit allows a rejection, whatever its p-value."""
+    assert stats.binom.ppf(0.999, 1, 0.05) == 1
+    sure = {0: a_trial("correct", kept=8.0, rejected_by=["gating"], p=1e-6)}
+    assert not outcome(1, correct=sure).passed
+
+
+def test_an_untrained_model_that_is_rejected_is_an_alarm():
+    accused = replace(a_trial("correct", kept=8.0), untrained_rejected_by=("exposure",))
+    wrong = {seed: replace(accused, seed=seed) for seed in range(20)}
+    assert not outcome(correct=wrong).passed
+
+
+def test_without_a_rejected_control_the_audits_have_no_power():
+    silent = {seed: a_trial(CONTROL, seed) for seed in range(3)}
+    found = outcome(control=silent)
+    assert not found.passed
+    assert "NO POWER the control is rejected in 17 of 20" in found.text()
+    assert outcome(control={seed: silent[seed] for seed in range(2)}).passed
+
+
+def test_a_piece_that_is_not_there_is_not_replaced():
+    with pytest.raises(AttributeError), replaced(loop, no_such_piece=None):
+        pass
