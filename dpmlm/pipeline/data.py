@@ -4,7 +4,7 @@ import hashlib
 import heapq
 import hmac
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -28,6 +28,7 @@ from dpmlm.corpus import (
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run, data_order
 from dpmlm.pipeline.duplicates import build_dedup, dedup_settings, sketching
+from dpmlm.pipeline.planted import planted_documents, planted_ids, plants, refuse_taken
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.secrets import key_check
 from dpmlm.pipeline.stages import BEGUN, ShardWork, Stage, do_shard, shard_codes
@@ -60,10 +61,14 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     dropped: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
     units: dict[str, str] = {}
+    planted = list(planted_documents(run))
+    some_planted = plants(run.config)
 
     def kept() -> Iterator[dict[str, Any]]:
         for count, item in enumerate(_read(run), start=1):
             report(count, count)
+            if some_planted:
+                refuse_taken(item.document if isinstance(item, Dropped) else item)
             if isinstance(item, Dropped):
                 reasons[item.reason] += 1
                 dropped.append(item.as_dict())
@@ -76,6 +81,7 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             )
             units[row["unit"]] = row["split"]
             yield row
+        yield from planted
 
     count = write_shards(folder, kept(), per_shard=run.config.corpus.per_shard)
     folder.write_json("dropped", dropped)
@@ -87,13 +93,19 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         )
     splits = Counter(units.values())
     counts = {
-        "documents": count,
+        "documents": count - len(planted),
+        **_said(run, {"documents": len(planted)}),
         "dropped": dict(reasons),
         "units": len(units),
         "train_units": splits["train"],
         "validation_units": splits["validation"],
     }
     return {"counts": counts}
+
+
+def _said(run: Run, counts: dict[str, Any]) -> dict[str, Any]:
+    """Counts of planted canaries, beside those of the corpus, where the run plants any."""
+    return {"canaries": counts} if plants(run.config) else {}
 
 
 def _read(run: Run) -> Iterator[Document | Dropped]:
@@ -129,6 +141,8 @@ def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     shards, total = count_shards(source), (source.manifest or {})["counts"]["documents"]
     key = folder.read_json(BEGUN)["key"]
     found: Counter[str] = Counter()
+    planted: Counter[str] = Counter()
+    found_planted: Counter[str] = Counter()
     emptied, done = 0, 0
     with _scrubbing(run) as scrub_shard:
         for number in range(shards):
@@ -137,9 +151,17 @@ def _scrub(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             found.update(counts["found"])
             emptied += counts["emptied"]
             done += counts["documents"]
+            planted.update(counts["canaries"]["documents"])
+            found_planted.update(counts["canaries"]["found"])
             report(done, total)
     dropped = {"emptied": emptied}
-    counts = {"documents": done - emptied, "found": dict(found), "dropped": dropped}
+    apart = {"documents": planted["kept"], "emptied": planted["emptied"]}
+    counts = {
+        "documents": done - emptied,
+        **_said(run, {**apart, "found": dict(found_planted)}),
+        "found": dict(found),
+        "dropped": dropped,
+    }
     return {"counts": counts, "codes": shard_codes(folder)}
 
 
@@ -157,6 +179,7 @@ def _scrubbing(run: Run) -> Iterator[ShardWork]:
     # Dates of a person move together. Where documents are units they move with the text, or texts
     # that say the same would say something else each.
     of_persons = run.config.privacy.owner == "person"
+    planted = planted_ids(run, "scrub")
     with Scrubber(policy, pseudonym_key=run.secrets.pseudonym_key) as scrubber:
 
         def scrub_shard(folder: SealedFolder, number: int, report: Report) -> None:
@@ -166,7 +189,8 @@ def _scrubbing(run: Run) -> Iterator[ShardWork]:
                 persons=[document["unit"] if of_persons else None for document in documents],
                 processes=processes,
             )
-            _write_scrubbed(folder, number, documents, _counted(results, report, len(documents)))
+            counted = _counted(results, report, len(documents))
+            _write_scrubbed(folder, number, documents, counted, planted)
 
         yield scrub_shard
 
@@ -182,13 +206,16 @@ def _write_scrubbed(
     number: int,
     documents: list[dict[str, Any]],
     results: Iterator[Scrubbed],
+    planted: Container[str],
 ) -> None:
     kept: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     emptied: list[dict[str, Any]] = []
     found: Counter[str] = Counter()
+    found_planted: Counter[str] = Counter()
     for document, scrubbed in zip(documents, results, strict=True):
-        found.update(decision.entity for decision in scrubbed.decisions)
+        into = found_planted if document["id"] in planted else found
+        into.update(decision.entity for decision in scrubbed.decisions)
         decisions.append({"id": document["id"], "spans": [asdict(d) for d in scrubbed.decisions]})
         target = kept if scrubbed.text.strip() else emptied
         count = len(scrubbed.decisions)
@@ -198,8 +225,28 @@ def _write_scrubbed(
     folder.write_json(shard_name("emptied", number), emptied)
     folder.write_json(
         shard_name("counts", number),
-        {"documents": len(documents), "emptied": len(emptied), "found": dict(found)},
+        _shard_counts(kept, emptied, found, found_planted, planted),
     )
+
+
+def _shard_counts(
+    kept: list[dict[str, Any]],
+    emptied: list[dict[str, Any]],
+    found: Counter[str],
+    found_planted: Counter[str],
+    planted: Container[str],
+) -> dict[str, Any]:
+    """Counts of one scrubbed shard; those of planted canaries apart."""
+    apart = {
+        name: sum(document["id"] in planted for document in documents)
+        for name, documents in (("kept", kept), ("emptied", emptied))
+    }
+    return {
+        "documents": len(kept) + len(emptied) - sum(apart.values()),
+        "emptied": len(emptied) - apart["emptied"],
+        "found": dict(found),
+        "canaries": {"documents": apart, "found": dict(found_planted)},
+    }
 
 
 def _scrub_settings(run: Run) -> dict[str, Any]:
@@ -222,9 +269,18 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         )
     else:
         tokenizer = load_tokenizer(str(tokens.vocabulary))
-    documents = read_shards(run.source("tokens"))
-    facts = TokenStore.build(folder, documents, tokenizer, progress=report)
-    return {"counts": facts}
+    planted = planted_ids(run, "tokens")
+    reached = 0
+
+    def documents() -> Iterator[dict[str, Any]]:
+        nonlocal reached
+        for document in read_shards(run.source("tokens")):
+            reached += document["id"] in planted
+            yield document
+
+    facts = TokenStore.build(folder, documents(), tokenizer, progress=report)
+    # Tokens are of both: how many of the documents are canaries is said beside them.
+    return {"counts": {**facts, **_said(run, {"documents_among_these": reached})}}
 
 
 def _tokens_settings(run: Run) -> dict[str, Any]:
@@ -249,8 +305,12 @@ _TOKENS = Stage("tokens", (), _tokens_settings, _tokens)
 
 
 def data_stages(config: RunConfig) -> tuple[Stage, ...]:
-    """The stages that text passes through, each reading the one before it."""
+    """The stages that text passes through, each reading the one before it.
+
+    The first of them reads canaries that are planted among the documents, where there are any.
+    """
     stages = {stage.name: stage for stage in (_SCRUB, _DEDUP, _TOKENS)}
     order = data_order(config)
     following = (replace(stages[name], inputs=(before,)) for before, name in pairwise(order))
-    return (_CORPUS, *following)
+    planted = ("planted",) if plants(config) else ()
+    return (replace(_CORPUS, inputs=planted), *following)

@@ -7,7 +7,8 @@ documents lie in shards.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from dpmlm.dedup import Catalogue, Decisions, Shelf, decide, kept, removed
 from dpmlm.dedup.passages import Repeated, cut, find_passages
 from dpmlm.dedup.signatures import PERMUTATIONS, signatures
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.planted import planted_ids, plants
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.secrets import key_check
 from dpmlm.pipeline.stages import BEGUN, SHARD_DONE, ShardWork, do_shard
@@ -108,6 +110,7 @@ def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
         unit=run.config.privacy.owner,
         key=run.secrets.unit_key,
     )
+    planted = planted_ids(run, "dedup")
     per_shard = run.config.corpus.per_shard
     count = write_shards(folder, outcome.staying(), per_shard=per_shard)
     write_shards(folder, outcome.going(), per_shard=per_shard, prefix="removed")
@@ -116,7 +119,13 @@ def build_dedup(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     for prefix in (SHARD_DONE, _SIGNATURES, _CATALOGUE):  # in this order, if it is killed here
         for name in folder.names(f"{prefix}-"):
             folder.remove(name)
-    return {"counts": {"documents": count, **outcome.counts()}}
+    counts = {"documents": count, **outcome.counts()}
+    if plants(run.config):
+        apart = outcome.planted(planted)
+        counts["documents"] -= apart["documents"]
+        left = Counter(counts["removed"]) - Counter(apart["removed"])
+        counts |= {"removed": dict(left), "canaries": apart}
+    return {"counts": counts}
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,17 @@ class Outcome:
             counts["cut_documents"] = len(self.repeated.elsewhere) if self.cut else 0
             counts["emptied"] = len(self.emptied)
         return counts
+
+    def planted(self, ids: Collection[str]) -> dict[str, Any]:
+        """What became of planted canaries: how many stay, and what was removed; private."""
+        catalogue = self.shelf.catalogue().ids
+        there = {place for place, name in enumerate(catalogue) if name in ids}
+        removed = Counter(
+            removal.reason for place, removal in self.decisions.removals.items() if place in there
+        )
+        emptied = sum(document["id"] in ids for document in self.emptied)
+        staying = len(there) - removed.total() - emptied
+        return {"documents": staying, "removed": dict(removed), "emptied": emptied}
 
     def _cut(self) -> Iterator[tuple[dict[str, Any], str]]:
         elsewhere = self.repeated.elsewhere if self.repeated and self.cut else {}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from audits.canaries import CanarySet
+from audits.planting.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
 from dpmlm.config import RunConfig, TelemetryConfig, claim_fields
@@ -25,12 +25,15 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.whitebox import gradient_bindings, keep_transcript, planted_gradients
 from dpmlm.privacy import PrivacyPlan, make_plan
 from dpmlm.telemetry import EventFile, Label, Sink
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import (
+    NO_GRADIENT_CANARIES,
     Checkpoints,
     CorpusUnits,
+    GradientCanaries,
     JoinedUnits,
     LedgerCharges,
     Progress,
@@ -141,8 +144,9 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
 
 
 def _plan(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    commitment = CanarySet.read(run.folder("canaries")).commitment
-    plan = plan_of(run.config, commitment, _model_bindings(run))
+    canaries = run.folder("canaries")
+    bindings = _model_bindings(run) | gradient_bindings(canaries)
+    plan = plan_of(run.config, CanarySet.read(canaries).commitment, bindings)
     open_ledger(run.config.ledger).refuse_unaffordable(plan)
     # Random, so that the same run file in two workspaces is two runs in the ledger.
     folder.write_json("run", {"id": f"{run.config.name}-{secrets.token_hex(6)}"})
@@ -167,15 +171,16 @@ def best_device() -> str:
 
 def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     plan, run_id = planned(run)
-    units = _private_units(run)
-    if len(units.names) > plan.units:
+    units, gradients = _private_units(run), planted_gradients(run)
+    if len(units.names) + len(gradients.included) > plan.units:
         raise UserError(
             f"privacy.units {plan.units}",
             "the corpus and its canaries hold more units than that",
             "declare a larger upper bound on units, in a new workspace",
         )
     charges = LedgerCharges(open_ledger(run.config.ledger, run.signing), run_id, plan)
-    return _fit(run, folder, units, plan, charges, report, sinks_of(run.config.telemetry))
+    sinks = sinks_of(run.config.telemetry)
+    return _fit(run, folder, units, plan, charges, report, sinks, gradients)
 
 
 def sinks_of(config: TelemetryConfig) -> list[Sink]:
@@ -192,7 +197,11 @@ def _private_units(run: Run) -> Units:
 
 
 def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    """Train on public text and the same canaries, without noise and without clipping."""
+    """Train on public text and the same canaries, without noise and without clipping.
+
+    Canaries of the pipeline arm are left out: what scrubbing and deduplication made of them is not
+    public.
+    """
     control = run.config.audit.control
     if control is None:
         return {"counts": {"trained": False}}
@@ -221,7 +230,8 @@ def take_part(run: Run, stage: str) -> None:
     """This rank's share of a training that the first rank leads; writes nothing."""
     plan, folder = planned(run)[0], run.workspace.stage(stage)
     if stage == "training":
-        _train(run, folder, _private_units(run), plan, PublicText())
+        gradients = planted_gradients(run)
+        _train(run, folder, _private_units(run), plan, PublicText(), gradients=gradients)
     else:
         _train(run, folder, _public_units(run, folder), control_plan(plan), PublicText())
 
@@ -234,11 +244,15 @@ def _fit(
     charges: Charges,
     report: Report,
     telemetry: Sequence[Sink] = (),
+    gradients: GradientCanaries = NO_GRADIENT_CANARIES,
 ) -> dict[str, Any]:
     """Train from the initial model and leave the finished model in `folder`."""
     Ranks.current().same(folder.path.name)  # calls the other ranks to it
-    model, tokenizer, progress = _train(run, folder.path, units, plan, charges, report, telemetry)
+    model, tokenizer, progress = _train(
+        run, folder.path, units, plan, charges, report, telemetry, gradients
+    )
     save_model(folder, model, tokenizer)
+    keep_transcript(folder, progress, plan)
     lines = (json.dumps(event) + "\n" for event in progress.events)
     folder.write_bytes(EVENTS, "".join(lines).encode())
     return {
@@ -258,6 +272,7 @@ def _train(
     charges: Charges,
     report: Report = lambda done, total: None,
     telemetry: Sequence[Sink] = (),
+    gradients: GradientCanaries = NO_GRADIENT_CANARIES,
 ) -> tuple[Any, Any, Progress]:
     """(model, tokenizer, progress) of a whole training; what all ranks do together."""
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
@@ -268,6 +283,7 @@ def _train(
     progress = train(
         model, units, plan, recipe,
         charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,
+        gradients=gradients,
     )  # fmt: skip
     return model, tokenizer, progress
 

@@ -35,7 +35,7 @@ def preflight(run: Run) -> None:
     ledger = open_ledger(config.ledger, run.signing)
     vocabulary = config.tokens.vocabulary
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
-    refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config))
+    refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)
     if not run.workspace.stage("plan").exists():
         run.progress.say("calibrating the noise")

@@ -7,12 +7,13 @@ from typing import Any
 
 from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
-from dpmlm.pipeline.canaries import CANARIES
+from dpmlm.pipeline.canaries import canaries_stage
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.evidence import AUDIT, EVALUATION
 from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
+from dpmlm.pipeline.planted import PLANTED, plants
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.recall import RECALL
@@ -29,8 +30,9 @@ def stages_of(config: RunConfig) -> tuple[Stage, ...]:
     """The pipeline, in the order of docs/architecture.md; recall where documents were marked."""
     *data, tokens = data_stages(config)
     recall = () if config.scrub.gold is None else (RECALL,)
-    after = (CANARIES, PLAN, TRAINING, CONTROL, EVALUATION, AUDIT, RELEASE)
-    return (*data, *recall, tokens, *after)
+    planted = (PLANTED,) if plants(config) else ()
+    after = (canaries_stage(config), PLAN, TRAINING, CONTROL, EVALUATION, AUDIT, RELEASE)
+    return (*planted, *data, *recall, tokens, *after)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def shard_codes(folder: SealedFolder) -> list[str]:
 def begun_under(run: Run, stage: Stage) -> str | None:
     """The key under which an unfinished stage was begun; None if there is none."""
     path = run.workspace.stage(stage.name)
-    if not (path / "recipients.json").exists():
+    if not SealedFolder.is_at(path):
         return None
     folder = SealedFolder.open(path, [run.identity], role=stage.name)
     key: str | None = folder.read_json(BEGUN)["key"] if folder.has(BEGUN) else None

@@ -43,6 +43,11 @@ class Encoder:
             encoded += [np.array(row.ids, dtype=self.dtype) for row in rows]
         return encoded
 
+    def located(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Content token ids of a text, and the characters (start, end) that each is made of."""
+        row = self._backend.encode(encodable(text), add_special_tokens=False)
+        return row.ids, row.offsets
+
 
 def encodable(text: str) -> str:
     """The text as UTF-8 can hold it: a lone surrogate becomes `?`."""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand
 from typer.main import get_command
 
 from dpmlm.cli.main import NAME, app, status_of
@@ -20,10 +21,10 @@ HEAVY = ("torch", "transformers", "spacy", "opacus", "scipy", "presidio_analyzer
 def leaves(command=None, path=()):
     """Every verb as a tuple of words."""
     command = command or get_command(app)
-    below = getattr(command, "commands", None)
-    if below is None:
-        return [path]
-    return [leaf for name, one in below.items() for leaf in leaves(one, (*path, name))]
+    below = getattr(command, "commands", None) or {}
+    found = [leaf for name, one in below.items() for leaf in leaves(one, (*path, name))]
+    # `audit` does something by itself and has verbs below it.
+    return [path, *found] if isinstance(command, TyperCommand) else found
 
 
 VERBS = leaves()
@@ -82,6 +83,10 @@ def test_the_documentation_lists_every_verb_and_no_other():
         (["ledger", "register", "x", "--epsilon", "lots", "--delta", "1"], "--epsilon"),
         (["dedup", "a", "b", "--threshold", "nan"], "--threshold"),
         (["verify", "x"], "--trusted-keys"),
+        (["audit"], "MODEL_DIR"),
+        (["audit", "model", "--out", "x"], "--canaries"),
+        (["audit", "canaries", "pln"], "plan"),
+        (["audit", "canaries", "plan", "x", "--out", "y"], "--commitment"),
     ],
 )
 def test_a_command_typed_wrongly_is_one_message(refused, arguments, named):
@@ -90,7 +95,9 @@ def test_a_command_typed_wrongly_is_one_message(refused, arguments, named):
     assert "--help" in message
 
 
-@pytest.mark.parametrize("arguments", [[], ["ledger"], ["release"], ["keys"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["ledger"], ["release"], ["keys"], ["audit", "canaries"]]
+)
 def test_without_a_verb_the_help_is_shown(call, arguments):
     called = call(*arguments)
     assert called.status == 2

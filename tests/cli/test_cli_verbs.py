@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audits.planting.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.corpus import read_shards
 
@@ -27,6 +28,8 @@ BUNDLE = ("work/bundle", "--trusted-keys", "keys/trusted")
 OPEN = ("--identity", "keys/consumer.key", "--plaintext")
 AUDIT = ("--canaries", "work/canaries", "--plan", "work/bundle/plan.json")
 TRAINER = ("--identity", "keys/trainer.key")
+BESIDE = ("--control", "work/control", "--untrained", "work/audit/untrained")
+OPENED = ("--commitment", "commitment.json")
 CALLS = [
     ("dpmlm.written/1", "init", "fresh"),
     ("dpmlm.written/1", "keys", "new", "more"),
@@ -45,10 +48,16 @@ CALLS = [
     ("dpmlm.ledger-check/1", "ledger", "verify", "ledger.jsonl"),
     ("dpmlm.stage/1", "scrub", "few.jsonl", "scrubbed", "--to", "keys/trainer.pub"),
     ("dpmlm.scrub.recall/2", "scrub", "--gold", "gold.jsonl"),
+    ("dpmlm.scrub.explanation/1", "scrub", "work/scrub", "--explain", "d1-0", *TRAINER),
     ("dpmlm.stage/1", "dedup", "few.jsonl", "unique", "--to", "keys/trainer.pub"),
     ("dpmlm.dedup.explanation/1", "dedup", "work/dedup", "--explain", "d1-0", *TRAINER),
-    ("dpmlm.evidence/1", "audit", "work/training", *AUDIT, *TRAINER, "--out", "evidence.json"),
-]
+    (
+        "dpmlm.evidence/1", "audit", "work/training", *AUDIT, *TRAINER, *BESIDE, "--out",
+        "evidence.json",
+    ),
+    ("dpmlm.power/1", "audit", "--plan", "work/bundle/plan.json", "--count", "60"),
+    ("dpmlm.labels/1", "audit", "canaries", "reveal", "work/canaries", *OPENED, *TRAINER),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -57,6 +66,10 @@ def prepared(copy):
     (copy / "few.jsonl").write_text("\n".join([*lines, lines[2].replace('"d', '"x')]) + "\n")
     text = "Call (212) 555-0101 or ask Maria Gonzalez."
     spans = [{"start": 5, "end": 19, "type": "PHONE"}, {"start": 27, "end": 41, "type": "PERSON"}]
+    canaries = CanarySet.read(
+        SealedFolder.open(copy / "work/canaries", [load_identity(copy / "keys/trainer.key")])
+    )
+    (copy / "commitment.json").write_text(json.dumps(canaries.public()))
     (copy / "gold.jsonl").write_text(json.dumps({"id": "g", "text": text, "spans": spans}) + "\n")
     return copy
 
@@ -68,6 +81,7 @@ def test_every_documented_schema_is_called_for():
         "dpmlm.doctor/1",
         "dpmlm.vocab/1",
         "dpmlm.choice/1",
+        "dpmlm.selftest/1",
     }  # in files of their own
     assert {schema for schema, *_ in CALLS} | elsewhere == set(documented())
 
@@ -109,8 +123,11 @@ def test_a_person_reads_each_result(prepared, call):
     assert "chain intact" in said["ledger verify"]
     assert "PHONE_NUMBER" in said["scrub few.jsonl"]
     assert "full-coverage recall" in said["scrub --gold"]
+    assert said["scrub work/scrub"].startswith("d1-0: ")
     assert "removed: exact" in said["dedup few.jsonl"]
-    assert "no --control was given" in said["audit work/training"]
+    assert said["audit work/training"].startswith("verdict  PASS")
+    assert "before anything is trained" in said["audit --plan"]
+    assert said["audit canaries"].startswith("opens sha256:")
     assert (prepared / "report.html").stat().st_mode & 0o077 == 0
 
 
@@ -126,7 +143,8 @@ def test_private_figures_are_printed_on_request_alone(prepared, call):
 def test_the_audit_takes_the_runs_sealed_folders(prepared, call):
     control = ("--control", "work/control")
     called = call("audit", "work/training", *AUDIT, *control, *TRAINER, "--out", "e.json")
-    assert called.status == 0, called.err
+    assert called.status == 1, called.err
+    assert called.out.startswith("verdict  INCONCLUSIVE")
     assert "no --untrained model" in called.out
     evidence = json.loads((prepared / "e.json").read_bytes())
     assert evidence["subjects"]["control"]["rejected_by"]

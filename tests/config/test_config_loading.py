@@ -2,7 +2,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 import yaml
@@ -209,6 +209,8 @@ def test_huge_numbers_are_refused_with_their_limit(tmp_path):
 def number_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool]]:
     """Dotted name of every field that holds a number, and whether inf is one of its values."""
     for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is list:  # its items have numbers of their own, by place
+            continue
         kinds = {field.annotation, *get_args(field.annotation)}
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -275,3 +277,40 @@ def test_a_schedule_is_the_same_after_json(tmp_path: Path) -> None:
     fields = claim_fields(load_config(write(tmp_path, training__batch_schedule={9: 20, 10: 30})))
     assert fields["training"]["batch_schedule"] == {"9": 20, "10": 30}
     assert json.loads(json.dumps(fields)) == fields
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ([{"family": "iban", "count": 5}], "audit.groups.0.family"),
+        ([{"family": "phone"}], "audit.groups.0.count"),
+        ([{"family": "phone", "count": 0}], "audit.groups.0.count = 0"),
+        ([{"family": "phone", "count": 5, "copies": 0}], "audit.groups.0.copies = 0"),
+        ([{"family": "phone", "count": True}], "a number, not true or false"),
+        ([{"family": "phone", "count": 5, "arm": "both"}], "audit.groups.0.arm"),
+        ([{"family": "phone", "count": 5, "cuont": 6}], "audit.groups.0.cuont"),
+        ([{"family": "rare_tokens", "count": 5, "arm": "pipeline"}], "before there is a tokenizer"),
+        ([{"family": "rare_suffix", "count": 5}], "name it in audit.control"),
+        (
+            [{"family": "phone", "count": 5}, {"family": "phone", "count": 6}],
+            "two groups",
+        ),
+        ({"family": "phone", "count": 5}, "audit.groups"),
+    ],
+)
+def test_canary_groups_that_cannot_be_are_refused(tmp_path: Path, groups, named) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, audit={"groups": groups}))
+    assert named in str(caught.value)
+
+
+def test_canary_groups_are_counted_as_units(tmp_path: Path) -> None:
+    groups = [
+        {"family": "phone", "count": 5, "copies": 4, "arm": "pipeline"},
+        {"family": "phone", "count": 3, "copies": 16},
+    ]
+    audit = load_config(
+        write(tmp_path, audit={"canaries": 10, "copies": 2, "groups": groups})
+    ).audit
+    assert audit.most_units == 10 * 2 + 5 * 4 + 3 * 16
+    assert [group.arm for group in audit.groups] == ["pipeline", "exempt"]

@@ -169,6 +169,12 @@ def test_a_chain_is_explained_step_by_step(small, capsys):
     ("arguments", "rule"),
     [
         (["{work}/dedup", "--explain", "nobody", "--identity", "{key}"], "no document of that id"),
+        (["{work}/dedup", "--explain", "nobody", "--identity", "{key}"], "32 hexadecimal digits"),
+        (
+            ["{work}/scrub", "{new}", "--to", "{public}", "--identity", "{key}"],
+            "a folder of scrub: ",
+        ),
+        (["{work}/scrub", "{new}", "--to", "{public}"], "give --identity"),
         (["{work}/scrub", "--explain", "d0", "--identity", "{key}"], "a finished dedup folder"),
         (["{work}/dedup", "--explain", "d0"], "give --identity"),
         (["{work}/nothing", "--explain", "d0", "--identity", "{key}"], "no sealed folder"),
@@ -182,7 +188,7 @@ def test_what_cannot_be_done_is_said(small, capsys, arguments, rule):
     dedup_run(small, ALIKE, near={"threshold": 0.8})
     places = {
         "work": small / "work", "key": small / "keys/trainer.key",
-        "rows": small / "private.jsonl", "new": small / "new",
+        "rows": small / "private.jsonl", "new": small / "new", "public": small / "keys/trainer.pub",
     }  # fmt: skip
     assert status_of(["dedup", *(one.format(**places) for one in arguments)]) == 2
     assert rule in capsys.readouterr().err
