@@ -30,5 +30,9 @@ def model_card(data: ReportData, *, intended_use: str = "", base: str = "") -> s
             else ""
         ),
         power=(data.evidence or {}).get("power") or {},
-        not_run=(data.evidence or {}).get("not_run") or [],
+        not_run=[
+            entry
+            for entry in (data.evidence or {}).get("attacks") or []
+            if entry["status"] != "RUN"
+        ],
     )

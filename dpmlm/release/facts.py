@@ -15,7 +15,18 @@ from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.noise import NOISE_SOURCES
 from dpmlm.privacy.plan import PrivacyPlan
 
-PRIVATE_PATHS = ("audit.verbatim", "audit.seconds", "scrub", "dedup", "corpus", "evaluation")
+PRIVATE_PATHS = (
+    "audit.verbatim",
+    "audit.membership",
+    "audit.identifiers",
+    "audit.gradients",
+    "audit.survival",
+    "audit.seconds",
+    "scrub",
+    "dedup",
+    "corpus",
+    "evaluation",
+)
 """Parts computed from private text: for the auditor, never in a bundle."""
 
 _DERIVED = ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon")
@@ -99,8 +110,10 @@ def given(part: Any, name: str) -> Any:
 
 def public(part: Any, path: str) -> Any:
     """The part of the facts at `path` without what is private or labelled so; None if all is."""
-    if is_private(path) or (isinstance(part, Mapping) and part.get("label") == "private"):
+    if is_private(path) or _labelled_private(part):
         return None
+    if isinstance(part, list):
+        return [public(one, path) for one in part if not _labelled_private(one)]
     if not isinstance(part, Mapping):
         return part
     kept = {}
@@ -109,6 +122,10 @@ def public(part: Any, path: str) -> Any:
         if shown is not None or value is None:
             kept[str(key)] = shown
     return kept
+
+
+def _labelled_private(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("label") == "private"
 
 
 def public_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dpmlm.release import charts, words
+from dpmlm.release import attacks, charts, words
+from dpmlm.release.clauses import CLAUSES
 from dpmlm.release.facts import number, public_evidence, spelled
 from dpmlm.release.gate import Decision
 
@@ -117,6 +118,8 @@ def render_report(data: ReportData, *, private: bool) -> str:
         recall_rows=words.recall_rows(figures.recall) if figures else [],
         charts=_private_charts(figures),
         verbatim=_measured(evidence.get("verbatim")),
+        every_attack=attacks.rows(evidence),
+        clauses=CLAUSES,
         rival=words.rival(evidence.get("verbatim") or {}),
     )
 

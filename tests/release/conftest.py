@@ -137,7 +137,22 @@ def _evidence(plan, model_digest):
             "fisher_p_value": 0.5,
             "decoding": "greedy, left to right",
         },
-        "not_run": [{"attack": "attribute inference", "reason": "no labels were declared"}],
+        "attacks": [
+            {
+                "attack": "attribute inference",
+                "kind": "attribute inference",
+                "status": "NOT RUN",
+                "reason": "no labels were declared",
+                "could_find": "an attribute of a person",
+            },
+            {
+                "attack": "extraction of planted secrets",
+                "kind": "regurgitation",
+                "status": "RUN",
+                "evidence": "subjects.target.canary_extraction",
+                "could_find": "a secret said in full",
+            },
+        ],
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
         "seconds": 61.5,
     }

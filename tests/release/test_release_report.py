@@ -13,7 +13,7 @@ from dpmlm.release import decide, load_policy, model_card, render_report, words
 from dpmlm.release.charts import Mark, bar_list, exposure_chart, guess_chart, line_chart, ticks
 
 CHROMIUM = Path("/usr/bin/chromium")
-SECTIONS = ["verdict", "promise", "attacks", "rules", "text", "training", "not-run", "digests"]
+SECTIONS = ["verdict", "promise", "attacks", "rules", "text", "training", "every-attack", "digests"]
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
@@ -76,7 +76,7 @@ def test_the_auditors_page_has_every_section(report_data):
         "Rules",
         "What happened to the text",
         "Training",
-        "Not run",
+        "Every attack, run or not",
         "Digests and versions",
     ):
         assert heading in page.words
