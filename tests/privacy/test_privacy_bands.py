@@ -10,7 +10,7 @@ from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
 from scipy import optimize, stats
 
-from audits.gating import trade_off_curve
+from audits.claim.gating import trade_off_curve
 from dpmlm.errors import UserError
 from dpmlm.privacy import (
     BandedNoise,
