@@ -79,7 +79,7 @@ def fold_counts(model: Path, data: Path, fold: int, folds: int) -> dict[str, Any
 def _mark(model: Path) -> str:
     """Digest of the weights and of the code and policies that measure."""
     root = Path(__file__).parents[1]
-    files = [*model.glob("*/ner/model"), *(root / "dpmlm/scrub").glob("*.py")]
+    files = [*model.glob("*/ner/model"), *(root / "dpmlm/scrub").rglob("*.py")]
     files += (root / "policies/scrub").glob("*.yaml")
     return digest({str(path): digest(path.read_bytes()) for path in sorted(files)})
 
