@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, IntegrityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        traceback.print_exc()
+        return 70
     print(done.text())
-    return 0 if done.verdict == "PASS" else 1
+    return 0 if done.verdict.word == "PASS" else 1
 
 
 def _progress(done: int, total: int) -> None:

@@ -1,22 +1,16 @@
-"""An audit of model folders from a command line, and its verdict in words.
-
-FAIL: a test contradicts the claim, or a planted secret was read out. INCONCLUSIVE: none does, and
-nothing shows that one would have; silence of tests without power is worth nothing. PASS: none
-does, and the same tests do reject a non-private control.
-"""
+"""An audit of model folders from a command line, and what is printed of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from audits.evidence import audit
 from audits.files import NO_CLAIM, plan_beside, read_claim, read_set, refuse_present
 from audits.models import LoadedModel, load
 from audits.subject import TESTS
+from audits.verdict import Verdict, verdict_of
 from dpmlm.artifacts import Identity, UserError, atomic_write, canonical_json
-
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 
 @dataclass(frozen=True)
@@ -29,24 +23,18 @@ class Attack:
     """The evidence file."""
 
     @property
-    def rejected(self) -> list[str]:
-        """Gating tests that rejected the claim."""
-        return list(self.evidence["subjects"]["target"]["rejected_by"])
-
-    @property
     def verdict(self) -> Verdict:
         """What follows from the evidence."""
-        if self.rejected or self._read_out():
-            return "FAIL"
-        return "PASS" if self.evidence["power"]["status"] == "shown" else "INCONCLUSIVE"
+        return verdict_of(self.evidence)
 
     def text(self) -> str:
-        """Verdict, claim and power, a line each."""
+        """Verdict, claim, secrets, bounds and power, a line each."""
         lines = [
-            f"verdict  {self.verdict}",
+            f"verdict  {self.verdict.word}: {self.verdict.reason}",
             f"claim    {self._claim()}",
             f"secrets  {self._secrets()}",
-            f"power    {self._power()}",
+            f"guesses  {self._guesses()}",
+            f"bound    {self._bound()}",
             f"wrote {self.out}",
         ]
         return "\n".join(lines)
@@ -55,12 +43,10 @@ class Attack:
         part: Mapping[str, Any] = self.evidence["subjects"]["target"][test]
         return part
 
-    def _read_out(self) -> int:
-        return int(self._target("canary_extraction").get("extracted", 0))
-
     def _claim(self) -> str:
-        if self.rejected:
-            return f"CONTRADICTED by {', '.join(self.rejected)}"
+        rejected = self.evidence["subjects"]["target"]["rejected_by"]
+        if rejected:
+            return f"CONTRADICTED by {', '.join(rejected)}"
         parts = [self._target(test) for test in TESTS]
         if any(part.get("p_value") is not None for part in parts):
             return "not contradicted by any test"
@@ -72,21 +58,27 @@ class Attack:
             return f"none was tried: {part.get('reason', 'no canaries')}"
         return f"{part['extracted']} of {part['n']} planted secrets were read out"
 
-    def _power(self) -> str:
-        """Whether silence of the tests means anything, and if not, why."""
-        power = self.evidence["power"]
-        if power["status"] == "shown":
-            return "shown: the tests catch the control and leave the untrained model alone"
-        control, untrained = power["control_rejected_by"], power["untrained_rejected_by"]
-        if not control:
-            why = "no --control was given" if control is None else "no test catches the control"
-        elif untrained is None:
-            why = "no --untrained model was given, so a test that is broken is not excluded"
-        elif not untrained:
-            why = "the untrained model could not be scored"
-        else:
-            why = f"{', '.join(untrained)} reject the untrained model too"
-        return f"not shown: {why}"
+    def _guesses(self) -> str:
+        """Right guesses, how many would have rejected, and the least fault that would be caught."""
+        part = self._target("gating")
+        if "correct" not in part:
+            return f"none were made: {part.get('reason', 'no canaries')}"
+        told = f"{part['correct']} of {part['guesses']} right"
+        if not part.get("applicable", True):
+            return told
+        needed, multiple = part.get("needed_strict"), part.get("smallest_multiple_detected")
+        told += f"; {needed} reject" if needed else "; not even all of them reject"
+        least = "no multiple" if multiple is None else f"{multiple:.3g} times"
+        return f"{told}; {least} of the claim would probably be caught"
+
+    def _bound(self) -> str:
+        part = self._target("lower_bound")
+        if "one_run" not in part:
+            return f"none: {part.get('reason', 'no canaries')}"
+        told = f"epsilon is at least {part['one_run']:.2f} (at most {part['one_run_ceiling']:.2f} "
+        told += "can be shown)"
+        other = part.get("fdp_one_run")
+        return told if other is None else f"{told}; {other:.2f} if the leak is Gaussian"
 
 
 def attack(
@@ -111,8 +103,8 @@ def attack(
     of one run.
     """
     refuse_present(out, "--out")
-    if not 0 < beta < 0.5:
-        raise UserError(f"--beta {beta:g}", "it lies between 0 and 0.5", "leave it at 0.05")
+    if not 1e-3 <= beta < 0.5:
+        raise UserError(f"--beta {beta:g}", "it lies between 0.001 and 0.5", "leave it at 0.05")
     found = plan or plan_beside(model, canaries)
     terms = NO_CLAIM if found is None else read_plan(found)
 

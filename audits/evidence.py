@@ -270,7 +270,7 @@ def _judge_all(
             result[name] = None
             continue
         # A model calibrated by itself scores zero everywhere, and guesses nothing.
-        calibrated = calibrator is not None and calibrator is not model
+        calibrated = calibrator is not None and calibrator.digest != model.digest
         reference = of(calibrator) if calibrated and calibrator is not None else None
         result[name] = judge(model, canaries, of(model), reference, rules)
     return result

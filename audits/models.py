@@ -95,7 +95,9 @@ def load(
             "name the folder that save_pretrained or the run wrote",
         )
     try:
-        model = AutoModelForMaskedLM.from_pretrained(path, local_files_only=True)
+        model, loaded = AutoModelForMaskedLM.from_pretrained(
+            path, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # of many classes: JSON, safetensors, shapes, a missing class
         raise UserError(
@@ -103,6 +105,14 @@ def load(
             "it does not load as a masked language model with its tokenizer",
             "check it with AutoModelForMaskedLM.from_pretrained and AutoTokenizer.from_pretrained",
         ) from error
+    absent = sorted({*loaded["missing_keys"], *(str(key) for key in loaded["mismatched_keys"])})
+    if absent:
+        more = f" and {len(absent) - 1} more" if absent[1:] else ""
+        raise UserError(
+            f"{path} without {absent[0]}{more}",
+            "every weight comes from the folder, or a part of the model would be drawn at random",
+            "name the folder of the whole masked language model, head included",
+        )
     return _placed(model, tokenizer, device)
 
 

@@ -14,6 +14,7 @@ from audits.text.membership import MembershipCase, membership
 from audits.text.pii_games import PiiCase, Tagger, pii_games
 from audits.text.spans import VerbatimCase
 from audits.text.verbatim import verbatim, verbatim_rows
+from dpmlm.artifacts import UserError
 
 _MASKS = 20
 """Random masks that a record's loss is the mean over (audits.md 5)."""
@@ -64,7 +65,7 @@ def private_parts(
     membership. `progress` gets `rows_of_cases` rows in all.
     """
     games = {
-        name: pii_games(target, rival[0] if rival else None, case, tagger=cases.tagger)
+        name: _games(target, rival[0] if rival else None, case, cases.tagger)
         for name, case in cases.identifiers.items()
     }
     progress(_rows_of_games(cases))
@@ -90,6 +91,16 @@ def rows_of_cases(
     """Rows that `private_parts` reports as done."""
     spans = verbatim_rows(target, rival[0], cases.verbatim) if cases.verbatim and rival else 0
     return spans + _rows_of_records(cases.membership, references) + _rows_of_games(cases)
+
+
+def _games(
+    target: LoadedModel, reference: LoadedModel | None, case: PiiCase, tagger: Tagger | None
+) -> dict[str, Any]:
+    """Whether a case can be played depends on private text, which must not end an audit."""
+    try:
+        return pii_games(target, reference, case, tagger=tagger)
+    except UserError as error:
+        return {"label": "private", "applicable": False, "reason": error.rule}
 
 
 def _rows_of_games(cases: PrivateCases) -> int:

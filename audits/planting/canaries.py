@@ -340,12 +340,13 @@ def _check_set(canaries: CanarySet) -> None:
         len(set(names)) == len(names)
         and len({group.name for group in groups}) == len(groups)
         and all(_sound(group) for group in canaries.every_group)
+        and all(group.canaries for group in groups)
     )
     if not sound:
         raise UserError(
             "a malformed canary set",
-            "ids and groups differ, lengths and copies agree, and each secret lies in its "
-            "alphabets, or was drawn as a text",
+            "ids and groups differ, lengths and copies agree, each secret lies in its alphabets, a "
+            f"space of 2^{SMALLEST_SPACE_BITS} or more, or was drawn as a text",
             "draw the set with plan_canaries, or with `dpmlm audit canaries plan`",
         )
 
@@ -354,8 +355,12 @@ def _sound(group: CanaryGroup) -> bool:
     rows = group.canaries
     if any(canary.copies != group.copies or canary.copies < 1 for canary in rows):
         return False
+    if any(token < 0 for canary in rows for token in canary.tokens):
+        return False
     if not group.exact:
         return all(canary.text and canary.secret and not canary.alphabets for canary in rows)
+    if rows and group.space_bits < SMALLEST_SPACE_BITS:
+        return False
     return all(
         len(canary.secret) == len(canary.alphabets) == len(rows[0].secret) > 0
         and {len(row) for row in canary.alphabets} == {len(rows[0].alphabets[0])}

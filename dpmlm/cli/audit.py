@@ -104,10 +104,10 @@ def audit(
         beta=beta,
     )
     if as_json:
-        print_json("dpmlm.evidence/1", done.evidence)
+        print_json("dpmlm.evidence/1", {**done.evidence, "verdict": done.verdict.word})
     else:
         typer.echo(done.text())
-    return 0 if done.verdict == "PASS" else 1
+    return 0 if done.verdict.word == "PASS" else 1
 
 
 def _foreseen(plan: Path, count: int, beta: float, as_json: bool) -> int:

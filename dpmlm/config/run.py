@@ -194,7 +194,7 @@ class AuditConfig(Section):
     """Records of trained units, and as many of held-out ones, for membership inference."""
     identifiers: int = Field(0, ge=0, le=10**6)
     """Documents of each side in which identifiers are played for; their names are looked for."""
-    beta: float = Field(0.05, gt=0, lt=0.5)
+    beta: float = Field(0.05, ge=1e-3, lt=0.5)
     """False-alarm probability shared by all gating tests."""
 
     @model_validator(mode="after")

@@ -138,7 +138,8 @@ def pii_case(
         and mention.sentence.secret not in trained.get(mention.sentence.kind, ())
     ]
     return PiiCase(
-        train=_one_each(found["train"]),
+        # A run of words that is part of a longer one, or cut off, stands nowhere by itself.
+        train=_one_each(m for m in found["train"] if counts["train"][m.surface]),
         held_out=_one_each(strangers),
         mentions=trained,
         unseen=_by_kind(strangers, counts["validation"]),

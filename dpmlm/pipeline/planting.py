@@ -63,6 +63,12 @@ def plan_set(
     keys; `commitment` is the public file of counts and commitment. Raises UserError where a file
     is there already, a group is malformed, or the vocabulary or the public text do not suffice.
     """
+    if out.absolute() == commitment.absolute():
+        raise UserError(
+            f"--commitment {commitment}",
+            "it is the file that the canaries go to, and what is secret cannot be public",
+            "name two files",
+        )
     for path in (out, commitment):
         refuse_present(path, "output")
     requests = [parse_group(spec) for spec in groups]

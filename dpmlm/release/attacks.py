@@ -9,7 +9,7 @@ from typing import Any
 
 from dpmlm.release import words
 
-PRIVATE = "for the auditor alone: it was tried on private text"
+PRIVATE = "asked for; the result, or why there is none, is in the auditor's copy"
 _NO_LEAK = "nothing beyond what the text by itself tells"
 
 
@@ -61,8 +61,10 @@ def _gradients(part: Mapping[str, Any]) -> str:
 
 
 def _membership(part: Mapping[str, Any]) -> str:
-    leaks = (part.get("record_level") or {}).get("leaks") or []
-    return f"members are told by {', '.join(map(str, leaks))}" if leaks else _NO_LEAK
+    levels = {"records": "record_level", "persons": "person_level"}
+    told = {who: (part.get(level) or {}).get("leaks") or [] for who, level in levels.items()}
+    found = [f"{who} are told by {', '.join(leaks)}" for who, leaks in told.items() if leaks]
+    return "; ".join(found) or _NO_LEAK
 
 
 def _verbatim(part: Mapping[str, Any]) -> str:
@@ -83,8 +85,22 @@ def _identifiers(part: Mapping[str, Any]) -> str:
 
 
 def _games(games: Mapping[str, Any]) -> str:
-    kept = [name for name in ("extractable", "reconstructable", "inferable") if games.get(name)]
-    return f"{', '.join(kept)} played" if kept else "none could be played"
+    told = []
+    for name in ("extractable", "reconstructable", "inferable"):
+        game = games.get(name) or {"applicable": False, "reason": "not played"}
+        played = game.get("applicable", True)
+        told.append(f"{name} " + (_counts(game) if played else f"not judged ({game['reason']})"))
+    return ", ".join(told)
+
+
+def _counts(game: Mapping[str, Any]) -> str:
+    """Hits of the model and of the one that never read the text, where the game counts them."""
+    table = game.get("top_10") or game
+    rows = table.get("all") or {}
+    if not {"target", "reference"} <= rows.keys():
+        return "played, see the evidence"
+    own, other = rows["target"], rows["reference"]
+    return f"{own['hits']} of {own['trials']} (the other model {other['hits']})"
 
 
 _WORDS: dict[str, Callable[[Any], str]] = {

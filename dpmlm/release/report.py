@@ -182,9 +182,7 @@ def _audit(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
         {
             "title": title,
             "how": how,
-            "cells": [
-                _cell((subjects.get(who) or {}).get(key), who, say) for who in words.SUBJECTS
-            ],
+            "cells": [_cell(subjects, key, who, say) for who in words.SUBJECTS],
         }
         for key, title, how, say in _TESTS
     ]
@@ -199,9 +197,17 @@ def _audit(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _cell(part: Mapping[str, Any] | None, who: str, say: Any) -> dict[str, str]:
+def _cell(subjects: Mapping[str, Any], key: str, who: str, say: Any) -> dict[str, str]:
+    part: Mapping[str, Any] | None = (subjects.get(who) or {}).get(key)
     word, kind = words.outcome(part, who)
+    if who == "target" and kind == "good" and not _notices(subjects, key):
+        word, kind = "silent, as about the leaky twin", "open"
     return {"word": word, "kind": kind, "figures": "" if part is None else say(part)}
+
+
+def _notices(subjects: Mapping[str, Any], key: str) -> bool:
+    """Whether this very test caught the control."""
+    return bool(((subjects.get("control") or {}).get(key) or {}).get("rejected"))
 
 
 def _guess_chart(subjects: Mapping[str, Any]) -> Markup | None:

@@ -30,6 +30,7 @@ AUDIT = ("--canaries", "work/canaries", "--plan", "work/bundle/plan.json")
 TRAINER = ("--identity", "keys/trainer.key")
 BESIDE = ("--control", "work/control", "--untrained", "work/audit/untrained")
 OPENED = ("--commitment", "commitment.json")
+STATUS = {"dpmlm.evidence/1": 1}  # too few canaries for a PASS
 CALLS = [
     ("dpmlm.written/1", "init", "fresh"),
     ("dpmlm.written/1", "keys", "new", "more"),
@@ -98,7 +99,7 @@ def test_an_error_is_of_its_documented_schema(call):
 def test_json_is_one_object_of_the_documented_schema(prepared, call, typed):
     schema, *words = typed
     called = call(*words, "--json")
-    assert called.status == 0, called.err
+    assert called.status == STATUS.get(schema, 0), called.err
     assert called.out.count("\n") == 1
     shown = json.loads(called.out, parse_constant=pytest.fail)
     assert shown.pop("schema") == schema
@@ -107,9 +108,9 @@ def test_json_is_one_object_of_the_documented_schema(prepared, call, typed):
 
 def test_a_person_reads_each_result(prepared, call):
     said = {}
-    for _, *words in CALLS:
+    for schema, *words in CALLS:
         called = call(*words)
-        assert called.status == 0, called.err
+        assert called.status == STATUS.get(schema, 0), called.err
         said[" ".join(words[:3] if "--checklist" in words else words[:2])] = called.out
     assert "the ledger would accept it" in said["plan run.yaml"]
     assert "all in place" in said["plan run.yaml --checklist"]
@@ -125,7 +126,8 @@ def test_a_person_reads_each_result(prepared, call):
     assert "full-coverage recall" in said["scrub --gold"]
     assert said["scrub work/scrub"].startswith("d1-0: ")
     assert "removed: exact" in said["dedup few.jsonl"]
-    assert said["audit work/training"].startswith("verdict  PASS")
+    assert said["audit work/training"].startswith("verdict  INCONCLUSIVE: ")
+    assert "canaries were inserted" in said["audit work/training"]
     assert "before anything is trained" in said["audit --plan"]
     assert said["audit canaries"].startswith("opens sha256:")
     assert (prepared / "report.html").stat().st_mode & 0o077 == 0
