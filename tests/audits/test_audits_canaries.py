@@ -151,3 +151,17 @@ def test_commitment_hides_behind_the_nonce() -> None:
 def test_requests_that_cannot_give_an_audit_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         _plan(**changes)
+
+
+def test_a_space_too_small_to_show_anything_is_refused_when_read() -> None:
+    whole = _plan()
+    small = tuple(
+        dataclasses.replace(
+            canary,
+            alphabets=tuple(tuple(sorted({token, (token + 1) % 100})) for token in canary.secret),
+        )
+        for canary in whole.canaries
+    )
+    written = dataclasses.replace(whole, canaries=small).to_json()
+    with pytest.raises(UserError, match=r"a space of 2\^30 or more"):
+        CanarySet.from_json(written)

@@ -1,5 +1,6 @@
 """The whole audit: a memorising model is rejected, an untrained one is not, nothing leaks."""
 
+import copy
 import json
 import math
 
@@ -178,3 +179,12 @@ def test_package_can_be_called_with_folders(
     assert found["subjects"]["target"]["model_digest"] == untrained.digest
     assert found["subjects"]["target"]["rejected_by"] == []
     assert math.isfinite(found["seconds"])
+
+
+def test_a_model_as_its_own_reference_calibrates_nothing_away(
+    untrained: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    again = LoadedModel.of(copy.deepcopy(leaky.model), leaky.tokenizer)
+    found = audit(leaky, plan=plan, canaries=canaries, untrained=untrained, reference=again)
+    gating = found["subjects"]["target"]["gating"]
+    assert gating["correct"] > 0.9 * gating["guesses"]

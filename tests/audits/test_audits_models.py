@@ -99,3 +99,11 @@ def test_importing_the_package_does_not_import_torch() -> None:
     code = "import audits, sys; sys.exit('torch' in sys.modules or not audits.plan_canaries)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert torch.__version__
+
+
+def test_a_folder_without_its_head_is_refused(untrained: LoadedModel, tmp_path: Path) -> None:
+    """Its head would be drawn at random, and such a model withstands every attack."""
+    untrained.model.bert.save_pretrained(tmp_path / "body")
+    untrained.tokenizer.save_pretrained(tmp_path / "body")
+    with pytest.raises(UserError, match="every weight comes from the folder"):
+        load(tmp_path / "body")

@@ -146,3 +146,9 @@ def test_vocabularies_and_corpora_that_do_not_suffice_are_refused(folder, call, 
     (folder / "in.jsonl").write_text('{"id": "canary/c00000/0", "text": "x"}\n')
     assert "such ids" in refused(*INSERT[:5], "o.jsonl", "--id", "id")
     assert not (folder / "o.jsonl").exists()
+
+
+def test_the_secret_and_the_public_file_are_two(folder, refused):
+    words = [*PLAN[:-1], "c.json"]
+    assert "what is secret cannot be public" in refused(*words)
+    assert not (folder / "c.json").exists()
