@@ -55,7 +55,7 @@ def test_a_run_plants_seals_and_judges_them(tmp_path):
 @pytest.mark.full
 def test_they_count_as_units(tmp_path):
     path = prepared(tmp_path, audit__gradient_canaries=400)
-    with pytest.raises(UserError, match="the corpus and its canaries hold more units than that"):
+    with pytest.raises(UserError, match="these may be up to 404 units"):
         execute_until(load_config(path), "training")
 
 
