@@ -177,7 +177,7 @@ CAUGHT = [
     pytest.param(halve_noise, check_delta, ("half drawn", 1000), marks=pytest.mark.full),
     (halve_noise, check_noise, ()),
     (halve_noise, check_noise, ("taking turns",)),
-    (forget_turns, check_delta, ("taking turns", 300)),
+    pytest.param(forget_turns, check_delta, ("taking turns", 300), marks=pytest.mark.full),
     (spare_one_parameter, check_noise, ()),
     (share_the_loss, check_delta, ("all drawn", 60)),
     (clip_every_window, check_delta, ("all drawn", 200)),
