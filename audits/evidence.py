@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audits.claim.gating import check_plan, needed_guesses, trade_off_curve
-from audits.claim.power import best_guesses, smallest_caught
+from audits.claim.power import DEFAULT_SHARE, best_guesses, smallest_caught
 from audits.coverage import attacks
 from audits.exploring import explore
 from audits.exposures.exposure import default_threshold
@@ -24,8 +24,6 @@ from audits.subject import TESTS, Rules, Scores, judge, score, unscored
 from dpmlm.artifacts import IntegrityError, UserError, digest
 
 SCHEMA = "dpmlm.evidence/1"
-SHARE = 0.1
-"""Share of the canaries guessed IN, and as many OUT, where no share can reject the claim."""
 _PACKAGES = ("torch", "transformers", "numpy", "scipy", "dp-accounting", "dpmlm-framework")
 
 Subject = LoadedModel | str | Path
@@ -116,11 +114,13 @@ def _references(
     calibrator: LoadedModel | None, models: Mapping[str, LoadedModel | None]
 ) -> list[LoadedModel]:
     """Models that read none of the private text, the one that calibrates first."""
-    found: list[LoadedModel] = []
-    for model in (calibrator, models["control"], models["untrained"]):
-        if model is not None and model is not models["target"] and model not in found:
-            found.append(model)
-    return found
+    target = models["target"]
+    others = {
+        model.digest: model
+        for model in (calibrator, models["control"], models["untrained"])
+        if model is not None and target is not None and model.digest != target.digest
+    }
+    return list(others.values())
 
 
 def _compared(models: Mapping[str, LoadedModel | None]) -> dict[str, LoadedModel | None]:
@@ -218,7 +218,7 @@ def _rules(
     count, level = len(canaries.canaries), beta / len(TESTS)
     if per_side is None and curve is not None and no_test is None:
         per_side = best_guesses(plan, count, curve, level, copies)
-    per_side = per_side or max(1, int(SHARE * count))
+    per_side = per_side or max(1, int(DEFAULT_SHARE * count))
     multiple = None
     if curve is not None and no_test is None and 2 <= 2 * per_side <= count:
         needed = needed_guesses(count, 2 * per_side, curve, level)

@@ -29,7 +29,7 @@ CANARIES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 NOISES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 """Shares of the promised noise that a run could really have had: the power curve."""
 DEFAULT_SHARE = 0.1
-"""Guesses a side that an audit makes when it is not told otherwise."""
+"""Guesses a side where no other share is asked for or follows from the plan."""
 TESTS = 3
 """Tests that share the error budget: Holm's strictest level is beta over their number."""
 CHANCE = 0.8

@@ -32,14 +32,13 @@ from audits.claim.gating import (
     smallest_multiple,
     trade_off_curve,
 )
+from audits.claim.power import DEFAULT_SHARE
 from audits.statistics import clopper_pearson, fdp_one_run_epsilon, holm, one_run_epsilon
 from dpmlm.artifacts import IntegrityError, SealedFolder, UserError, digest
 
 SCHEMA = "dpmlm.gradient-canaries/1"
 TESTS = ("gating", "noise", "drawn")
 """The tests that share the error budget of this part."""
-SHARE = 0.1
-"""Share of the canaries guessed IN, and as many OUT."""
 COMMITMENT = "gradient_canary_commitment"
 """Name of the commitment among a plan's bindings."""
 _FILE, _SUMS = "gradient_canaries", "gradient_projections"
@@ -202,7 +201,7 @@ def judge_whitebox(
         return _not_run(f"{len(coins)} gradient canaries: one in and one out are needed at least")
     if not np.isfinite(x).all():
         return _not_run("a noised sum was not finite, so that nothing can be scored")
-    side = per_side or max(1, int(SHARE * len(coins)))
+    side = per_side or max(1, int(DEFAULT_SHARE * len(coins)))
     guesses = membership_guesses(score(transcript, plan), coins, side)
     parts = {
         "gating": _gating(guesses, plan, beta),

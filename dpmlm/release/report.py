@@ -201,7 +201,7 @@ def _cell(subjects: Mapping[str, Any], key: str, who: str, say: Any) -> dict[str
     part: Mapping[str, Any] | None = (subjects.get(who) or {}).get(key)
     word, kind = words.outcome(part, who)
     if who == "target" and kind == "good" and not _notices(subjects, key):
-        word, kind = "silent, as about the leaky twin", "open"
+        word, kind = "silent, and not shown to notice a leak", "open"
     return {"word": word, "kind": kind, "figures": "" if part is None else say(part)}
 
 

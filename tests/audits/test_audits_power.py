@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audits import evidence, subject
+from audits import subject
 from audits.claim.gating import needed_guesses, trade_off_curve
 from audits.claim.ideal import ideal_canaries
 from audits.claim.outlook import outlook
 from audits.claim.power import (
     CANARIES,
     CHANCE,
-    DEFAULT_SHARE,
     NOISES,
     TESTS,
     canaries_needed,
@@ -34,7 +33,6 @@ def power() -> dict[str, Any]:
 
 def test_the_constants_are_those_of_the_audit() -> None:
     assert len(subject.TESTS) == TESTS
-    assert evidence.SHARE == DEFAULT_SHARE
 
 
 def test_power_of_epsilon_8(power: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from audits.coverage import ATTACKS
 from dpmlm.release import attacks
 from dpmlm.release.clauses import CLAUSES
 from dpmlm.release.facts import Missing, find, public_evidence
-from dpmlm.release.report import _environment
+from dpmlm.release.report import _cell, _environment
 
 
 @pytest.fixture
@@ -71,3 +71,14 @@ def test_no_clause_says_compliant_or_anonymous():
     text = json.dumps(CLAUSES).lower()
     assert "compliant" not in text
     assert "anonym" not in text
+
+
+@pytest.mark.parametrize(
+    ("control", "kind"),
+    [({"rejected": True}, "good"), ({"rejected": False}, "open"), (None, "open")],
+)
+def test_silence_counts_where_the_same_test_caught_the_control(control, kind):
+    part = {"rejected": False, "correct": 1, "guesses": 2}
+    subjects = {"target": {"gating": part}, "control": control and {"gating": control}}
+    cell = _cell(subjects, "gating", "target", lambda part: "")
+    assert cell["kind"] == kind
