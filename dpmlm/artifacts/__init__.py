@@ -1,18 +1,27 @@
 """Sealed artifacts: what the rest of the package reads and writes is encrypted, whole and checked.
 
-Reading order: `chunks` (the encryption format), `identities` and `recipients` (who can open),
-`sealed` (one file), `folder` (a stage's artifact), `keys` (key files), `dsse` (signatures),
+Reading order: `chunks` (the encryption format), `identities`, `kms` and `recipients` (who can
+open), `sealed` (one file), `folder` (a stage's artifact), `rotation` (changing who can open),
+`providers`, `passphrase` and `keys` (where keys are kept), `dsse` (signatures),
 `tensors` and `models` (a model in a folder, without a plaintext file on the way).
 
-Importing this package does not import torch; `save_model`, `load_model` and `model_digest` do.
+Importing this package does not import torch; what is in `models` does.
 """
 
 from typing import TYPE_CHECKING
 
 from dpmlm.artifacts.atomic import atomic_write
-from dpmlm.artifacts.chunks import SealedReader, SealedWriter, decrypt_bytes, encrypt_bytes
+from dpmlm.artifacts.chunks import (
+    SealedReader,
+    SealedWriter,
+    decrypt_bytes,
+    decrypt_into,
+    encrypt_bytes,
+    encrypt_into,
+    sealed_size,
+)
 from dpmlm.artifacts.folder import SealedFolder
-from dpmlm.artifacts.identities import CLASSICAL, HYBRID, Identity, Recipient, new_identity
+from dpmlm.artifacts.identities import CLASSICAL, HYBRID, KMS, Identity, Recipient, new_identity
 from dpmlm.artifacts.keys import (
     create_keys,
     load_identity,
@@ -37,12 +46,13 @@ from dpmlm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dpmlm.artifacts.dsse import open_envelope, sign_envelope
-    from dpmlm.artifacts.models import load_model, model_digest, save_model
-    from dpmlm.artifacts.tensors import SealedTensors
+    from dpmlm.artifacts.models import load_model, model_digest, save_model, tokenizer_digest
+    from dpmlm.artifacts.tensors import SealedTensors, open_tensors
 
 __all__ = [
     "CLASSICAL",
     "HYBRID",
+    "KMS",
     "MAX_RECIPIENTS",
     "Identity",
     "IntegrityError",
@@ -58,8 +68,10 @@ __all__ = [
     "canonical_json",
     "create_keys",
     "decrypt_bytes",
+    "decrypt_into",
     "digest",
     "encrypt_bytes",
+    "encrypt_into",
     "load_identity",
     "load_model",
     "load_recipient",
@@ -73,6 +85,7 @@ __all__ = [
     "new_signing_key",
     "open_envelope",
     "open_sealed",
+    "open_tensors",
     "save_identity",
     "save_model",
     "save_recipient",
@@ -80,7 +93,9 @@ __all__ = [
     "save_signing_key",
     "save_verify_key",
     "seal",
+    "sealed_size",
     "sign_envelope",
+    "tokenizer_digest",
 ]
 
 
@@ -89,7 +104,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "dsse": ("open_envelope", "sign_envelope"),
-        "models": ("load_model", "model_digest", "save_model"),
-        "tensors": ("SealedTensors",),
+        "models": ("load_model", "model_digest", "save_model", "tokenizer_digest"),
+        "tensors": ("SealedTensors", "open_tensors"),
     },
 )

@@ -3,15 +3,21 @@
 The bytes go to a temporary file in the same folder, reach the disk, and take the final name in one
 rename; then the folder entry reaches the disk too. Whatever fails on the way (a full disk, a kill)
 the file that had the name before still has it, with its old bytes.
+
+A writer holds a lock on its temporary file. One that nobody holds was left by a killed process:
+the next write of the same name takes it away, and so does `sweep_temporaries`. Where the file
+system has no locks nothing is taken away.
 """
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dpmlm.errors import UserError
 
@@ -28,9 +34,8 @@ def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     Raises UserError if the folder cannot be written or the disk is full; the old file stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        temporary, handle = _open_temporary(path, mode)
     except OSError as error:
         raise _not_written(path, error) from error
     try:
@@ -38,7 +43,7 @@ def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -46,6 +51,26 @@ def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
             raise _not_written(path, error) from error
         raise
     sync_folder(path.parent)
+
+
+class HashedFile:
+    """A file that is being written, and the number and digest of the bytes that were."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = 0
+        self._file, self._sha256 = file, hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hex digest."""
+        return "sha256:" + self._sha256.hexdigest()
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes, all or some of them; returns how many."""
+        taken = self._file.write(data)
+        self._sha256.update(data[:taken])
+        self.size += taken
+        return taken
 
 
 def sync_folder(folder: Path) -> None:
@@ -58,9 +83,39 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files that a killed process left in `folder`; no writer may be at work."""
+    """Remove temporary files that killed processes left in `folder`; those in use stay."""
     for leftover in folder.glob(f".*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+        _remove_abandoned(leftover)
+
+
+def _open_temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """A new file beside `path`, locked by this process."""
+    usual = path.with_name(f".{path.name}{_TEMPORARY}")
+    _remove_abandoned(usual)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        temporary = usual
+        try:
+            handle = os.open(temporary, flags, mode)
+        except FileExistsError:  # another writer of this name is at work
+            temporary = usual.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+            handle = os.open(temporary, flags, mode)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return temporary, handle
+        os.close(handle)  # somebody swept it before it was locked
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove a temporary file unless a writer holds it, or it cannot be said whether one does."""
+    with contextlib.suppress(OSError):
+        handle = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(temporary)
+        finally:
+            os.close(handle)
 
 
 def _not_written(path: Path, error: OSError) -> UserError:

@@ -4,9 +4,11 @@
     NAME.sealed         the files; each is bound to the folder's role and its own name
     manifest.sealed     written last: what the stage says about itself, and every file's digest
 
-A folder without a manifest is unfinished. Any later change of a finished folder takes the manifest
-away first, so that a folder is never taken for whole while it is not. The manifest keeps each
-file's salt: an older version of a file, though sound in itself, is refused when it is opened.
+A folder without a manifest is unfinished. Changes of a finished folder wait beside its files until
+`finish` writes the next manifest (`drafts`): whatever is killed, others find the old folder or the
+new one, whole. `unfinish` is for who builds it anew and means to go on after a kill. The manifest
+keeps each file's salt: an older version of a file, though sound in itself, is refused when it is
+opened.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, overload
 
-from dpmlm.artifacts.atomic import atomic_write, sweep_temporaries, sync_folder
+from dpmlm.artifacts import drafts
+from dpmlm.artifacts.atomic import HashedFile, atomic_write, sweep_temporaries, sync_folder
 from dpmlm.artifacts.chunks import (
     KEY_BYTES,
     SALT_BYTES,
@@ -34,7 +37,8 @@ from dpmlm.canonical import canonical_json, digest
 from dpmlm.errors import IntegrityError, UserError
 
 _MANIFEST = "manifest"
-_RECIPIENTS = "recipients.json"
+RECIPIENTS = "recipients.json"
+"""Name of the file in a folder that says who can open it."""
 _SUFFIX = ".sealed"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -71,6 +75,9 @@ class SealedFolder:
         self._input_key = input_key
         self._records: dict[str, dict[str, Any]] = {}
         self._manifest: dict[str, Any] | None = None
+        self._editing = False
+        # Files whose bytes wait in a draft, None for those that are to go.
+        self._places: dict[str, Path | None] = {}
 
     @classmethod
     def create(cls, path: Path, recipients: Sequence[Recipient], *, role: str) -> "SealedFolder":
@@ -83,14 +90,14 @@ class SealedFolder:
         folder = cls(path, role, secrets.token_bytes(KEY_BYTES))
         wrapped = folder._wrap(recipients)
         _empty_folder(path)
-        with atomic_write(path / _RECIPIENTS) as file:
+        with atomic_write(path / RECIPIENTS) as file:
             file.write(wrapped.to_bytes())
         return folder
 
     @staticmethod
     def is_at(path: Path) -> bool:
         """Whether a sealed folder is there, finished or not."""
-        return (Path(path) / _RECIPIENTS).is_file()
+        return (Path(path) / RECIPIENTS).is_file()
 
     open = _Open()
 
@@ -104,13 +111,13 @@ class SealedFolder:
         IntegrityError if a listed file is missing or has another size, or bytes were changed.
         """
         path = Path(path)
-        beside = path / _RECIPIENTS
+        beside = path / RECIPIENTS
         if not beside.is_file():
             raise UserError(
                 str(path), "there is no sealed folder there", "check the path, or run its stage"
             )
         wrapped = WrappedKey.parse(read_whole(beside), name=str(beside))
-        input_key = wrapped.unwrap(identities, context=_context(wrapped.label), name=str(beside))
+        input_key = wrapped.unwrap(identities, context=context_of(wrapped.label), name=str(beside))
         if role is not None and wrapped.label != role:
             raise UserError(
                 f"{path} is a {wrapped.label} artifact",
@@ -137,8 +144,8 @@ class SealedFolder:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """What `finish` wrote, with "files"; None while the folder is unfinished."""
-        return self._manifest
+        """What `finish` wrote, with "files"; None while the folder is unfinished or edited here."""
+        return None if self._editing else self._manifest
 
     @property
     def digest(self) -> str:
@@ -150,15 +157,19 @@ class SealedFolder:
 
     def has(self, name: str) -> bool:
         """Whether a whole file of that name is there."""
-        return self._file(name).is_file()
+        place = self._place(name)
+        return place is not None and place.is_file()
 
     def names(self, prefix: str = "") -> list[str]:
         """Names of the files that start with `prefix`, sorted; the manifest is not one of them."""
-        found = (file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"*{_SUFFIX}"))
+        found = {file.name.removesuffix(_SUFFIX) for file in self.path.glob(f"*{_SUFFIX}")}
         return sorted(
             name
-            for name in found
-            if name.startswith(prefix) and name != _MANIFEST and _NAME.fullmatch(name)
+            for name in found | set(self._places)
+            if name.startswith(prefix)
+            and name != _MANIFEST
+            and _NAME.fullmatch(name)
+            and self._place(name) is not None
         )
 
     def write_bytes(self, name: str, data: bytes) -> None:
@@ -181,11 +192,18 @@ class SealedFolder:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[SealedWriter]:
-        """Yield a binary file; what is written becomes file `name` when the block ends well."""
+        """Yield a binary file; what is written becomes file `name` when the block ends well.
+
+        In a finished folder others see it once `finish` was called.
+        """
         target = self._file(name)
-        self._unfinish()
+        if self._stands():
+            self._edit()
+            target = drafts.draft_of(target)
         with self._write(target, name) as writer:
             yield writer
+        if self._editing:
+            self._places[name] = target
 
     def _open_file(self, name: str) -> SealedReader:
         """A seekable plaintext reader of file `name`.
@@ -193,8 +211,9 @@ class SealedFolder:
         Raises UserError if it is not there, IntegrityError if it was changed, or if a finished
         folder's manifest lists another file under this name, or none.
         """
-        reader = open_reader(self._file(name), self._input_key, context=self._context(name))
-        if self._manifest is not None:
+        place = self._place(name) or self._file(name)
+        reader = open_reader(place, self._input_key, context=self._context(name))
+        if self.manifest is not None:
             record = self._listed().get(name)
             if record is None or record["salt"] != reader.salt.hex():
                 reader.close()
@@ -202,27 +221,50 @@ class SealedFolder:
         return reader
 
     def remove(self, name: str) -> None:
-        """Remove file `name` if it is there."""
+        """Remove file `name` if it is there; from a finished folder when `finish` is called."""
         target = self._file(name)
-        self._unfinish()
+        if self._stands():
+            self._edit()
+            with atomic_write(drafts.draft_of(target)):
+                pass
+            self._places[name] = None
+        else:
+            target.unlink(missing_ok=True)
+            sync_folder(self.path)
         self._records.pop(name, None)
-        target.unlink(missing_ok=True)
-        sync_folder(self.path)
+
+    def unfinish(self) -> None:
+        """Take the manifest away, if there is one, and with it every promise about the files.
+
+        From here on what is written and removed counts at once.
+        """
+        if self._stands():
+            (self.path / (_MANIFEST + _SUFFIX)).unlink(missing_ok=True)
+            sync_folder(self.path)
+        drafts.drop(self.path, _SUFFIX)
+        self._manifest, self._editing, self._places, self._records = None, False, {}, {}
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest: `manifest` and, under "files", digest and size of every file.
 
-        The digests are of ciphertext: a plaintext digest lets anyone confirm a guess.
+        The digests are of ciphertext: a plaintext digest lets anyone confirm a guess. Raises
+        UserError where another process took away what was changed here.
         """
         if "files" in manifest:
             raise ValueError('the manifest\'s "files" are filled in by the folder')
         sweep_temporaries(self.path)
-        self._unfinish()
-        files = {name: self._records.get(name) or self._hash(name) for name in self.names()}
+        known = self._records
+        if self._stands():
+            known = {**(self._manifest or {"files": {}})["files"], **known}
+        else:
+            drafts.drop(self.path, _SUFFIX)
+        self._refuse_lost_drafts()
+        files = {name: known.get(name) or self._hash(name) for name in self.names()}
         whole = {**manifest, "files": files}
         with self._write(self.path / (_MANIFEST + _SUFFIX), _MANIFEST) as writer:
             writer.write(canonical_json(whole))
-        self._manifest = json.loads(canonical_json(whole))
+        self._manifest, self._editing = json.loads(canonical_json(whole)), False
+        self._places = drafts.settle(self.path, _SUFFIX, files)
 
     def verify(self) -> None:
         """Hash every file of a finished folder again.
@@ -246,40 +288,58 @@ class SealedFolder:
         This is no revocation: a former recipient may have kept the input key.
         """
         wrapped = self._wrap(recipients)
-        with atomic_write(self.path / _RECIPIENTS) as file:
+        with atomic_write(self.path / RECIPIENTS) as file:
             file.write(wrapped.to_bytes())
 
     def _wrap(self, recipients: Sequence[Recipient]) -> WrappedKey:
         return WrappedKey.wrap(
-            self._input_key, recipients, label=self.role, context=_context(self.role)
+            self._input_key, recipients, label=self.role, context=context_of(self.role)
         )
 
     @contextlib.contextmanager
     def _write(self, target: Path, name: str) -> Iterator[SealedWriter]:
         with atomic_write(target) as file:
-            writer = SealedWriter(file, self._input_key, context=self._context(name))
+            sink = HashedFile(file)
+            writer = SealedWriter(sink, self._input_key, context=self._context(name))
             yield writer
             writer.finish()
-        self._records[name] = _record(writer.digest, writer.size, writer.salt)
+        self._records[name] = _record(sink.digest, sink.size, writer.salt)
 
-    def _unfinish(self) -> None:
-        file = self.path / (_MANIFEST + _SUFFIX)
-        if self._manifest is not None or file.exists():
-            file.unlink(missing_ok=True)
-            sync_folder(self.path)
-            self._manifest = None
+    def _stands(self) -> bool:
+        return (self.path / (_MANIFEST + _SUFFIX)).exists()
+
+    def _edit(self) -> None:
+        """The first change of a finished folder takes away what others began and left."""
+        if not self._editing:
+            drafts.drop(self.path, _SUFFIX)
+            self._editing = True
+
+    def _refuse_lost_drafts(self) -> None:
+        for name, place in self._places.items():
+            if place is not None and not place.exists():
+                raise UserError(
+                    f"file {name} in {self.path}",
+                    "another process changed the folder meanwhile",
+                    "let one process at a time change it, and repeat this change",
+                )
+
+    def _place(self, name: str) -> Path | None:
+        """Where the bytes of file `name` are, or would be; None if it is to go."""
+        return self._places.get(name, self._file(name))
 
     def _read_manifest(self) -> None:
         file = self.path / (_MANIFEST + _SUFFIX)
         if not file.exists():
             return
         with open_reader(file, self._input_key, context=self._context(_MANIFEST)) as reader:
-            self._manifest = json.loads(reader.readall())
+            manifest: dict[str, Any] = json.loads(reader.readall())
+        self._places = drafts.settle(self.path, _SUFFIX, manifest["files"])
+        self._manifest = manifest
         self._check_sizes()
 
     def _check_sizes(self) -> None:
         for name, record in self._listed().items():
-            file = self._file(name)
+            file = self._place(name) or self._file(name)
             size = file.stat().st_size if file.is_file() else None
             if size != record["size"]:
                 found = "it is missing" if size is None else f"it has {size} bytes"
@@ -290,15 +350,16 @@ class SealedFolder:
                 )
 
     def _listed(self) -> dict[str, dict[str, Any]]:
-        if self._manifest is None:
+        manifest = self.manifest
+        if manifest is None:
             raise UserError(
                 str(self.path), "the artifact is unfinished", "run its stage to the end first"
             )
-        files: dict[str, dict[str, Any]] = self._manifest["files"]
+        files: dict[str, dict[str, Any]] = manifest["files"]
         return files
 
     def _hash(self, name: str) -> dict[str, Any]:
-        with open(self._file(name), "rb") as file:
+        with open(self._place(name) or self._file(name), "rb") as file:
             salt = file.read(SALT_BYTES)
             file.seek(0)
             hexadecimal = hashlib.file_digest(file, "sha256").hexdigest()
@@ -311,10 +372,11 @@ class SealedFolder:
         return self.path / (name + _SUFFIX)
 
     def _context(self, name: str) -> bytes:
-        return _context(self.role) + b"\x00" + name.encode()
+        return context_of(self.role) + b"\x00" + name.encode()
 
 
-def _context(role: str) -> bytes:
+def context_of(role: str) -> bytes:
+    """What the key of a folder of this role is bound to."""
     return b"dpmlm folder/1\x00" + role.encode()
 
 

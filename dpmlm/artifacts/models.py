@@ -23,10 +23,10 @@ from transformers import (
 from transformers.utils import logging
 
 from dpmlm.artifacts.folder import SealedFolder
-from dpmlm.artifacts.tensors import SealedTensors, tensor_bytes
+from dpmlm.artifacts.tensors import WEIGHTS, SealedTensors, tensor_bytes
+from dpmlm.canonical import digest
 from dpmlm.errors import IntegrityError, UserError
 
-WEIGHTS = "weights"
 CONFIG = "config"
 TOKENIZER = "tokenizer"
 # Where the model came from may be a path of the training machine.
@@ -47,20 +47,13 @@ def save_model(
 
     Raises UserError for a tokenizer without a fast backend.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise UserError(
-            f"tokenizer {type(tokenizer).__name__}",
-            "a sealed model needs a fast tokenizer (one with a tokenizer.json)",
-            "load it with AutoTokenizer and use_fast=True",
-        )
     stored = _stored_tensors(model)
     _float_dtype(stored)
     config = json.loads(model.config.to_json_string(use_diff=False))
     for field in _LOCAL_FIELDS:
         config.pop(field, None)
     folder.write_json(CONFIG, config)
-    folder.write_json(TOKENIZER, _tokenizer_fields(tokenizer, backend))
+    folder.write_json(TOKENIZER, _tokenizer_fields(tokenizer))
     folder.write_bytes(WEIGHTS, tensor_bytes(stored))
 
 
@@ -77,7 +70,7 @@ def load_model(folder: SealedFolder) -> tuple[PreTrainedModel, PreTrainedTokeniz
             )
     config = _read_config(folder)
     with SealedTensors(folder.open(WEIGHTS)) as tensors:
-        state = {name: tensors.get(name) for name in tensors.names()}
+        state = tensors.get_tensors()
     return _build(config, state, folder), _build_tokenizer(folder.read_json(TOKENIZER))
 
 
@@ -94,6 +87,17 @@ def model_digest(model: nn.Module) -> str:
         content: Any = data.reshape(-1).view(torch.uint8).numpy()
         whole.update(hashlib.sha256(content).digest())
     return "sha256:" + whole.hexdigest()
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase | SealedFolder) -> str:
+    """`sha256:` digest over all that a sealed model keeps of its tokenizer: of one that
+    `save_model` would write, or of the one in a folder, whatever version of transformers reads it.
+
+    Raises UserError for a tokenizer without a fast backend.
+    """
+    if isinstance(tokenizer, SealedFolder):
+        return digest(tokenizer.read_json(TOKENIZER))
+    return digest(_tokenizer_fields(tokenizer))
 
 
 def _stored_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -141,7 +145,14 @@ def _build(config: Any, state: dict[str, Tensor], folder: SealedFolder) -> PreTr
     return built
 
 
-def _tokenizer_fields(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> dict[str, Any]:
+def _tokenizer_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise UserError(
+            f"tokenizer {type(tokenizer).__name__}",
+            "a sealed model needs a fast tokenizer (one with a tokenizer.json)",
+            "load it with AutoTokenizer and use_fast=True",
+        )
     special: dict[str, Any] = {
         role: str(token) for role, token in tokenizer.special_tokens_map.items()
     }

@@ -6,6 +6,9 @@ whoever had the input key still has it.
 
 A MAC under a key derived from the input key covers the file, so that a stranger's entry or a
 missing one shows. Size, spelling and the number of entries are checked before any cryptography.
+
+Entries of KMS keys name the key's ARN, and make the file one of format 2; they may stand beside
+entries of one other kind.
 """
 
 import base64
@@ -13,22 +16,47 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from dpmlm.artifacts.chunks import KEY_BYTES
-from dpmlm.artifacts.identities import WRAPPED_BYTES, Identity, Recipient
+from dpmlm.artifacts.identities import KMS, WRAPPED_BYTES, Identity, Recipient, short_id
+from dpmlm.artifacts.kms import MAX_WRAPPED_BYTES, is_arn
 from dpmlm.canonical import canonical_json
 from dpmlm.errors import IntegrityError, UserError
 
 MAX_RECIPIENTS = 64
 _FORMAT = "dpmlm.recipients/1"
-_MAX_BYTES = 256 * 1024
+_WITH_KMS = "dpmlm.recipients/2"
+MAX_FILE_BYTES = 256 * 1024
 _FIELDS = {"format", "kem", "label", "mac", "recipients"}
 _ENTRY_FIELDS = {"key_id", "wrapped"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The input key, wrapped for one recipient."""
+
+    key_id: str
+    """Short name of the recipient's key."""
+    wrapped: bytes
+    """What that key opens."""
+    kms: str = ""
+    """ARN of a KMS key; "" for a key pair."""
+
+    def is_for(self, identity: Identity, kem: str) -> bool:
+        """Whether it is worth a try: key ids of key pairs are only hints, a KMS call costs."""
+        if self.kms:
+            return identity.kem == KMS and identity.private == self.kms.encode()
+        return identity.kem == kem
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the file."""
+        row = {"key_id": self.key_id, "wrapped": base64.b64encode(self.wrapped).decode()}
+        return {**row, "kms": self.kms} if self.kms else row
 
 
 @dataclass(frozen=True)
@@ -38,9 +66,10 @@ class WrappedKey:
     label: str
     """What the payload is, in clear: the role of a folder, or "file"."""
     kem: str
-    """Key encapsulation of every entry: `MLKEM768_X25519` or `X25519`, never both."""
-    entries: tuple[tuple[str, bytes], ...]
-    """Key id and wrapped key of each recipient, 1 to 64."""
+    """Kind of the entries that are no KMS keys, `MLKEM768_X25519` or `X25519`, never both;
+    `AWS_KMS` where all are."""
+    entries: tuple[Entry, ...]
+    """One for each recipient, 1 to 64."""
     mac: bytes = b""
     """HMAC-SHA256 over all the rest, 32 bytes."""
 
@@ -52,35 +81,41 @@ class WrappedKey:
 
         Raises UserError for no recipient, more than 64, or hybrid and classical ones together.
         """
-        unique = {recipient.public: recipient for recipient in recipients}
-        kems = sorted({recipient.kem for recipient in unique.values()})
-        if not 1 <= len(unique) <= MAX_RECIPIENTS:
-            raise UserError(
-                f"{len(unique)} recipients",
-                f"a sealed file has 1 to {MAX_RECIPIENTS} recipients",
-                "name the .pub files of those who may open it",
-            )
-        if len(kems) > 1:
-            raise UserError(
-                f"recipients of kinds {' and '.join(kems)}",
-                "post-quantum and classical recipients are not mixed in one file",
-                "replace the keys of one kind",
-            )
-        entries = tuple(
-            (recipient.key_id, recipient.wrap(input_key, info=_info(context)))
-            for recipient in unique.values()
-        )
-        bare = cls(label, kems[0], entries)
+        return cls(label, KMS, ()).rewrap(input_key, keep=(), add=recipients, context=context)
+
+    def rewrap(
+        self,
+        input_key: bytes,
+        *,
+        keep: Collection[str],
+        add: Sequence[Recipient],
+        context: bytes,
+    ) -> "WrappedKey":
+        """The entries of the key ids in `keep` as they are, and `input_key` wrapped for `add`.
+
+        Call it with what `unwrap` gave, which checked that the entries are genuine. Raises
+        UserError as `wrap` does.
+        """
+        unique = {recipient.public: recipient for recipient in add}
+        kept = [entry for entry in self.entries if entry.key_id in keep]
+        kems = {recipient.kem for recipient in unique.values()}
+        kems |= {self.kem for entry in kept if not entry.kms}
+        _check_recipients(len(kept) + len(unique), kems - {KMS})
+        added = [
+            _wrapped(recipient, input_key, self.label, context) for recipient in unique.values()
+        ]
+        kem = next(iter(kems - {KMS}), KMS)
+        bare = WrappedKey(self.label, kem, (*kept, *added))
         return replace(bare, mac=bare._mac(input_key))
 
     @classmethod
     def parse(cls, data: bytes, *, name: str) -> "WrappedKey":
         """Read what `to_bytes` wrote; IntegrityError, naming `name`, for anything else."""
-        if len(data) > _MAX_BYTES:
-            raise _changed(f"{name}, {len(data)} bytes", f"it has at most {_MAX_BYTES} bytes")
+        if len(data) > MAX_FILE_BYTES:
+            raise _changed(f"{name}, {len(data)} bytes", f"it has at most {MAX_FILE_BYTES} bytes")
         try:
             fields = json.loads(data)
-            if set(fields) != _FIELDS or fields["format"] != _FORMAT:
+            if set(fields) != _FIELDS or fields["format"] not in (_FORMAT, _WITH_KMS):
                 raise ValueError("unknown fields")
             rows, kem = fields["recipients"], fields["kem"]
             if not 1 <= len(rows) <= MAX_RECIPIENTS:
@@ -92,12 +127,17 @@ class WrappedKey:
             canonical = wrapped.to_bytes() == data
         except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
             raise _changed(name, "it is not a recipients file") from None
-        for number, (_, key) in enumerate(entries):
-            if len(key) != WRAPPED_BYTES.get(kem):
+        for number, entry in enumerate(entries):
+            if not _is_wrapped_key(entry, kem):
                 raise _changed(f"{name}, entry {number}", f"it is no wrapped key of kind {kem}")
         if not canonical:
             raise _changed(name, "it is not spelled as it was written")
         return wrapped
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Names of the keys that it says can open, in the order of its entries."""
+        return tuple(entry.key_id for entry in self.entries)
 
     def to_bytes(self) -> bytes:
         """The file: one line of canonical JSON."""
@@ -109,15 +149,16 @@ class WrappedKey:
         Raises UserError if none of the identities is a recipient, and IntegrityError if an entry
         made for one does not open, or if the MAC does not match.
         """
-        ours = [identity for identity in identities if identity.kem == self.kem]
-        for identity in ours:
-            for _, wrapped in self.entries:
-                key = identity.unwrap(wrapped, info=_info(context))
+        for identity in identities:
+            for entry in self.entries:
+                if not entry.is_for(identity, self.kem):
+                    continue
+                key = identity.unwrap(entry.wrapped, info=_info(context), label=self.label)
                 if key is not None and len(key) == KEY_BYTES:
                     if not hmac.compare_digest(self.mac, self._mac(key)):
                         raise _changed(name, "its MAC does not match: entries were changed")
                     return key
-        listed = {key_id for key_id, _ in self.entries}
+        listed = set(self.key_ids)
         mine = [identity.key_id for identity in identities]
         for key_id in mine:
             if key_id in listed:
@@ -132,21 +173,48 @@ class WrappedKey:
         )
 
     def _body(self) -> dict[str, object]:
-        rows = [
-            {"key_id": key_id, "wrapped": base64.b64encode(wrapped).decode()}
-            for key_id, wrapped in self.entries
-        ]
-        return {"format": _FORMAT, "label": self.label, "kem": self.kem, "recipients": rows}
+        rows = [entry.to_json() for entry in self.entries]
+        kind = _WITH_KMS if any(entry.kms for entry in self.entries) else _FORMAT
+        return {"format": kind, "label": self.label, "kem": self.kem, "recipients": rows}
 
     def _mac(self, input_key: bytes) -> bytes:
         derived = HKDFExpand(hashes.SHA512(), 32, b"dpmlm recipients mac/1").derive(input_key)
         return hmac.digest(derived, canonical_json(self._body()), hashlib.sha256)
 
 
-def _entry(row: dict[str, str]) -> tuple[str, bytes]:
-    if set(row) != _ENTRY_FIELDS:
+def _entry(row: dict[str, str]) -> Entry:
+    if set(row) - {"kms"} != _ENTRY_FIELDS:
         raise ValueError("unknown fields")
-    return str(row["key_id"]), base64.b64decode(row["wrapped"], validate=True)
+    wrapped = base64.b64decode(row["wrapped"], validate=True)
+    return Entry(str(row["key_id"]), wrapped, str(row.get("kms", "")))
+
+
+def _is_wrapped_key(entry: Entry, kem: str) -> bool:
+    if not entry.kms:
+        return len(entry.wrapped) == WRAPPED_BYTES.get(kem)
+    genuine = is_arn(entry.kms) and entry.key_id == short_id(entry.kms.encode())
+    return genuine and 1 <= len(entry.wrapped) <= MAX_WRAPPED_BYTES
+
+
+def _wrapped(recipient: Recipient, input_key: bytes, label: str, context: bytes) -> Entry:
+    wrapped = recipient.wrap(input_key, info=_info(context), label=label)
+    arn = recipient.public.decode() if recipient.kem == KMS else ""
+    return Entry(recipient.key_id, wrapped, arn)
+
+
+def _check_recipients(count: int, kems: set[str]) -> None:
+    if not 1 <= count <= MAX_RECIPIENTS:
+        raise UserError(
+            f"{count} recipients",
+            f"a sealed file has 1 to {MAX_RECIPIENTS} recipients",
+            "name the .pub files of those who may open it",
+        )
+    if len(kems) > 1:
+        raise UserError(
+            f"recipients of kinds {' and '.join(sorted(kems))}",
+            "post-quantum and classical recipients are not mixed in one file",
+            "replace the keys of one kind",
+        )
 
 
 def _info(context: bytes) -> bytes:

@@ -1,23 +1,33 @@
-"""The chunk format: a naive twin, vectors that must fail, random access."""
+"""The chunk format: a naive twin, buffers, streams, random access, threads."""
 
-import hashlib
-import hmac
+import contextlib
 import io
+import json
 import os
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cobblestone import CHUNK, HEADER, SEALED, naive_decrypt, naive_encrypt
 
-from dpmlm.artifacts import IntegrityError, SealedWriter, decrypt_bytes, encrypt_bytes
-from dpmlm.artifacts.chunks import SealedReader, first_damage
+from dpmlm.artifacts import (
+    IntegrityError,
+    SealedReader,
+    SealedWriter,
+    chunks,
+    decrypt_bytes,
+    encrypt_bytes,
+)
+from dpmlm.artifacts.chunks import decrypt_into, encrypt_into, first_damage, sealed_size
 
 KEY = bytes(range(32))
 CONTEXT = b"tests/one"
-CHUNK = 16_384
-SEALED = CHUNK + 16
-HEADER = 56
 SIZES = [
     0,
     1,
@@ -36,52 +46,8 @@ def text(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-# A second implementation, as slow and literal as the description allows.
-
-
-def naive_schedule(key: bytes, salt: bytes, context: bytes) -> tuple[bytes, bytes, bytes]:
-    info = b"c2sp.org/chunked-encryption@v1+" + b"AEAD_AES_256_GCM" + b"\x00" + salt + context
-    one = hmac.new(key, info + b"\x01", hashlib.sha512).digest()
-    two = hmac.new(key, one + info + b"\x02", hashlib.sha512).digest()
-    okm = one + two
-    return okm[:32], okm[32:44], okm[44:76]
-
-
-def naive_nonce(base: bytes, number: int) -> bytes:
-    return bytes(a ^ b for a, b in zip(base, number.to_bytes(12, "big"), strict=True))
-
-
-def naive_encrypt(
-    key: bytes, data: bytes, context: bytes, *, salt: bytes, pieces: list[bytes] | None = None
-) -> bytes:
-    """`pieces` overrides how the plaintext is cut, for messages that no writer may produce."""
-    aead_key, base, commitment = naive_schedule(key, salt, context)
-    if pieces is None:
-        pieces = [data[i : i + CHUNK] for i in range(0, len(data) + 1, CHUNK)]
-    out = salt + commitment
-    for number, piece in enumerate(pieces):
-        out += AESGCM(aead_key).encrypt(naive_nonce(base, number), piece, b"")
-    return out
-
-
-def naive_decrypt(key: bytes, blob: bytes, context: bytes) -> bytes:
-    salt, commitment, body = blob[:24], blob[24:56], blob[56:]
-    aead_key, base, expected = naive_schedule(key, salt, context)
-    assert commitment == expected
-    out = b""
-    for number, start in enumerate(range(0, len(body), SEALED)):
-        piece = body[start : start + SEALED]
-        out += AESGCM(aead_key).decrypt(naive_nonce(base, number), piece, b"")
-    return out
-
-
 def blob_of(data: bytes) -> bytes:
     return encrypt_bytes(KEY, data, context=CONTEXT)
-
-
-def chunks_of(blob: bytes) -> tuple[bytes, list[bytes]]:
-    body = blob[HEADER:]
-    return blob[:HEADER], [body[i : i + SEALED] for i in range(0, len(body), SEALED)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -94,13 +60,36 @@ def test_twin_reads_ours_and_ours_reads_the_twin(size: int) -> None:
     assert decrypt_bytes(KEY, twins, context=CONTEXT) == data
 
 
-def test_format_vector() -> None:
-    """The bytes of one message, fixed: a change of the format cannot pass unseen."""
-    blob = naive_encrypt(KEY, text(CHUNK), CONTEXT, salt=bytes(range(24)))
-    commitment = "0c0a66f3c1bae7593c0bc11d5f9f6984c6fb4e4c0ca0739b50fcdd7f9139dab2"
-    whole = "9803e3da2ee14854023faacece177dd2ce3011a117288e54e971680e6ac84890"
-    assert (blob[24:56].hex(), hashlib.sha256(blob).hexdigest()) == (commitment, whole)
-    assert decrypt_bytes(KEY, blob, context=CONTEXT) == text(CHUNK)
+def test_buffers_are_used_again() -> None:
+    data, room = bytearray(3 * CHUNK), bytearray(sealed_size(3 * CHUNK) + 9)
+    back = bytearray(3 * CHUNK + 5)
+    for size in (3 * CHUNK, 2 * CHUNK + 7, 0, CHUNK):
+        data[:size] = text(size)
+        used = encrypt_into(KEY, memoryview(data)[:size], room, context=CONTEXT)
+        assert used == sealed_size(size)
+        message = memoryview(room)[:used]
+        assert naive_decrypt(KEY, bytes(message), CONTEXT) == text(size)
+        assert decrypt_into(KEY, message, back, context=CONTEXT) == size
+        assert back[:size] == text(size)
+
+
+def test_buffers_that_are_too_small() -> None:
+    blob = blob_of(text(CHUNK + 5))
+    with pytest.raises(ValueError, match=f"{len(blob)} bytes are needed"):
+        encrypt_into(KEY, text(CHUNK + 5), bytearray(len(blob) - 1), context=CONTEXT)
+    with pytest.raises(ValueError, match=f"{CHUNK + 5} bytes are needed"):
+        decrypt_into(KEY, blob, bytearray(CHUNK + 4), context=CONTEXT)
+
+
+@pytest.mark.parametrize("offset", [0, 40, HEADER, HEADER + 2 * SEALED - 1, -1])
+def test_decrypting_into_a_buffer_leaves_zeros_or_the_message(offset: int) -> None:
+    data = text(3 * CHUNK + 9)
+    changed = bytearray(blob_of(data))
+    changed[offset] ^= 1
+    out = bytearray(b"\xff") * len(data)
+    with pytest.raises(IntegrityError, match=r"header|chunk"):
+        decrypt_into(KEY, changed, out, context=CONTEXT)
+    assert out.strip(b"\xff").strip(b"\0") == b""  # the header is checked before it is touched
 
 
 def test_salt_is_fresh_for_every_message() -> None:
@@ -122,8 +111,8 @@ def test_writer_gives_the_same_message_however_it_is_fed(steps: list[int]) -> No
     blob = out.getvalue()
     assert decrypt_bytes(KEY, blob, context=CONTEXT) == data
     assert blob == naive_encrypt(KEY, data, CONTEXT, salt=blob[:24])
-    assert writer.digest == "sha256:" + hashlib.sha256(blob).hexdigest()
-    assert writer.size == len(blob)
+    assert writer.tell() == len(data)
+    assert len(blob) == sealed_size(len(data))
     with pytest.raises(ValueError, match="finished"):
         writer.write(b"more")
 
@@ -138,69 +127,59 @@ def test_unfinished_message_is_refused() -> None:
             decrypt_bytes(KEY, out.getvalue(), context=CONTEXT)
 
 
-def broken_messages() -> dict[str, tuple[bytes, str]]:
-    """Messages that no reader may accept, and what its error says."""
-    data = text(3 * CHUNK + 100)
-    blob = blob_of(data)
-    head, parts = chunks_of(blob)
-    other_head, other = chunks_of(blob_of(data))
-    exact_head, exact = chunks_of(blob_of(text(2 * CHUNK)))
-    salt = bytes(24)
-    full = [data[:CHUNK], data[CHUNK : 2 * CHUNK]]
-    flipped = bytes([blob[30] ^ 1])
-    return {
-        "nothing": (b"", "truncated"),
-        "header cut": (blob[:55], "truncated"),
-        "header alone": (blob[:56], "truncated"),
-        "header and 15 bytes": (blob[:71], "truncated"),
-        "bad commitment": (blob[:30] + flipped + blob[31:], "commitment"),
-        "salt of another message": (other_head[:24] + blob[24:], "commitment"),
-        "header of another message": (other_head + blob[56:], "chunk 3 .the last. at offset 49256"),
-        "cut at a chunk": (head + b"".join(parts[:3]), "truncated"),
-        "cut at the first chunk": (head + parts[0], "truncated"),
-        "cut inside a chunk": (
-            blob[: HEADER + SEALED + 5000],
-            "chunk 1 .the last. at offset 16456",
-        ),
-        "cut 5 bytes into a chunk": (blob[: HEADER + SEALED + 5], "truncated"),
-        "cut inside the last chunk": (blob[:-1], "chunk 3 .the last."),
-        "empty last chunk cut off": (exact_head + b"".join(exact[:2]), "truncated"),
-        "swapped": (head + parts[1] + parts[0] + parts[2] + parts[3], "chunk 0 at offset 56:"),
-        "duplicated": (head + parts[0] + parts[0] + b"".join(parts[1:]), "chunk 4 .the last."),
-        "first dropped": (head + b"".join(parts[1:]), "chunk 2 .the last."),
-        "chunk of another message": (
-            head + parts[0] + other[1] + parts[2] + parts[3],
-            "chunk 1 at offset 16456",
-        ),
-        "full chunk appended": (head + b"".join(parts) + parts[0], "chunk 4 .the last."),
-        "last chunk appended again": (blob + parts[3], "chunk 3 .the last."),
-        "one byte appended": (blob + b"\x00", "chunk 3 .the last."),
-        "final chunk of full 16 KiB": (
-            naive_encrypt(KEY, b"", CONTEXT, salt=salt, pieces=full),
-            "truncated",
-        ),
-        "short chunk in the middle": (
-            naive_encrypt(KEY, b"", CONTEXT, salt=salt, pieces=[data[:100], data[:CHUNK], b""]),
-            "chunk 1 .the last.|chunk 0",
-        ),
-    }
-
-
-@pytest.mark.parametrize("case", sorted(broken_messages()))
-def test_broken_message_is_refused_and_the_place_named(case: str) -> None:
-    blob, message = broken_messages()[case]
-    with pytest.raises(IntegrityError, match=message) as caught:
-        decrypt_bytes(KEY, blob, context=CONTEXT, name="some/file")
-    assert "some/file" in caught.value.given
-
-
-def test_wrong_key_and_wrong_context_are_refused() -> None:
-    blob = blob_of(b"message")
-    for key, context in ((bytes(32), CONTEXT), (KEY, b"tests/two"), (KEY, b"")):
-        with pytest.raises(IntegrityError, match="header, offset 0 to 56: its commitment"):
-            decrypt_bytes(key, blob, context=context)
+def test_a_key_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         encrypt_bytes(b"short", b"", context=CONTEXT)
+    with pytest.raises(ValueError, match="32 bytes"):
+        decrypt_bytes(b"short", bytes(72), context=CONTEXT)
+
+
+def test_a_with_block_that_ends_well_finishes_the_message() -> None:
+    out = io.BytesIO()
+    with SealedWriter(out, KEY, context=CONTEXT) as writer:
+        writer.write(b"whole")
+    assert decrypt_bytes(KEY, out.getvalue(), context=CONTEXT) == b"whole"
+    broken = io.BytesIO()
+    with contextlib.suppress(KeyError), SealedWriter(broken, KEY, context=CONTEXT) as writer:
+        writer.write(b"half")
+        raise KeyError
+    with pytest.raises(IntegrityError, match="truncated"):
+        decrypt_bytes(KEY, broken.getvalue(), context=CONTEXT)
+
+
+class Sipping(io.BytesIO):
+    """Takes at most 1,000 bytes at a time, as an unbuffered file may."""
+
+    def write(self, data: Any) -> int:
+        return super().write(bytes(data)[:1000])
+
+
+def test_a_sink_that_takes_less_than_it_is_given() -> None:
+    out = Sipping()
+    with SealedWriter(out, KEY, context=CONTEXT) as writer:
+        writer.write(text(70 * CHUNK))
+    assert decrypt_bytes(KEY, out.getvalue(), context=CONTEXT) == text(70 * CHUNK)
+
+
+def test_no_message_has_more_than_2_to_the_38_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chunks.MAX_CHUNKS == 2**38
+
+    class Huge(io.BytesIO):
+        length = HEADER + 2**38 * SEALED + 16
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return self.length if whence else super().seek(offset)
+
+    with pytest.raises(IntegrityError, match="at most 274877906944"):
+        SealedReader(Huge(), KEY, context=CONTEXT, name="x")
+    monkeypatch.setattr(chunks, "MAX_CHUNKS", 3)
+    assert decrypt_bytes(KEY, blob_of(text(3 * CHUNK - 1)), context=CONTEXT)
+    writer = SealedWriter(io.BytesIO(), KEY, context=CONTEXT)
+    writer.write(text(3 * CHUNK - 1))
+    with pytest.raises(ValueError, match="at most 3 chunks"):
+        writer.write(b"1")
+    with pytest.raises(ValueError, match="at most 3 chunks"):
+        blob_of(text(3 * CHUNK))
 
 
 def test_every_header_byte_counts() -> None:
@@ -321,3 +300,80 @@ def test_first_damage_names_the_first_of_two() -> None:
     changed[HEADER + 70 * SEALED] ^= 1
     changed[HEADER + 80 * SEALED] ^= 1
     assert first_damage(reader) is None
+
+
+class Slow(io.BytesIO):
+    """Lets other threads go first wherever they could do harm."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        found = super().seek(offset, whence)
+        time.sleep(1e-4)
+        return found
+
+
+def test_threads_share_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preadv = os.preadv
+
+    def slowly(*arguments: Any) -> int:
+        got = preadv(*arguments)
+        time.sleep(1e-4)
+        return got
+
+    monkeypatch.setattr(os, "preadv", slowly)
+    data = text(40 * CHUNK + 77)
+    (tmp_path / "f").write_bytes(blob_of(data))
+
+    def read(reader: SealedReader, seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(20):
+            start, size = draw.randrange(len(data)), draw.choice([1, 100, CHUNK, 5 * CHUNK + 3])
+            buffer = bytearray(size)
+            got = reader.read_at(start, buffer)
+            assert buffer[:got] == data[start : start + size]
+
+    file = open(tmp_path / "f", "rb", buffering=0)  # noqa: SIM115
+    for raw in (file, Slow(blob_of(data))):
+        with SealedReader(raw, KEY, context=CONTEXT, name="f") as reader:
+            reader.seek(5)
+            with ThreadPoolExecutor(4) as pool:
+                for done in [pool.submit(read, reader, seed) for seed in range(4)]:
+                    done.result()
+            assert reader.tell() == 5
+
+
+def test_threads_that_read_on_get_every_byte_once(tmp_path: Path) -> None:
+    """They share one position, as in any file; no byte is lost, and none is another chunk's."""
+    pieces = [number.to_bytes(4) * 250 for number in range(2000)]
+    (tmp_path / "f").write_bytes(blob_of(b"".join(pieces)))
+    raw = open(tmp_path / "f", "rb", buffering=0)  # noqa: SIM115
+    found: list[bytes] = []
+    start = threading.Barrier(4)
+
+    def read() -> None:
+        start.wait()
+        while piece := reader.read(1000):
+            found.append(piece)
+
+    with SealedReader(raw, KEY, context=CONTEXT, name="f") as reader:
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(read) for _ in range(4)]:
+                done.result()
+    assert sorted(found) == pieces
+
+
+def test_pyarrow_and_json_read_and_write(tmp_path: Path) -> None:
+    table = pyarrow.table({"n": list(range(30_000)), "s": [f"word {n}" for n in range(30_000)]})
+    with open(tmp_path / "t", "wb") as file, SealedWriter(file, KEY, context=CONTEXT) as writer:
+        pyarrow.parquet.write_table(table, writer, row_group_size=5000)
+    raw = open(tmp_path / "t", "rb", buffering=0)  # noqa: SIM115
+    with SealedReader(raw, KEY, context=CONTEXT, name="t") as reader:
+        assert pyarrow.parquet.read_table(reader).equals(table)
+        assert pyarrow.parquet.read_table(reader, columns=["s"]).equals(table.select(["s"]))
+    out = io.BytesIO()
+    with SealedWriter(out, KEY, context=CONTEXT) as writer:
+        text_file = io.TextIOWrapper(io.BufferedWriter(writer), encoding="utf-8")
+        json.dump({"a": ["ü"] * 20_000}, text_file)
+        text_file.flush()
+        writer.finish()
+    reader = SealedReader(io.BytesIO(out.getvalue()), KEY, context=CONTEXT, name="j")
+    assert json.load(reader) == {"a": ["ü"] * 20_000}

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,18 +94,94 @@ def test_finish_covers_files_of_an_earlier_process(
     SealedFolder.open(folder.path, [identity]).verify()
 
 
-def test_a_change_after_finish_takes_the_manifest_away(
+def test_changes_of_a_finished_folder_are_seen_once_it_is_finished_again(
+    folder: SealedFolder, identity: Identity
+) -> None:
+    folder.finish({"version": 1})
+    folder.write_json("counts", {"kept": 4})
+    folder.write_json("more", {})
+    folder.remove("documents-00000")
+    assert folder.manifest is None
+    assert folder.names() == ["counts", "more"]
+    assert folder.has("more")
+    assert not folder.has("documents-00000")
+    assert folder.read_json("counts") == {"kept": 4}
+    with pytest.raises(UserError, match="unfinished"):
+        folder.verify()
+    other = SealedFolder.open(folder.path, [identity])
+    other.verify()
+    assert other.manifest is not None
+    assert other.manifest["version"] == 1
+    assert other.names() == ["counts", "documents-00000"]
+    assert other.read_json("counts") == {"kept": 3}
+    folder.finish({"version": 2})
+    for found in (folder, SealedFolder.open(folder.path, [identity])):
+        found.verify()
+        assert found.names() == ["counts", "more"]
+        assert found.read_json("counts") == {"kept": 4}
+    assert not list(folder.path.glob("*.next"))
+
+
+def test_changes_that_were_never_finished_are_dropped(
     folder: SealedFolder, identity: Identity
 ) -> None:
     folder.finish({})
-    folder.write_bytes("counts", b"{}")
-    assert folder.manifest is None
-    assert SealedFolder.open(folder.path, [identity]).manifest is None
+    folder.write_json("counts", {"kept": 4})
+    folder.remove("documents-00000")
+    again = SealedFolder.open(folder.path, [identity])
+    again.write_json("more", {})
+    again.finish({})
+    again.verify()
+    assert again.names() == ["counts", "documents-00000", "more"]
+    assert again.read_json("counts") == {"kept": 3}
+    with pytest.raises(UserError, match="another process changed the folder"):
+        folder.finish({})
+    again.verify()
+
+
+def test_a_finished_folder_that_cannot_be_tidied_up_is_read_as_its_manifest_says(
+    folder: SealedFolder, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill right after the new manifest, and a disk that is read-only since."""
     folder.finish({})
-    folder.remove("counts")
-    folder.remove("counts")
-    assert SealedFolder.open(folder.path, [identity]).manifest is None
-    assert folder.names() == ["documents-00000"]
+
+    def fails(*arguments: object, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    folder.write_json("counts", {"kept": 4})
+    folder.remove("documents-00000")
+    with monkeypatch.context() as patch:
+        patch.setattr("dpmlm.artifacts.drafts.os.replace", renamed_unless(folder, fails))
+        patch.setattr(os, "unlink", fails)
+        folder.finish({})
+        for found in (folder, SealedFolder.open(folder.path, [identity])):
+            assert found.names() == ["counts"]
+            assert found.read_json("counts") == {"kept": 4}
+            found.verify()
+    assert list(folder.path.glob("*.next"))
+    SealedFolder.open(folder.path, [identity]).verify()
+    assert not list(folder.path.glob("*.next"))
+
+
+def renamed_unless(folder: SealedFolder, fails: Any) -> Any:
+    """`os.replace` that refuses to move what waits in `folder`."""
+    replace = os.replace
+    return lambda a, b: fails() if str(a).endswith(".next") else replace(a, b)
+
+
+def test_unfinish_counts_at_once(folder: SealedFolder, identity: Identity) -> None:
+    folder.finish({})
+    folder.write_json("counts", {"kept": 4})
+    folder.unfinish()
+    assert folder.read_json("counts") == {"kept": 3}
+    folder.write_json("counts", {"kept": 5})
+    folder.remove("documents-00000")
+    folder.remove("documents-00000")
+    again = SealedFolder.open(folder.path, [identity])
+    assert again.manifest is None
+    assert again.names() == ["counts"]
+    assert again.read_json("counts") == {"kept": 5}
+    again.unfinish()
     folder.finish({})
     folder.verify()
 
@@ -255,7 +332,7 @@ def test_writer_streams_and_is_whole_or_absent(folder: SealedFolder) -> None:
     assert not list(folder.path.glob(".*"))
 
 
-def test_full_disk_leaves_the_finished_folder_unfinished_not_wrong(
+def test_full_disk_leaves_the_finished_folder_as_it_was(
     folder: SealedFolder, identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.finish({})
@@ -268,7 +345,7 @@ def test_full_disk_leaves_the_finished_folder_unfinished_not_wrong(
         folder.write_bytes("counts", b"{}")
     monkeypatch.undo()
     again = SealedFolder.open(folder.path, [identity])
-    assert again.manifest is None
+    again.verify()
     assert again.read_json("counts") == {"kept": 3}
     assert not list(folder.path.glob(".*"))
 

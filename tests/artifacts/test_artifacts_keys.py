@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from dpmlm.artifacts import (
     save_signing_key,
     save_verify_key,
 )
+from dpmlm.artifacts import passphrase as phrases
 from dpmlm.artifacts.recipients import MAX_RECIPIENTS, WrappedKey
 
 KEY = bytes(range(32))
@@ -64,6 +66,8 @@ def test_create_keys(tmp_path: Path) -> None:
     assert names == sorted(
         [
             *(f"{role}.{end}" for role in ROLES for end in ("key", "pub")),
+            "auditor-sign.key",
+            "auditor-sign.pub",
             "sign.key",
             "sign.pub",
             "pseudonym.key",
@@ -88,6 +92,85 @@ def test_create_keys_refuses_to_overwrite_and_writes_nothing(tmp_path: Path) -> 
     with pytest.raises(UserError, match="never overwritten"):
         create_keys(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["sign.pub"]
+
+
+def dying_at(dies: pytest.MonkeyPatch, name: str) -> None:
+    """The rename of `name` to its place is what does not happen any more."""
+    real = os.replace
+
+    def dying(source: Path, target: Path) -> None:
+        if target.name == name:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    dies.setattr(os, "replace", dying)
+
+
+@pytest.mark.parametrize("last", [".drawn", "trainer.key", "auditor.pub", "consumer.pub"])
+def test_killed_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    with monkeypatch.context() as dies:
+        dying_at(dies, last)
+        with pytest.raises(KeyboardInterrupt):
+            create_keys(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
+    written = create_keys(tmp_path)
+    assert len(written) == 12
+    assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    before.pop(".drawn", None)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    for role in ROLES:
+        public = load_recipient(tmp_path / f"{role}.pub")
+        assert load_identity(tmp_path / f"{role}.key").recipient == public
+    assert list(load_trusted_keys(tmp_path / "trusted")) == [
+        load_signing_key(tmp_path / "sign.key").key_id
+    ]
+    with pytest.raises(UserError, match="never overwritten"):
+        create_keys(tmp_path)
+
+
+def test_killed_another_call_is_told_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, passphrase: str | None) -> None:
+        with monkeypatch.context() as dies:
+            dying_at(dies, "consumer.pub")
+            with pytest.raises(KeyboardInterrupt):
+                create_keys(folder, roles=["consumer"], passphrase=passphrase)
+
+    monkeypatch.setattr(phrases, "COST", {"m": 64, "t": 1, "p": 1})
+    first, second = "four random words here", "four other words there"
+    killed(tmp_path / "plain", None)
+    with pytest.raises(UserError, match="never overwritten"):
+        create_keys(tmp_path / "plain", roles=["consumer"], passphrase=first)
+    load_identity(tmp_path / "plain/consumer.key")
+    killed(tmp_path / "sealed", first)
+    with pytest.raises(UserError, match="does not open it"):
+        create_keys(tmp_path / "sealed", roles=["consumer"], passphrase=second)
+    load_identity(tmp_path / "sealed/consumer.key", passphrase=first)
+    killed(tmp_path / "more", first)
+    written = create_keys(tmp_path / "more", roles=["approver"])
+    assert [path.name for path in written] == ["approver.key", "approver.pub"]
+    assert (tmp_path / "more/consumer.pub").is_file()
+    assert not (tmp_path / "more/.drawn").exists()
+
+
+def test_what_lies_in_the_place_of_drawn_keys_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phrases, "COST", {"m": 64, "t": 1, "p": 1})
+    drawn = tmp_path / ".drawn"
+    for text in ("", "{", "[]x", "7", '{"../a.key": {}}', '{"a/b.key": {}}', '{"/tmp/a.key": {}}'):
+        drawn.write_text(text)
+        drawn.chmod(0o600)
+        with pytest.raises(UserError, match="not what"):
+            create_keys(tmp_path, roles=["consumer"])
+    drawn.chmod(0o644)
+    with pytest.raises(UserError, match="mode 0644"):
+        create_keys(tmp_path, roles=["consumer"])
+    drawn.unlink()
+    create_keys(tmp_path, roles=[*ROLES, "approver"], passphrase="four random words here")
 
 
 def test_files_round_trip(tmp_path: Path) -> None:
@@ -130,7 +213,7 @@ def test_bad_key_files_are_named(tmp_path: Path) -> None:
         load_identity(tmp_path / "absent.key")
     with pytest.raises(UserError, match=r"is a dpmlm.recipient/1 file, not a dpmlm.verify-key/1"):
         load_verify_key(tmp_path / "trainer.pub")
-    with pytest.raises(UserError, match=r"is a dpmlm.signing-key/1 file, not a dpmlm.identity/1"):
+    with pytest.raises(UserError, match=r"is a dpmlm.signing-key/2 file, not a dpmlm.identity/2"):
         load_identity(tmp_path / "sign.key")
     whole = (tmp_path / "trainer.pub").read_text()
     fields = json.loads(whole)

@@ -8,7 +8,17 @@ from typing import BinaryIO
 
 import pytest
 
-from dpmlm.artifacts import Identity, IntegrityError, UserError, new_identity, open_sealed, seal
+from dpmlm.artifacts import (
+    Identity,
+    IntegrityError,
+    UserError,
+    encrypt_bytes,
+    new_identity,
+    open_sealed,
+    seal,
+    sealed,
+)
+from dpmlm.artifacts.recipients import WrappedKey
 
 CONTEXT = b"tests/sealed"
 TEXT = b"The patient was seen on Monday. " * 3000
@@ -59,6 +69,51 @@ def test_recipients_of_another_file_do_not_fit(tmp_path: Path, identity: Identit
     os.replace(tmp_path / "b.recipients", tmp_path / "a.recipients")
     with pytest.raises(IntegrityError, match="commitment"):
         open_sealed(tmp_path / "a", [identity], context=CONTEXT)
+
+
+def earlier_pair(target: Path, text: bytes, identity: Identity) -> None:
+    """As earlier versions wrote it: its list names no payload."""
+    key = bytes(range(32))
+    target.write_bytes(encrypt_bytes(key, text, context=CONTEXT))
+    listing = WrappedKey.wrap(key, [identity.recipient], label="file", context=CONTEXT)
+    target.with_name(target.name + ".recipients").write_bytes(listing.to_bytes())
+
+
+def test_pairs_of_earlier_versions_open(tmp_path: Path, identity: Identity) -> None:
+    target = tmp_path / "f"
+    earlier_pair(target, b"earlier", identity)
+    with open_sealed(target, [identity], context=CONTEXT) as reader:
+        assert reader.read() == b"earlier"
+    # A newer list was written, and its payload never came.
+    seal(b"new", tmp_path / "g", [identity.recipient], context=CONTEXT)
+    os.replace(tmp_path / "g.recipients", tmp_path / "f.recipients.next")
+    with open_sealed(target, [identity], context=CONTEXT) as reader:
+        assert reader.read() == b"earlier"
+    # Its payload came, and the list had no time to move.
+    os.replace(tmp_path / "g", target)
+    with open_sealed(target, [identity], context=CONTEXT) as reader:
+        assert reader.read() == b"new"
+    seal(b"newest", target, [identity.recipient], context=CONTEXT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "f.recipients"]
+
+
+def test_a_pair_that_is_replaced_while_it_is_opened(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payload was open already when the list of the next one took its place."""
+    target = tmp_path / "f"
+    seal(b"old", target, [identity.recipient], context=CONTEXT)
+    listing, times = sealed._listing, []
+
+    def late(path: Path, salt: bytes) -> tuple[Path, WrappedKey]:
+        if not times:
+            times.append(1)
+            seal(b"new", target, [identity.recipient], context=CONTEXT)
+        return listing(path, salt)
+
+    monkeypatch.setattr(sealed, "_listing", late)
+    with open_sealed(target, [identity], context=CONTEXT) as reader:
+        assert reader.read() == b"new"
 
 
 @pytest.mark.parametrize("nth", [1, 2])
