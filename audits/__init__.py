@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audits.evidence import audit
     from audits.models import LoadedModel, load
-    from audits.planting.canaries import Canary, CanarySet, plan_canaries
+    from audits.planting.canaries import CanarySet, plan_canaries
+    from audits.planting.canary import Canary
+    from audits.planting.labels import Labels
     from audits.private import PrivateCases
     from audits.statistics import clopper_pearson, fdp_one_run_epsilon, one_run_epsilon
     from audits.text.spans import Span, VerbatimCase
 
 _LAZY = {
-    "Canary": "planting.canaries",
+    "Canary": "planting.canary",
     "CanarySet": "planting.canaries",
+    "Labels": "planting.labels",
     "LoadedModel": "models",
     "PrivateCases": "private",
     "Span": "text.spans",
@@ -40,6 +43,7 @@ _LAZY = {
 __all__ = [
     "Canary",
     "CanarySet",
+    "Labels",
     "LoadedModel",
     "PrivateCases",
     "Span",

@@ -22,13 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = attack(
             options.model,
             canaries=options.canaries,
+            labels=options.labels,
+            commitment=options.commitment,
             plan=options.plan,
             out=options.out,
+            transcript=options.transcript,
             control=options.control,
             untrained=options.untrained,
             reference=options.reference,
             identities=[load_identity(options.identity)] if options.identity else [],
             beta=options.beta,
+            device=options.device,
             progress=_progress if sys.stderr.isatty() else None,
         )
     except (UserError, IntegrityError) as error:
@@ -55,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="model to attack")
     parser.add_argument("--canaries", type=Path, required=True, help="canary file or sealed folder")
+    parser.add_argument("--labels", type=Path, help="who was included; beside the canaries")
+    parser.add_argument("--commitment", type=Path, help="what was published before training")
     parser.add_argument("--plan", type=Path, help="JSON with epsilon, delta, noise_multiplier, "
                         "sample_rate and steps; looked for beside the model")  # fmt: skip
     parser.add_argument("--control", type=Path, help="the same training without privacy")
@@ -62,8 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", type=Path, help="a public masked language model")
     parser.add_argument("--identity", type=Path, help="private key for sealed folders")
     parser.add_argument("--beta", type=float, default=0.05, help="false alarms of all tests")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if any")
     parser.add_argument(
         "--out", type=Path, default=Path("evidence.json"), help="where evidence goes"
+    )
+    parser.add_argument(
+        "--transcript", type=Path, help="where all scores go before labels are opened; beside --out"
     )
     return parser
 

@@ -6,11 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from audits.evidence import audit
-from audits.files import NO_CLAIM, plan_beside, read_claim, read_set, refuse_present
-from audits.models import LoadedModel, load
+from audits.files import (
+    NO_CLAIM,
+    labels_beside,
+    plan_beside,
+    read_claim,
+    read_commitment,
+    read_labels,
+    read_set,
+    refuse_absent,
+    refuse_present,
+)
+from audits.models import LoadedModel, device_of, load
+from audits.planting.labels import Labels
 from audits.subject import TESTS
 from audits.verdict import Verdict, verdict_of
 from dpmlm.artifacts import Identity, UserError, atomic_write, canonical_json
+
+_BOUND = {
+    "plan": [],
+    "commitment file": [
+        "canaries fit the commitment file; that it was there before the training is for you to know"
+    ],
+    None: ["canaries not pre-registered: nothing from before the training binds them"],
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +40,10 @@ class Attack:
     """As `audits.audit` returns it."""
     out: Path
     """The evidence file."""
+    transcript: Path
+    """The file of all scores, written before the labels were opened."""
+    plan: Path | None
+    """Where the claim was read; None where there is none."""
 
     @property
     def verdict(self) -> Verdict:
@@ -35,8 +58,9 @@ class Attack:
             f"secrets  {self._secrets()}",
             f"guesses  {self._guesses()}",
             f"bound    {self._bound()}",
-            f"wrote {self.out}",
         ]
+        lines += _BOUND[self.evidence["declared"]["bound_by"]]
+        lines.append(f"wrote {self.out} and {self.transcript}")
         return "\n".join(lines)
 
     def _target(self, test: str) -> Mapping[str, Any]:
@@ -44,13 +68,18 @@ class Attack:
         return part
 
     def _claim(self) -> str:
-        rejected = self.evidence["subjects"]["target"]["rejected_by"]
+        claim, rejected = self.evidence["claim"], self.evidence["subjects"]["target"]["rejected_by"]
+        told = "" if self.plan is None else self._terms(claim)
         if rejected:
-            return f"CONTRADICTED by {', '.join(rejected)}"
+            return f"{told}CONTRADICTED by {', '.join(rejected)}"
         parts = [self._target(test) for test in TESTS]
         if any(part.get("p_value") is not None for part in parts):
-            return "not contradicted by any test"
+            return f"{told}not contradicted by any test"
         return f"not tested: {parts[0]['reason']}"
+
+    def _terms(self, claim: Mapping[str, Any]) -> str:
+        """What is claimed, and where: the plan may be one that was found beside the model."""
+        return f"epsilon {float(claim['epsilon']):g}, delta {claim['delta']:g}, by {self.plan}: "
 
     def _secrets(self) -> str:
         part = self._target("canary_extraction")
@@ -85,33 +114,53 @@ def attack(
     model: Path,
     *,
     canaries: Path,
+    labels: Path | None = None,
+    commitment: Path | None = None,
     plan: Path | None,
     out: Path,
+    transcript: Path | None = None,
     control: Path | None,
     untrained: Path | None,
     reference: Path | None,
     identities: Sequence[Identity],
     beta: float,
+    device: str = "auto",
     read_plan: Callable[[Path], Mapping[str, Any]] = read_claim,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attack:
     """Score `model` on known canaries against the claim of a plan and write the evidence.
 
-    Without a plan, named or beside the model or the canaries, no claim is tested: counts of
-    secrets stand, and the verdict cannot be PASS. Raises UserError where a file is missing or
-    malformed, or `out` is there already; IntegrityError where canaries, plan and tokenizer are not
-    of one run.
+    All scores are written to `transcript` (beside `out` by default, for its owner alone) before
+    `labels` (beside the canaries by default) are opened. Without a plan, named or beside the model
+    or the canaries, no claim is tested: counts of secrets stand, and the verdict cannot be PASS.
+    Raises UserError where a file is missing or malformed, one to be written is there already, or
+    there is no such `device` (see `device_of`); IntegrityError where canaries, labels, commitment,
+    plan and tokenizer are not of one run.
     """
+    kept = transcript or out.with_name(f"{out.stem}.scores.json")
+    if kept.absolute() == out.absolute():
+        raise UserError(f"--transcript {kept}", "it is the evidence file", "name two files")
     refuse_present(out, "--out")
+    if transcript is not None:  # the one beside `out` may be left by an audit that was killed
+        refuse_present(kept, "--transcript")
+    device_of(device)
     if not 1e-3 <= beta < 0.5:
         raise UserError(f"--beta {beta:g}", "it lies between 0.001 and 0.5", "leave it at 0.05")
     found = plan or plan_beside(model, canaries)
     terms = NO_CLAIM if found is None else read_plan(found)
 
     def optional(path: Path | None) -> LoadedModel | None:
-        return load(path, identities) if path else None
+        return load(path, identities, device=device) if path else None
 
-    target, planted = load(model, identities), read_set(canaries, identities, "--canaries")
+    def opened(scores: Mapping[str, Any]) -> Labels:
+        with atomic_write(kept, mode=0o600) as file:
+            file.write(canonical_json(scores))
+        return read_labels(coins, identities)
+
+    planted, coins = read_set(canaries, identities, "--canaries"), labels or labels_beside(canaries)
+    refuse_absent(coins)
+    bound = None if commitment is None else read_commitment(commitment)
+    target = load(model, identities, device=device)
     evidence = audit(
         target,
         plan=terms,
@@ -119,9 +168,11 @@ def attack(
         control=optional(control),
         untrained=optional(untrained),
         reference=optional(reference),
+        labels=opened,
+        commitment=bound,
         beta=beta,
         progress=progress,
     )
     with atomic_write(out) as file:
         file.write(canonical_json(evidence))
-    return Attack(evidence, out)
+    return Attack(evidence, out, kept, found)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Attack:
+class KnownAttack:
     """One way to get at the training text."""
 
     name: str
@@ -29,7 +29,7 @@ class Attack:
 
 
 ATTACKS = (
-    Attack(
+    KnownAttack(
         "membership of planted secrets, by the plan's own trade-off curve (gating test)",
         "membership",
         "subjects.target.gating",
@@ -37,7 +37,7 @@ ATTACKS = (
         "canaries",
         "no canaries were planted",
     ),
-    Attack(
+    KnownAttack(
         "exposure of planted secrets",
         "reconstruction",
         "subjects.target.exposure",
@@ -45,7 +45,7 @@ ATTACKS = (
         "canaries",
         "no canaries were planted",
     ),
-    Attack(
+    KnownAttack(
         "extraction of planted secrets",
         "regurgitation",
         "subjects.target.canary_extraction",
@@ -53,7 +53,7 @@ ATTACKS = (
         "canaries",
         "no canaries were planted",
     ),
-    Attack(
+    KnownAttack(
         "exploratory canaries: other families, insertion counts and arms",
         "reconstruction",
         "groups",
@@ -61,7 +61,7 @@ ATTACKS = (
         "groups",
         "no exploratory groups were planted",
     ),
-    Attack(
+    KnownAttack(
         "white-box gradient canaries",
         "membership",
         "gradients",
@@ -69,7 +69,7 @@ ATTACKS = (
         "gradients",
         "no gradient canaries were planted, so no transcript of noised sums was kept",
     ),
-    Attack(
+    KnownAttack(
         "membership inference on records and persons (calibrated loss, LiRA-offline, RMIA)",
         "membership",
         "membership",
@@ -77,7 +77,7 @@ ATTACKS = (
         "membership",
         "no records of members and of units held out at random were given",
     ),
-    Attack(
+    KnownAttack(
         "verbatim extraction of training spans (greedy, confidence first, beam, Gibbs, sampling)",
         "regurgitation",
         "verbatim",
@@ -85,7 +85,7 @@ ATTACKS = (
         "verbatim",
         "no spans were given, or no model that never read them",
     ),
-    Attack(
+    KnownAttack(
         "games about identifiers: extractable, reconstructable, inferable",
         "reconstruction",
         "identifiers",
@@ -93,15 +93,15 @@ ATTACKS = (
         "identifiers",
         "no identifiers were given, or no model that never read them",
     ),
-    Attack(
+    KnownAttack(
         "several independent trainings",
         "membership",
         "",
-        "a bound from false positives and negatives over trainings",
+        "a declared canary that is guessed right in more trainings than the claim allows",
         "never",
-        "one model was audited, in one run; audits.statistics.several_runs takes more",
+        "one training was audited; `python -m audits.runs` takes the models of several",
     ),
-    Attack(
+    KnownAttack(
         "attribute inference",
         "attribute inference",
         "",
@@ -109,7 +109,7 @@ ATTACKS = (
         "never",
         "no attribute labels were declared",
     ),
-    Attack(
+    KnownAttack(
         "model inversion and reconstruction from weights",
         "inversion",
         "",
@@ -117,7 +117,7 @@ ATTACKS = (
         "never",
         "no such attack is implemented",
     ),
-    Attack(
+    KnownAttack(
         "exfiltration through the serving side",
         "exfiltration",
         "",
@@ -134,7 +134,7 @@ def attacks(
     """Every attack with its status, in a fixed order; a non-private control counts as one."""
     given = {"canaries": canaries, "groups": bool(groups), **dict.fromkeys(cases, True)}
     listed = [
-        Attack(
+        KnownAttack(
             "the same tests on a non-private control",
             "membership",
             "subjects.control",
@@ -148,7 +148,7 @@ def attacks(
     return [_row(attack, given.get(attack.needs, False)) for attack in listed]
 
 
-def _row(attack: Attack, run: bool) -> dict[str, Any]:
+def _row(attack: KnownAttack, run: bool) -> dict[str, Any]:
     row = {"attack": attack.name, "kind": attack.kind, "status": "RUN" if run else "NOT RUN"}
     if run:
         return row | {"evidence": attack.evidence, "could_find": attack.could_find}

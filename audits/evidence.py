@@ -14,17 +14,23 @@ from audits.claim.power import DEFAULT_SHARE, best_guesses, smallest_caught
 from audits.coverage import attacks
 from audits.exploring import explore
 from audits.exposures.exposure import default_threshold
+from audits.group_scores import rows_explored, score_groups
 from audits.models import LoadedModel, load
 from audits.planting.canaries import CanarySet
-from audits.planting.families import check_tokenizer
+from audits.planting.families import check_tokenizer, tokens_checked
 from audits.planting.insertion import effective_exposures
+from audits.planting.labels import Labels
 from audits.private import PrivateCases, Rival, private_parts, rows_of_cases
-from audits.recheck import power_shown
-from audits.subject import TESTS, Rules, Scores, judge, score, unscored
+from audits.subject import TESTS, Rules, judge, unscored, untestable
+from audits.transcript import OpenLabels, Scored, score_all, transcript
+from audits.verdict import power_of_tests
 from dpmlm.artifacts import IntegrityError, UserError, digest
 
 SCHEMA = "dpmlm.evidence/1"
 _PACKAGES = ("torch", "transformers", "numpy", "scipy", "dp-accounting", "dpmlm-framework")
+
+_DERIVED = frozenset({"digest", "sample_rate", "plateaus"})
+"""What a run's plan.json adds to the fields that its digest is over."""
 
 Subject = LoadedModel | str | Path
 """A model in memory, or the folder of a plain Hugging Face model."""
@@ -39,6 +45,8 @@ def audit(
     untrained: Subject | None = None,
     reference: Subject | None = None,
     private: PrivateCases | None = None,
+    labels: OpenLabels | None = None,
+    commitment: str | None = None,
     beta: float = 0.05,
     guesses_per_side: int | None = None,
     threshold_bits: float | None = None,
@@ -55,35 +63,51 @@ def audit(
     `threshold_bits` (see `default_threshold`) are fixed before any score. `progress` is called
     with rows done and rows in all.
 
+    `labels` is called with the transcript of all scores once they are there: it keeps that, and
+    returns the labels of `canaries`, which need not be opened before. Without it the canaries have
+    their labels, which are looked at then. `commitment` is what was published before training,
+    where the plan does not say it.
+
     `private` adds attacks on private text. No secret, coin or text is in the result; parts labelled
     private hold counts and rates for the auditor. Raises UserError on an unfit plan, models of
-    different vocabularies, or canaries beyond the model; IntegrityError when the plan commits to
-    other canaries, or the tokenizer splits them otherwise than they were planned.
+    different vocabularies, or canaries beyond the model or without labels; IntegrityError when
+    plan or commitment are of other canaries, the labels of others, or the tokenizer splits them
+    otherwise than they were planned.
     """
     started = time.monotonic()
-    terms = _terms(plan)
-    _check_commitment(terms, canaries)
+    terms = _terms(plan, canaries)
+    bound = _check_commitment(terms, canaries, commitment)
+    secrets, opener = canaries.without_labels(), _opener(canaries, labels)
     subjects = {"target": target, "control": control, "untrained": untrained}
     models = {name: _loaded(value) for name, value in subjects.items()}
     given = _loaded(reference)
-    calibrator = given or models["untrained"]
+    calibrator = models["untrained"] or given  # a reference may have seen the canaries
     rival, cases = _rival(given, models), private or PrivateCases()
     _check_vocabularies(models, calibrator)
     attacked = models["target"]
     assert attacked is not None
-    check_tokenizer(canaries, attacked.tokenizer)
-    rules, claim = _rules(terms, canaries, beta, guesses_per_side, threshold_bits)
-    references = _references(calibrator, models)
-    total = _rows(models, given, canaries) + rows_of_cases(cases, attacked, rival, references)
+    check_tokenizer(secrets, attacked.tokenizer)
+    rules, claim = _rules(terms, secrets, beta, guesses_per_side, threshold_bits)
+    references = _references(given, models)
+    total = _rows(models, given, secrets) + rows_of_cases(cases, attacked, rival, references)
     count = _Count(total, progress)
-    judged = _judge_all(models, calibrator, canaries, rules, count)
+    scored = score_all(models, calibrator, secrets.canaries, count) if secrets.canaries else {}
+    explored = score_groups(secrets, _compared(models), progress=count)
+    answers = _spelled(transcript(secrets, scored, explored))
+    opened = secrets.with_labels(opener(answers)).opened
+    judged = _judge_all(models, scored, secrets, opened, rules)
     evidence = {
         "schema": SCHEMA,
         "claim": claim,
-        "declared": _declared(canaries, terms, rules, calibrator, given is not None),
+        "declared": {
+            **_declared(secrets, terms, rules, calibrator, calibrator is given),
+            "pre_registered": bound is not None,
+            "bound_by": bound,
+        },
+        "transcripts": {"digest": digest(answers), "kept": labels is not None},
         "subjects": judged,
-        "power": _power(judged),
-        "groups": explore(canaries, _compared(models), terms, progress=count),
+        "power": power_of_tests(judged),
+        "groups": explore(secrets, opened, explored, terms),
         **private_parts(cases, attacked, rival, references, terms, beta=beta, progress=count),
         "attacks": attacks(
             canaries=bool(canaries.canaries),
@@ -111,13 +135,13 @@ def _rival(given: LoadedModel | None, models: Mapping[str, LoadedModel | None]) 
 
 
 def _references(
-    calibrator: LoadedModel | None, models: Mapping[str, LoadedModel | None]
+    given: LoadedModel | None, models: Mapping[str, LoadedModel | None]
 ) -> list[LoadedModel]:
-    """Models that read none of the private text, the one that calibrates first."""
-    target = models["target"]
+    """Models that read none of the private text, the one that calibrates membership first."""
+    target, rest = models["target"], (models["control"], models["untrained"])
     others = {
         model.digest: model
-        for model in (calibrator, models["control"], models["untrained"])
+        for model in (given, *(() if given else (models["untrained"],)), *rest)
         if model is not None and target is not None and model.digest != target.digest
     }
     return list(others.values())
@@ -140,7 +164,7 @@ class _Count:
             self._progress(self._done, self._total)
 
 
-def _terms(plan: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+def _terms(plan: Mapping[str, Any] | str | Path, canaries: CanarySet) -> dict[str, Any]:
     if not isinstance(plan, Mapping):
         try:
             plan = json.loads(Path(plan).read_text(encoding="utf-8"))
@@ -151,28 +175,57 @@ def _terms(plan: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     if not isinstance(plan, Mapping):
         raise UserError("a plan", "it is a JSON object", "pass the plan.json of the run")
     check_plan(plan)
+    _check_units(plan, canaries)
     numbers = {name: float(plan[name]) for name in ("epsilon", "delta", "noise_multiplier")}
-    return {**plan, **numbers}
+    return {**plan, **numbers, "digest": plan_digest(plan)}
 
 
-def _digest(plan: Mapping[str, Any]) -> str:
-    """Identity of a plan that was written by hand."""
+def _check_units(plan: Mapping[str, Any], canaries: CanarySet) -> None:
+    """A plan counts its units, canaries among them as if every coin included its own."""
+    units = plan.get("units")
+    most = sum(canary.copies for group in canaries.every_group for canary in group.canaries)
+    if isinstance(units, int | float) and units < most:
+        raise UserError(
+            f"a plan of {units:g} units with canaries of {most}",
+            "canaries count as units of the plan, so it has at least as many",
+            "pass the plan that these canaries were planted under",
+        )
+
+
+def plan_digest(plan: Mapping[str, Any]) -> str:
+    """Identity of a plan: over what it fixes, whatever digest it says of itself."""
+    added = _DERIVED if "schema" in plan else {"digest"}
     try:
-        return digest(_spelled(plan))
+        return digest(_spelled({name: plan[name] for name in plan if name not in added}))
     except (ValueError, RecursionError):  # half a character in a text, or nested too deep
         raise UserError(
             "a plan", "no digest can be made of it", "pass the plan.json of the run"
         ) from None
 
 
-def _check_commitment(plan: Mapping[str, Any], canaries: CanarySet) -> None:
+def _check_commitment(
+    plan: Mapping[str, Any], canaries: CanarySet, public: str | None
+) -> str | None:
+    """What binds the canaries: the plan, a public file whose date nobody knows here, or nothing.
+
+    What does must be theirs.
+    """
     bound = (plan.get("bindings") or {}).get("canary_commitment")
-    if bound is not None and bound != canaries.commitment:
-        raise IntegrityError(
-            f"canaries with commitment {canaries.commitment}",
-            f"the plan was made for {bound}",
-            "pass the canaries that were drawn for this run",
-        )
+    for value, told in ((bound, "the plan was made for"), (public, "what was published is")):
+        if value is not None and value != canaries.commitment:
+            raise IntegrityError(
+                f"canaries with commitment {canaries.commitment}",
+                f"{told} {value}",
+                "pass the canaries that were drawn for this run",
+            )
+    return "plan" if bound is not None else "commitment file" if public is not None else None
+
+
+def _opener(canaries: CanarySet, given: OpenLabels | None) -> OpenLabels:
+    if given is not None:
+        return given
+    told = canaries.opened
+    return lambda transcript: told
 
 
 def _loaded(subject: Subject | None) -> LoadedModel | None:
@@ -210,11 +263,7 @@ def _rules(
     epsilon = plan["epsilon"]
     if curve is not None and copies > 1:
         epsilon = curve.epsilon(delta)
-    no_test = None
-    if curve is None:
-        no_test = "the plan promises nothing (epsilon inf), so there is no claim to contradict"
-    elif epsilon / math.log(2) >= canaries.space_bits:
-        no_test = f"{copies} copies a canary: what the claim covers for them exceeds the space"
+    no_test = untestable(epsilon, curve, copies, canaries.space_bits)
     count, level = len(canaries.canaries), beta / len(TESTS)
     if per_side is None and curve is not None and no_test is None:
         per_side = best_guesses(plan, count, curve, level, copies)
@@ -228,7 +277,7 @@ def _rules(
     claim = {
         "epsilon": _number(plan["epsilon"]),
         "delta": delta,
-        "plan_digest": plan.get("digest") or _digest(plan),
+        "plan_digest": plan["digest"],
         "recomputed_epsilon": _number(recomputed),
         "canary_epsilon": _number(epsilon),
     }
@@ -247,41 +296,21 @@ def _rules(
 
 def _judge_all(
     models: Mapping[str, LoadedModel | None],
-    calibrator: LoadedModel | None,
+    scored: Mapping[str, Scored | None],
     canaries: CanarySet,
+    labels: Labels,
     rules: Rules,
-    count: _Count,
 ) -> dict[str, Any]:
     if not canaries.canaries:
         return {
             name: None if model is None else unscored(model, "the run had no canaries")
             for name, model in models.items()
         }
-    scored: dict[int, Scores] = {}
-
-    def of(model: LoadedModel) -> Scores:
-        if id(model) not in scored:
-            scored[id(model)] = score(model, canaries, count)
-        return scored[id(model)]
-
-    result: dict[str, Any] = {}
-    for name, model in models.items():
-        if model is None:
-            result[name] = None
-            continue
-        # A model calibrated by itself scores zero everywhere, and guesses nothing.
-        calibrated = calibrator is not None and calibrator.digest != model.digest
-        reference = of(calibrator) if calibrated and calibrator is not None else None
-        result[name] = judge(model, canaries, of(model), reference, rules)
-    return result
-
-
-def _power(judged: Mapping[str, Any]) -> dict[str, Any]:
-    control, untrained = judged["control"], judged["untrained"]
     return {
-        "control_rejected_by": control["rejected_by"] if control else None,
-        "untrained_rejected_by": untrained["rejected_by"] if untrained else None,
-        "status": "shown" if power_shown(control, untrained) else "not shown",
+        name: None
+        if one is None
+        else judge(one.model, canaries, labels, one.scores, one.reference, rules)
+        for name, one in scored.items()
     }
 
 
@@ -299,10 +328,13 @@ def _declared(
         "guesses": 2 * rules.per_side,
         "threshold_bits": rules.threshold_bits,
         "commitment": canaries.commitment,
+        "vocabulary": canaries.vocabulary,
+        "tokens_checked": tokens_checked(canaries),
         "family": canaries.family,
         "copies": canaries.copies,
         "effective_exposures": effective_exposures(plan, copies=canaries.copies, arm="exempt"),
         "score": "joint, centred over the alphabets, less the reference's",
+        "why_joint": "a sum over positions: its ranks in the whole space are counted, not sampled",
         "reference": (
             None
             if calibrator is None
@@ -316,8 +348,7 @@ def _rows(
 ) -> int:
     scored = len([model for model in (*models.values(), given) if model is not None])
     explored = len([model for model in _compared(models).values() if model is not None])
-    others = sum(len(group.canaries) for group in canaries.groups)
-    return scored * 2 * len(canaries.canaries) + explored * others
+    return scored * 2 * len(canaries.canaries) + explored * rows_explored(canaries)
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from audits.planting.canaries import Canary
+from audits.planting.canary import Canary
 
 GUESSES = 2
 """Guesses a canary: the left-to-right decode, and the best tokens with all masked jointly."""

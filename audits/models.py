@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dpmlm.artifacts import Identity, SealedFolder, UserError, load_model, model_digest
@@ -37,8 +38,13 @@ class LoadedModel:
     """`sha256:...` over the parameters."""
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any) -> "LoadedModel":
-        """Wrap a model in memory; puts it in evaluation mode."""
+    def of(cls, model: Any, tokenizer: Any, *, device: str | None = None) -> "LoadedModel":
+        """Wrap a model in memory; puts it in evaluation mode, and on `device` where one is named.
+
+        Raises UserError as `device_of` does.
+        """
+        if device is not None:
+            nn.Module.to(model, device_of(device))
         return cls(model.eval(), tokenizer, model_digest(model))
 
     @property
@@ -76,18 +82,44 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
 
+def device_of(name: str) -> torch.device:
+    """Where `--device` says that models are scored: cpu, cuda, cuda:N, or auto.
+
+    auto is a CUDA device where there is one, as training takes it; scores agree up to the rounding
+    of floats. Raises UserError on another name, or a CUDA device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or name == "cuda:" or (number and kind == "cpu"):
+        raise UserError(
+            f"--device {name}", "a device is cpu, cuda, cuda:N or auto", "leave it at auto"
+        )
+    if kind == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not found:
+            raise UserError(f"--device {name}", "torch sees no CUDA device", "use --device cpu")
+        if number and not (number.isdecimal() and int(number) < found):
+            raise UserError(
+                f"--device {name}",
+                f"torch sees {found} CUDA devices, numbered from 0",
+                f"name one of cuda:0 to cuda:{found - 1}",
+            )
+    return torch.device(name)
+
+
 def load(
-    path: str | Path, identities: Sequence[Identity] = (), *, device: str = "cpu"
+    path: str | Path, identities: Sequence[Identity] = (), *, device: str = "auto"
 ) -> LoadedModel:
     """Load a masked language model from a plain folder or, with an identity, a sealed one.
 
     Nothing is fetched and no code of the folder is run. Raises UserError when the folder holds
-    no such model; a sealed folder raises as `SealedFolder.open` does.
+    no such model, and as `device_of` does; a sealed folder raises as `SealedFolder.open` does.
     """
-    path = Path(path)
+    path, placed = Path(path), device_of(device)
     if (path / "recipients.json").is_file():
         sealed, its_tokenizer = load_model(SealedFolder.open(path, identities))
-        return _placed(sealed, its_tokenizer, device)
+        return LoadedModel.of(sealed.float().to(placed), its_tokenizer)
     if not (path / "config.json").is_file():
         raise UserError(
             f"{path}",
@@ -113,8 +145,4 @@ def load(
             "every weight comes from the folder, or a part of the model would be drawn at random",
             "name the folder of the whole masked language model, head included",
         )
-    return _placed(model, tokenizer, device)
-
-
-def _placed(model: Any, tokenizer: Any, device: str) -> LoadedModel:
-    return LoadedModel.of(model.float().to(device), tokenizer)
+    return LoadedModel.of(model.float().to(placed), tokenizer)

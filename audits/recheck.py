@@ -1,15 +1,18 @@
 """Whether the conclusions of evidence follow from its own figures.
 
 Whoever signs evidence could write a conclusion that its figures do not carry. A reader draws them
-again: what each test rejects (Holm over the p-values), which tests had power, and that the
-canaries are those that the plan committed to.
+again: p-values and bounds from the counts (`figures.py`), what each test rejects (Holm over the
+p-values), which tests had power, and that the canaries are those that the plan committed to.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from audits.figures import mistaken
 from audits.statistics import holm
 from audits.subject import TESTS
+from audits.verdict import power_of_tests
+from dpmlm.artifacts import UserError
 
 
 def contradictions(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -24,19 +27,10 @@ def contradictions(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list
                 for found in _misjudged(f"subjects.{name}", subject, evidence["declared"]["beta"])
             ),
             *_power(evidence["subjects"], evidence["power"]),
+            *mistaken(evidence, plan),
         ]
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, UserError):
         return [("evidence", "it does not have the form of evidence")]
-
-
-def power_shown(control: Mapping[str, Any] | None, untrained: Mapping[str, Any] | None) -> bool:
-    """Whether some test rejects the control, and none the untrained model.
-
-    Silence about an untrained model that those tests could not score shows nothing.
-    """
-    if not control or not untrained or untrained["rejected_by"] or not control["rejected_by"]:
-        return False
-    return all(untrained[test].get("p_value") is not None for test in control["rejected_by"])
 
 
 def _other_terms(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -45,6 +39,8 @@ def _other_terms(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> list[t
     committed = (plan.get("bindings") or {}).get("canary_commitment")
     if committed is not None and declared["commitment"] != committed:
         found.append(("declared.commitment", "the plan was made for other canaries"))
+    if committed is not None and declared.get("pre_registered") is False:
+        found.append(("declared.pre_registered", "the plan binds the canaries"))
     if claim["delta"] != plan["delta"]:
         found.append(("claim.delta", "it is not the plan's"))
     if declared["copies"] == 1 and claim["canary_epsilon"] != claim["epsilon"]:
@@ -68,12 +64,7 @@ def _misjudged(path: str, subject: Mapping[str, Any], beta: float) -> list[tuple
 
 def _power(subjects: Mapping[str, Any], power: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is said of power must follow from what was rejected."""
-    control, untrained = subjects.get("control"), subjects.get("untrained")
-    expected = {
-        "control_rejected_by": control["rejected_by"] if control else None,
-        "untrained_rejected_by": untrained["rejected_by"] if untrained else None,
-        "status": "shown" if power_shown(control, untrained) else "not shown",
-    }
+    expected = power_of_tests(subjects)
     return [
         (
             f"power.{key}",

@@ -6,8 +6,7 @@ that its number of guesses sets: print `one_run_epsilon(guesses=r, correct=r, ..
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy import special, stats
@@ -177,7 +176,7 @@ def several_runs_epsilon(
     """Lower bound from independent trainings with one canary and without: 0 when nothing shows.
 
     max(0, ln((1 - FNR - delta)/FPR)), each rate at its one-sided upper limit, level beta/2. The
-    threshold that made the guesses comes from other data (`several_runs`). Raises UserError when
+    threshold that made the guesses comes from other data (`audits.runs`). Raises UserError when
     there are too few trainings to bound anything above 0, with the number that is missing.
     """
     _check_delta(delta)
@@ -196,74 +195,15 @@ def several_runs_epsilon(
             f"at beta {beta:g} and delta {delta:g} it takes {needed} of each to bound anything",
             f"train {missing[0]} more with it and {missing[1]} more without it",
         )
-    return float(_several(in_runs, false_negatives, out_runs, false_positives, delta, beta))
-
-
-def several_runs(
-    *,
-    pilot: tuple[Sequence[float], Sequence[float]],
-    judged: tuple[Sequence[float], Sequence[float]],
-    delta: float,
-    beta: float = 0.05,
-) -> dict[str, Any]:
-    """The bound of `several_runs_epsilon` from scores, one a training: (with, without) each.
-
-    The threshold is the one that bounds most on `pilot`, and is used once, on `judged`: trainings
-    that share nothing. A canary is guessed in at the threshold and above. The result is JSON-able;
-    with too few trainings it says "applicable": False and how many are missing.
-    """
-    inside, outside = _sorted(judged)
-    figures: dict[str, Any] = {
-        "in_runs": len(inside),
-        "out_runs": len(outside),
-        "fewest_runs": fewest_runs(delta, beta),
-    }
-    short = [max(0, figures["fewest_runs"] - len(side)) for side in (inside, outside)]
-    if max(short) or not all(len(side) for side in pilot):
-        reason = "too few trainings" if max(short) else "no pilot trainings to fix a threshold on"
-        return {"applicable": False, "reason": reason, "missing": short, **figures}
-    at = _threshold(*_sorted(pilot), delta, beta)
-    missed = int(np.searchsorted(inside, at))
-    alarmed = len(outside) - int(np.searchsorted(outside, at))
-    return {
-        "applicable": True,
-        **figures,
-        "threshold": at,
-        "false_negatives": missed,
-        "false_positives": alarmed,
-        "epsilon": float(_several(len(inside), missed, len(outside), alarmed, delta, beta)),
-        "ceiling": float(_several(len(inside), 0, len(outside), 0, delta, beta)),
-    }
-
-
-def _sorted(scores: tuple[Sequence[float], Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    inside, outside = (np.sort(np.asarray(side, dtype=np.float64)) for side in scores)
-    return inside, outside
-
-
-def _threshold(inside: np.ndarray, outside: np.ndarray, delta: float, beta: float) -> float:
-    """Of two sorted lists of scores, the score that bounds most; the lowest of equals."""
-    at = np.unique(np.concatenate([inside, outside]))
-    missed = np.searchsorted(inside, at)
-    alarmed = len(outside) - np.searchsorted(outside, at)
-    bounds = _several(len(inside), missed, len(outside), alarmed, delta, beta)
-    return float(at[np.argmax(bounds)])
+    return _several(in_runs, false_negatives, out_runs, false_positives, delta, beta)
 
 
 def _several(
-    in_runs: int, missed: Any, out_runs: int, alarmed: Any, delta: float, beta: float
-) -> np.ndarray:
-    """The bound, for counts or arrays of counts alike."""
-    kept = 1 - _upper_limits(missed, in_runs, beta / 2) - delta
-    alarms = _upper_limits(alarmed, out_runs, beta / 2)
-    return np.log(np.maximum(kept, alarms) / alarms)
-
-
-def _upper_limits(counts: Any, trials: int, beta: float) -> np.ndarray:
-    """`upper_limit` of many counts."""
-    counts = np.asarray(counts, dtype=np.float64)
-    limits = special.betaincinv(counts + 1, np.maximum(trials - counts, 1), 1 - beta)
-    return np.where(counts < trials, limits, 1.0)
+    in_runs: int, missed: int, out_runs: int, alarmed: int, delta: float, beta: float
+) -> float:
+    kept = 1 - upper_limit(missed, in_runs, beta / 2) - delta
+    alarms = upper_limit(alarmed, out_runs, beta / 2)
+    return math.log(max(kept, alarms) / alarms)
 
 
 def holm(p_values: Mapping[str, float], beta: float = 0.05) -> list[str]:

@@ -5,7 +5,7 @@ any model is scored, and is the same for target, control and untrained model.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ from audits.exposures.exposure import (
 )
 from audits.extraction import GUESSES, baseline_rate, extracted
 from audits.models import LoadedModel
-from audits.planting.canaries import Canary, CanarySet
+from audits.planting.canaries import CanarySet
+from audits.planting.canary import Canary
+from audits.planting.labels import Labels
 from audits.scores.scoring import (
     NOT_FINITE,
     Progress,
@@ -43,7 +45,12 @@ from audits.statistics import (
 )
 
 TESTS = ("gating", "exposure", "canary_extraction")
-"""The tests that share the error budget, by their names in the evidence."""
+"""The tests that share the error budget, by their names in the evidence.
+
+A lower bound is no fourth: wherever the one-run bound at their strictest level lies above the
+claim, the gating test rejects by the same guesses, and a fourth share would cost all of them power
+(half the noise at claim 8: 75 % caught instead of 81 %, benchmarks/audit_power.py).
+"""
 _CALIBRATION: dict[str, Any] = {
     "applicable": False,
     "reason": f"the reference that calibrates it: {NOT_FINITE}",
@@ -73,6 +80,17 @@ class Rules:
     """Why the single-insertion tests do not apply; None when they do."""
 
 
+def untestable(
+    epsilon: float, curve: TradeOffCurve | None, copies: int, space_bits: float
+) -> str | None:
+    """Why no test of a claim of `epsilon` for one canary applies; None where they do."""
+    if curve is None:
+        return "the plan promises nothing (epsilon inf), so there is no claim to contradict"
+    if epsilon / math.log(2) >= space_bits:
+        return f"what the claim covers for {copies} of a canary exceeds the space of its secret"
+    return None
+
+
 @dataclass(frozen=True)
 class Scores:
     """A model's answers on all canaries, in their order."""
@@ -88,9 +106,8 @@ class Scores:
         return bool(np.isfinite(self.logprobs).all() and (self.decoded >= 0).all())
 
 
-def score(subject: LoadedModel, canaries: CanarySet, progress: Progress | None = None) -> Scores:
-    """One joint pass and L decoding passes over every canary, included or not."""
-    rows = canaries.canaries
+def score(subject: LoadedModel, rows: Sequence[Canary], progress: Progress | None = None) -> Scores:
+    """One joint pass and L decoding passes over every canary; which are included is not known."""
     return Scores(
         logprobs=joint_logprobs(subject, rows, progress=progress),
         decoded=greedy_in_alphabets(subject, rows, progress=progress),
@@ -117,6 +134,7 @@ def membership_scores(
 def judge(
     subject: LoadedModel,
     canaries: CanarySet,
+    labels: Labels,
     scores: Scores,
     reference: Scores | None,
     rules: Rules,
@@ -129,8 +147,8 @@ def judge(
     if not scores.finite:
         return unscored(subject, NOT_FINITE, canaries=len(canaries.canaries))
     rows = canaries.canaries
-    coins = np.array([canary.included for canary in rows])
-    guesses = _guesses(canaries, scores, reference, rules)
+    coins = np.array(labels.of(rows))
+    guesses = _guesses(rows, coins, scores, reference, rules)
     ranked = exposures(scores.logprobs, secret_positions(rows))
     hits = extracted(rows, scores.logprobs, scores.decoded)
     parts = {
@@ -153,6 +171,28 @@ def judge(
     }
 
 
+def following(found: Mapping[str, Any], rules: Rules) -> dict[str, dict[str, Any]]:
+    """What follows from the counts of a subject that was judged, by test: for whoever reads it.
+
+    A test without counts, as that of a model that could not be scored, is left out.
+    """
+    gating, exposure, extraction = (
+        found[test] for test in ("gating", "exposure", "canary_extraction")
+    )
+    parts: dict[str, dict[str, Any]] = {}
+    if "correct" in gating:
+        guesses = Guesses(gating["canaries"], gating["guesses"], gating["correct"])
+        parts["gating"] = _gating(guesses, rules)
+        parts["lower_bound"] = _lower_bound(guesses, rules)
+    if "n" in exposure:
+        above, size = exposure.get("count_above", 0), exposure["space_bits"]
+        parts["exposure"] = _exposure_test(above, exposure["n"], size, rules)
+    if "n" in extraction:
+        count, baseline = extraction["extracted"], extraction["baseline_rate"]
+        parts["canary_extraction"] = _extraction_test(count, extraction["n"], baseline, rules)
+    return parts
+
+
 def unscored(subject: LoadedModel, reason: str, *, canaries: int | None = None) -> dict[str, Any]:
     """A subject whose tests say nothing, and why; `canaries` where some were planted."""
     part = {"applicable": False, "reason": reason}
@@ -167,16 +207,18 @@ def unscored(subject: LoadedModel, reason: str, *, canaries: int | None = None) 
 
 
 def _guesses(
-    canaries: CanarySet, scores: Scores, reference: Scores | None, rules: Rules
+    rows: Sequence[Canary],
+    coins: np.ndarray,
+    scores: Scores,
+    reference: Scores | None,
+    rules: Rules,
 ) -> Guesses | None:
     """Membership guesses; None where the reference that calibrates them has no finite scores."""
     if reference is not None and not reference.finite:
         return None
-    rows = canaries.canaries
     membership = membership_scores(
         rows, scores.logprobs, None if reference is None else reference.logprobs
     )
-    coins = np.array([canary.included for canary in rows])
     return membership_guesses(membership, coins, rules.per_side)
 
 
@@ -220,16 +262,19 @@ def _exposure(
             "out": [int(count) for count in np.histogram(bits[~coins], edges)[0]],
         },
     }
+    least = math.inf if rules.threshold_bits is None else rules.threshold_bits
+    return figures | _exposure_test(int((bits[coins] >= least).sum()), inserted, space_bits, rules)
+
+
+def _exposure_test(above: int, inserted: int, space_bits: float, rules: Rules) -> dict[str, Any]:
     if rules.no_test is not None:
-        return _not_applicable(rules) | {**figures, "ceiling_bits": None}
+        return _not_applicable(rules) | {"ceiling_bits": None}
     ceiling = mean_ceiling(rules.epsilon, rules.delta, space_bits)
     if rules.threshold_bits is None:
         reason = "the claim leaves no threshold below the size of the space"
-        return _not_applicable(rules, reason) | {**figures, "ceiling_bits": ceiling}
-    above = int((bits[coins] >= rules.threshold_bits).sum())
+        return _not_applicable(rules, reason) | {"ceiling_bits": ceiling}
     return {
         "applicable": True,
-        **figures,
         "ceiling_bits": ceiling,
         "count_above": above,
         "p_value": threshold_p_value(
@@ -253,19 +298,23 @@ def _extraction(
         "extracted_never_inserted": int(hits[~coins].sum()),
         "guesses_per_canary": GUESSES,
         "baseline_rate": baseline,
-        "ci": list(clopper_pearson(count, inserted)) if inserted else None,
     }
+    return figures | _extraction_test(count, inserted, baseline, rules)
+
+
+def _extraction_test(count: int, inserted: int, baseline: float, rules: Rules) -> dict[str, Any]:
+    interval = {"ci": list(clopper_pearson(count, inserted)) if inserted else None}
     if rules.no_test is not None:
         # The counts stand whatever is promised, so the part itself stays applicable.
         return {
-            **figures,
+            **interval,
             "expected_under_claim": None,
             "p_value": None,
             "test": {"applicable": False, "reason": rules.no_test},
         }
     likely = min(1.0, math.exp(min(rules.epsilon, 700.0)) * baseline + rules.delta)
     return {
-        **figures,
+        **interval,
         "expected_under_claim": inserted * likely,
         "p_value": markov_p_value(count, inserted * likely),
         "test": {"applicable": True},
@@ -273,21 +322,19 @@ def _extraction(
 
 
 def _lower_bound(guesses: Guesses, rules: Rules) -> dict[str, Any]:
-    """Bounds for comparison, outside the error budget; the claim compared is that of a canary."""
+    """Bounds for information, each at the whole of beta: no verdict hangs on them."""
     setting: dict[str, Any] = {
         "canaries": guesses.canaries,
         "guesses": guesses.made,
         "delta": rules.delta,
         "beta": rules.beta,
     }
-    one_run = one_run_epsilon(correct=guesses.correct, **setting)
     return {
-        "one_run": one_run,
+        "one_run": one_run_epsilon(correct=guesses.correct, **setting),
         "one_run_ceiling": one_run_epsilon(correct=guesses.made, **setting),
         "fdp_one_run": (
             fdp_one_run_epsilon(correct=guesses.correct, **setting) if rules.delta > 0 else None
         ),
-        "exceeds_claim": one_run > rules.epsilon,
     }
 
 

@@ -4,7 +4,8 @@
 
 Prints two tables: which audit or check caught which fault (epsilon 8), and how often the audits
 reject a small model that was trained as planned, and its control, at each epsilon. All text is made
-up. What `--out` holds already is kept, so that a run that was stopped goes on where it was.
+up. What `--out` holds already is kept, so that a run that was stopped goes on where it was; results
+of an older schema are measured anew.
 """
 
 import argparse
@@ -16,9 +17,11 @@ from typing import Any
 
 from audits.statistics import clopper_pearson
 from dpmlm.pipeline.selftest import SelfTest, selftest
+from dpmlm.pipeline.selftest.result import BLACK_BOX, CODE, WHITE_BOX
 
 EPSILONS = (1.0, 8.0)
 FAULTED = 8.0
+SCHEMA = "dpmlm.selftest-benchmark/2"
 
 
 def one_seed(held: dict[str, Any], part: str, epsilon: float, seed: int) -> bool:
@@ -59,19 +62,20 @@ def together(held: dict[str, Any], part: str, epsilon: float) -> SelfTest | None
 def claims_table(held: dict[str, Any]) -> str:
     """A row an epsilon."""
     rows = [
-        "| epsilon | seeds | model not rejected | 95 % interval | checks silent | right guesses | "
-        "control rejected | 95 % interval | right guesses |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| epsilon | seeds | model not rejected | 95 % interval | white box silent | checks silent "
+        "| right guesses | control rejected | 95 % interval | right guesses |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for epsilon in EPSILONS:
         found = together(held, "claims", epsilon)
         if found is None:
             continue
         correct, control = found.of("correct"), found.of("control")
-        kept = sum(not trial.rejected_by for trial in correct)
-        silent = sum(not any(trial.checks.values()) for trial in correct)
+        kept, *silent = (
+            sum(not trial.found[kind] for trial in correct) for kind in (BLACK_BOX, WHITE_BOX, CODE)
+        )
         cells = (
-            f"{epsilon:g}", len(correct), kept, _interval(kept, len(correct)), silent,
+            f"{epsilon:g}", len(correct), kept, _interval(kept, len(correct)), *silent,
             _mean(correct),
             found.control_rejected, _interval(found.control_rejected, len(control)),
             _mean(control),
@@ -102,7 +106,7 @@ def written(held: dict[str, Any], out: Path) -> None:
     for value in parts.values():
         value.pop("trials")
     facts = {
-        "schema": "dpmlm.selftest-benchmark/1",
+        "schema": SCHEMA,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": {name: version(name) for name in ("torch", "dp-accounting")},
         "summary": parts,
@@ -120,7 +124,8 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=7, help="seeds of all faults")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    held = json.loads(asked.out.read_text())["seeds"] if asked.out.exists() else {}
+    before = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    held = before["seeds"] if before.get("schema") == SCHEMA else {}
     wanted = [("faults", FAULTED, seed) for seed in range(asked.faults)]
     wanted += [("claims", epsilon, seed) for seed in range(asked.claims) for epsilon in EPSILONS]
     for place, (part, epsilon, seed) in enumerate(wanted, 1):

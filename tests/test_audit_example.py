@@ -36,9 +36,16 @@ def test_every_command_says_what_the_page_says(tmp_path):
             env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         said[line] = done
-        assert done.returncode == ("dpmlm audit model" in line), (line, done.stderr[-2000:])
+        no = "dpmlm audit model" in line or "recheck" in line
+        assert done.returncode == no, (line, done.stderr[-2000:])
     told, claimed = (said[line].stdout for line in said if line.startswith("dpmlm audit model"))
-    assert told.startswith("verdict  INCONCLUSIVE")
+    read_out = " 0 of " not in next(line for line in told.splitlines() if "secrets" in line)
+    assert told.startswith("verdict  FAIL" if read_out else "verdict  INCONCLUSIVE")
     assert claimed.startswith("verdict  FAIL")
     assert "CONTRADICTED by" in claimed
-    assert "before anything is trained" in list(said.values())[-1].stdout
+    (silent,) = (said[line].stdout for line in said if line.startswith("dpmlm audit base"))
+    assert silent.startswith("verdict  PASS")
+    (foreseen,) = (said[line].stdout for line in said if line.startswith("dpmlm audit --plan"))
+    assert "before anything is trained" in foreseen
+    (again,) = (said[line].stdout for line in said if line.startswith("dpmlm audit recheck"))
+    assert again.startswith("every figure follows from the counts")

@@ -6,15 +6,14 @@ the trainer, so that a wrong accountant upstream does not hide itself.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
 from scipy import stats
-from scipy.special import ndtr
 
-from audits.statistics import clopper_pearson, fdp_rejects, gaussian_epsilon
+from audits.statistics import fdp_rejects
 from dpmlm.artifacts import UserError
 
 _LINES = 1000
@@ -283,16 +282,12 @@ def membership_guesses(
 class GatingResult:
     """What the guesses say about the claim."""
 
-    guesses: Guesses
-    """What was guessed and how much of it was right."""
     needed: int | None
     """Right guesses that reject at beta; None when even all of them do not."""
     p_value: float
     """The smallest beta at which the guesses reject, in [1e-12, 1]."""
     rejected: bool
     """Whether the plan's curve is contradicted at beta."""
-    accuracy: tuple[float, float]
-    """95 % interval of the rate of right guesses (canaries of one run share it: descriptive)."""
 
 
 def gating_test(guesses: Guesses, curve: TradeOffCurve, beta: float = 0.05) -> GatingResult:
@@ -312,32 +307,10 @@ def gating_test(guesses: Guesses, curve: TradeOffCurve, beta: float = 0.05) -> G
         )
 
     return GatingResult(
-        guesses=guesses,
         needed=needed_guesses(guesses.canaries, guesses.made, curve, beta),
         p_value=_smallest_beta(lambda level: rejects(guesses.correct, level)),
         rejected=rejects(guesses.correct, beta),
-        accuracy=clopper_pearson(guesses.correct, guesses.made),
     )
-
-
-def gating_test_over(
-    scores: np.ndarray,
-    included: Sequence[bool] | np.ndarray,
-    per_sides: Sequence[int],
-    curve: TradeOffCurve,
-    beta: float = 0.05,
-) -> GatingResult:
-    """The gating test with several declared numbers of guesses a side, paid for by Bonferroni.
-
-    The result is that of the smallest p-value, times their number, tested at beta over it.
-    """
-    tried = sorted(set(per_sides))
-    results = [
-        gating_test(membership_guesses(scores, included, side), curve, beta / len(tried))
-        for side in tried
-    ]
-    best = min(results, key=lambda result: result.p_value)
-    return replace(best, p_value=min(1.0, best.p_value * len(tried)))
 
 
 def needed_guesses(
@@ -355,37 +328,6 @@ def needed_guesses(
         middle = (low + high) // 2
         low, high = (low, middle) if rejects(middle) else (middle, high)
     return high
-
-
-def smallest_multiple(
-    canaries: int, made: int, needed: int | None, *, epsilon: float, delta: float
-) -> float | None:
-    """The smallest multiple of the claim that the test is expected to detect; None if no one is.
-
-    A run that leaks k times the claim is modelled by ideal independent Gaussian canaries of the
-    mu whose epsilon at `delta` is k times `epsilon`; it is detected when the expected number of
-    right guesses reaches `needed`. A multiple below 1 means that the claim's own Gaussian would
-    be noticed; a subsampled plan's curve is not Gaussian, so that is a scale, not a fault.
-    """
-    if needed is None or not 0 < epsilon < math.inf:
-        return None
-    side = made / 2 / canaries
-
-    def accuracy(mu: float) -> float:
-        low, high = -10.0, mu + 10.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            above = (ndtr(-middle) + ndtr(mu - middle)) / 2
-            low, high = (middle, high) if above > side else (low, middle)
-        return float(ndtr(mu - low) / 2 / side)
-
-    low, high = 0.0, 40.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        # Half a guess short of all: an expectation never reaches the whole number itself.
-        reached = accuracy(middle) * made >= min(needed, made - 0.5)
-        low, high = (low, middle) if reached else (middle, high)
-    return gaussian_epsilon(high, delta) / epsilon
 
 
 def _smallest_beta(rejects_at: Any) -> float:

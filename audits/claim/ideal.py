@@ -86,12 +86,6 @@ class IdealCanaries:
         )
 
 
-def gaussian_canaries(mu: float) -> IdealCanaries:
-    """Of a mu-GDP mechanism: scores are N(-mu^2/2, mu^2) out, N(mu^2/2, mu^2) in."""
-    plan = {"epsilon": 1, "delta": 1e-5, "noise_multiplier": 1 / mu, "sample_rate": 1, "steps": 1}
-    return ideal_canaries(plan)
-
-
 def ideal_canaries(
     plan: Mapping[str, Any], *, noise: float = 1.0, copies: int = 1
 ) -> IdealCanaries:

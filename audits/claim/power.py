@@ -15,7 +15,6 @@ from audits.claim.gating import (
     TradeOffCurve,
     check_plan,
     needed_guesses,
-    smallest_multiple,
     trade_off_curve,
 )
 from audits.claim.ideal import IdealCanaries, ideal_canaries
@@ -74,7 +73,6 @@ def power_of(
         )
         for name in levels
     }
-    gaussian = smallest_multiple(canaries, made, needed[""], epsilon=epsilon, delta=delta)
     return {
         "applicable": True,
         "claim": {"epsilon": epsilon, "delta": delta, "copies": copies},
@@ -90,7 +88,6 @@ def power_of(
         },
         "chance": CHANCE,
         **least,
-        "smallest_multiple_gaussian": gaussian,
         "faults": [
             _fault(plan, noise, copies, canaries, made, needed, epsilon, trials, seed)
             for noise in NOISES

@@ -25,14 +25,14 @@ from scipy import stats
 
 from audits.claim.gating import (
     Guesses,
+    TradeOffCurve,
     check_plan,
     gating_test,
     membership_guesses,
     needed_guesses,
-    smallest_multiple,
     trade_off_curve,
 )
-from audits.claim.power import DEFAULT_SHARE
+from audits.claim.power import DEFAULT_SHARE, best_guesses, smallest_caught
 from audits.statistics import clopper_pearson, fdp_one_run_epsilon, holm, one_run_epsilon
 from dpmlm.artifacts import IntegrityError, SealedFolder, UserError, digest
 
@@ -181,16 +181,19 @@ def judge_whitebox(
     plan: Mapping[str, Any],
     *,
     beta: float = 0.05,
-    per_side: int | None = None,
 ) -> dict[str, Any]:
     """Try to contradict the claim of `plan` by a transcript; a JSON-able part, labelled private.
 
-    Three tests share `beta` by Holm: `gating`, whether so many right guesses (`per_side` a side,
-    10 % by default, fixed beforehand) are possible under the plan's own curve; `noise`, whether
-    held-out projections vary less than its noise; `drawn`, whether included ones show more of
-    their direction than rate and clipping norm allow. The lower bounds, each with its ceiling,
-    stand outside that budget. Raises UserError as `score`, IntegrityError where plan, canaries and
-    transcript are not of one run.
+    Three tests share `beta` by Holm: `gating`, whether so many right guesses are possible under
+    the plan's own curve; `noise`, whether held-out projections vary less than its noise; `drawn`,
+    whether included ones show more of their direction than rate and clipping norm allow. The
+    lower bounds, each with its ceiling, stand outside that budget and decide nothing.
+
+    Both numbers of guesses follow from the plan and the number of canaries. The gating test's a
+    side are those of `best_guesses`. The bounds take `DEFAULT_SHARE` a side: at epsilon 8 the test
+    can never reject by so few, and by its own 30 % the f-DP bound of ideal canaries falls from 2.8
+    to 2.2. Raises UserError as `score`, IntegrityError where plan, canaries and transcript are not
+    of one run.
     """
     check_plan(plan)
     if math.isinf(float(plan["epsilon"])) or plan["noise_multiplier"] == 0:
@@ -201,10 +204,12 @@ def judge_whitebox(
         return _not_run(f"{len(coins)} gradient canaries: one in and one out are needed at least")
     if not np.isfinite(x).all():
         return _not_run("a noised sum was not finite, so that nothing can be scored")
-    side = per_side or max(1, int(DEFAULT_SHARE * len(coins)))
-    guesses = membership_guesses(score(transcript, plan), coins, side)
+    share, level = max(1, int(DEFAULT_SHARE * len(coins))), beta / len(TESTS)
+    scores, curve = score(transcript, plan), trade_off_curve(plan)
+    side = best_guesses(plan, len(coins), curve, level) or share
+    guesses, few = (membership_guesses(scores, coins, count) for count in (side, share))
     parts = {
-        "gating": _gating(guesses, plan, beta),
+        "gating": _gating(guesses, plan, curve, beta),
         "noise": _noise(x[:, ~coins], plan),
         "drawn": _drawn(x[:, coins], x[:, ~coins], plan),
     }
@@ -223,7 +228,7 @@ def judge_whitebox(
         "accuracy_interval": list(clopper_pearson(guesses.correct, guesses.made)),
         "beta": beta,
         **parts,
-        "lower_bound": _lower_bound(guesses, plan, beta),
+        "lower_bound": _lower_bound(few, plan, beta),
         "rejected_by": sorted(rejected),
     }
 
@@ -270,19 +275,18 @@ def _check_one_run(
         )
 
 
-def _gating(guesses: Guesses, plan: Mapping[str, Any], beta: float) -> dict[str, Any]:
-    curve, made = trade_off_curve(plan), guesses.made
+def _gating(
+    guesses: Guesses, plan: Mapping[str, Any], curve: TradeOffCurve, beta: float
+) -> dict[str, Any]:
+    made, epsilon = guesses.made, float(plan["epsilon"])
     result = gating_test(guesses, curve, beta)
+    strict = needed_guesses(guesses.canaries, made, curve, beta / len(TESTS))
     return {
         "needed": result.needed,
-        "needed_strict": needed_guesses(guesses.canaries, made, curve, beta / len(TESTS)),
+        "needed_strict": strict,
         "can_reject": result.needed is not None,
-        "smallest_multiple_detected": smallest_multiple(
-            guesses.canaries,
-            made,
-            result.needed,
-            epsilon=float(plan["epsilon"]),
-            delta=float(plan["delta"]),
+        "smallest_multiple_detected": smallest_caught(
+            plan, 1, guesses.canaries, made, strict, epsilon
         ),
         "p_value": result.p_value,
     }
@@ -327,11 +331,11 @@ def _lower_bound(guesses: Guesses, plan: Mapping[str, Any], beta: float) -> dict
         "delta": float(plan["delta"]),
         "beta": beta,
     }
-    one_run = one_run_epsilon(correct=guesses.correct, **setting)
     return {
-        "one_run": one_run,
+        "one_run": one_run_epsilon(correct=guesses.correct, **setting),
         "one_run_ceiling": one_run_epsilon(correct=guesses.made, **setting),
         "fdp_one_run": fdp_one_run_epsilon(correct=guesses.correct, **setting),
         "fdp_one_run_ceiling": fdp_one_run_epsilon(correct=guesses.made, **setting),
-        "exceeds_claim": one_run > float(plan["epsilon"]),
+        "guesses": guesses.made,
+        "correct": guesses.correct,
     }

@@ -29,6 +29,24 @@ class Exposure:
         """From the candidates above a secret and level with it (itself included), log2 |R|."""
         return cls(bits - math.log2(1 + higher), bits - math.log2(higher + equal))
 
+    @property
+    def low(self) -> float:
+        """Lower end of an interval: nothing is sampled here, so that it is the ties alone."""
+        return self.conservative
+
+    @property
+    def high(self) -> float:
+        """Upper end of an interval."""
+        return self.optimistic
+
+    @property
+    def at_least(self) -> bool:
+        """Never: a counted rank is no mere lower limit."""
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.conservative:.2f} bits"
+
 
 def exposure(logprobs: Positions, secret: Sequence[int] | np.ndarray) -> Exposure:
     """Exact exposure of one secret among the product of its alphabets, by the joint score.

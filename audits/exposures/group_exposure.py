@@ -1,6 +1,7 @@
-"""Sampled exposure of a group of canaries, inserted ones beside held-out ones, as JSON.
+"""Exposure of a group of canaries, inserted ones beside held-out ones, as JSON.
 
-A group is canaries of one family with one number of copies: groups are never pooled.
+A group is canaries of one family with one number of copies: groups are never pooled. Scores and
+ranks are found of all canaries alike; coins come in here, where sides are told apart.
 """
 
 import math
@@ -10,72 +11,54 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from audits.exposures.exposure import mean_ceiling
-from audits.exposures.sampled import (
-    SMALLEST_SAMPLE,
-    Alternatives,
-    SampledExposure,
-    sampled_exposure,
-    score_with_alternatives,
-)
+from audits.exposures.exposure import Exposure, mean_ceiling
+from audits.exposures.sampled import SampledExposure, sampled_exposure
 from audits.exposures.skew_normal import extrapolated_exposure
-from audits.planting.canaries import Canary
-from audits.scores.scoring import NOT_FINITE
-from audits.scores.sequence import Rule, SpanScorer
-from dpmlm.artifacts import UserError
+
+Sampled = tuple[float, np.ndarray]
+"""A secret's own score, and those of alternatives to it."""
+Ranked = Exposure | SampledExposure
 
 
 def group_exposure(
-    scorer: SpanScorer,
-    canaries: Sequence[Canary],
-    alternatives: Alternatives,
+    found: Sequence[Exposure | Sampled],
+    coins: np.ndarray,
     *,
-    samples: int = 1000,
-    rule: Rule = "left_to_right",
+    space_bits: float,
     epsilon: float | None = None,
     delta: float = 0.0,
-    private: bool = False,
     confidence: float = 0.95,
-    space_bits: float | None = None,
+    extrapolate: bool = False,
 ) -> dict[str, Any]:
-    """Exposure of every canary among `samples` alternatives; counts and bits, no secret.
+    """Exposure of both sides of a group under one score; counts and bits, no secret.
 
-    `alternatives(canary, n)` draws n secrets (token ids) as the canary's was drawn. `epsilon` and
-    `delta` are the claim for one canary with all its copies, for the ceiling; `space_bits` is the
-    size of a space that is no product of alphabets. Intervals hold for
-    all canaries of one side together (Clopper-Pearson at a share of the error each), whatever
-    they have to do with each other. `private` marks what rests on private text, as where the
-    pipeline decided which canaries reached training. Raises UserError on fewer than 100 samples,
-    copies that differ, a sampler that gives too few, rows beyond the model. Scores that are not
-    finite make it not applicable.
+    `found` holds of each canary its exact exposure, or its score among those of samples; `coins`
+    (bool [N]) says which were inserted. `space_bits` is log2 of the space that ranks are in.
+    `epsilon` and `delta` are the claim for one canary with all its copies, for the ceiling.
+    Intervals hold for all canaries of one side together (Clopper-Pearson at a share of the error
+    each), whatever they have to do with each other. `extrapolate` adds skew-normal tails for
+    inserted canaries above every sample. Raises UserError on fewer than 100 samples.
     """
-    _check(canaries, samples)
-    head: dict[str, Any] = {"label": "private"} if private else {}
-    if not canaries:
-        return head | {"applicable": False, "reason": "0 canaries in the group; 1 is needed"}
-    sides: dict[str, list[tuple[float, np.ndarray]]] = {"in": [], "out": []}
-    scored = score_with_alternatives(scorer, canaries, alternatives, samples=samples, rule=rule)
-    if not all(np.isfinite(own) and np.isfinite(others).all() for own, others in scored):
-        return head | {"applicable": False, "reason": NOT_FINITE}
-    for canary, entry in zip(canaries, scored):
-        sides["in" if canary.included else "out"].append(entry)
-    ranked = {side: _ranked(entries, confidence) for side, entries in sides.items()}
-    bits = space_bits or min(canary.space_bits for canary in canaries)
-    inserted = _figures(ranked["in"])
-    return head | {
+    if not len(found):
+        return {"applicable": False, "reason": "0 canaries in the group; 1 is needed"}
+    sides = [[one for one, coin in zip(found, coins, strict=True) if coin == s] for s in (1, 0)]
+    ranked = [_ranked(side, confidence) for side in sides]
+    samples = [len(one[1]) for one in found if not isinstance(one, Exposure)]
+    inserted = _figures(ranked[0])
+    methods = [*(["sampled"] if samples else []), *(["exact"] if len(samples) < len(found) else [])]
+    return {
         "applicable": True,
-        "method": "sampled",
-        "score": rule,
-        "samples": min(len(others) for _, others in scored),
-        "cap_bits": math.log2(min(len(others) for _, others in scored)),
-        "space_bits": bits,
+        "method": " or ".join(sorted(methods)),
+        "exact": len(found) - len(samples),
+        "samples": min(samples, default=None),
+        "cap_bits": math.log2(min(samples)) if samples else None,
+        "space_bits": space_bits,
         "confidence": confidence,
-        "copies": canaries[0].copies,
         "in": inserted,
-        "out": _figures(ranked["out"]),
-        "in_vs_out": _in_vs_out(ranked["in"], ranked["out"]),
-        "ceiling": _ceiling(inserted, samples, epsilon, delta, bits, confidence),
-        "extrapolated": _extrapolated(sides["in"], ranked["in"], bits),
+        "out": _figures(ranked[1]),
+        "in_vs_out": _in_vs_out(*ranked),
+        "ceiling": _ceiling(inserted, samples, epsilon, delta, space_bits, confidence),
+        **({"extrapolated": _extrapolated(sides[0], ranked[0], space_bits)} if extrapolate else {}),
     }
 
 
@@ -88,14 +71,15 @@ def samples_needed(ceiling: float, canaries: int, confidence: float = 0.95) -> i
     return math.floor(math.log(tail) / math.log1p(-(2.0**-ceiling))) + 1
 
 
-def _ranked(
-    entries: Sequence[tuple[float, np.ndarray]], confidence: float
-) -> list[SampledExposure]:
-    each = 1 - (1 - confidence) / max(len(entries), 1)
-    return [sampled_exposure(own, others, confidence=each) for own, others in entries]
+def _ranked(side: Sequence[Exposure | Sampled], confidence: float) -> list[Ranked]:
+    each = 1 - (1 - confidence) / max(len(side), 1)
+    return [
+        one if isinstance(one, Exposure) else sampled_exposure(*one, confidence=each)
+        for one in side
+    ]
 
 
-def _figures(ranked: Sequence[SampledExposure]) -> dict[str, Any]:
+def _figures(ranked: Sequence[Ranked]) -> dict[str, Any]:
     """Means and maxima of one side, each with its interval and whether log2 n cut it off."""
     if not ranked:
         return {"n": 0, "mean_bits": None, "max_bits": None}
@@ -116,9 +100,7 @@ def _figures(ranked: Sequence[SampledExposure]) -> dict[str, Any]:
     }
 
 
-def _in_vs_out(
-    inserted: Sequence[SampledExposure], held_out: Sequence[SampledExposure]
-) -> dict[str, Any]:
+def _in_vs_out(inserted: Sequence[Ranked], held_out: Sequence[Ranked]) -> dict[str, Any]:
     """How often an inserted canary is more exposed than one held out; ties count half."""
     if not inserted or not held_out:
         return {
@@ -138,7 +120,7 @@ def _in_vs_out(
 
 def _ceiling(
     inserted: dict[str, Any],
-    samples: int,
+    samples: Sequence[int],
     epsilon: float | None,
     delta: float,
     space_bits: float,
@@ -151,24 +133,23 @@ def _ceiling(
     if not inserted["n"] or bits >= space_bits:
         reason = "no canary was inserted" if not inserted["n"] else "the space holds no more bits"
         return {"applicable": False, "reason": reason, "bits": bits}
-    needed = samples_needed(bits, inserted["n"], confidence)
-    if samples < needed:
-        reason = f"{samples} samples cannot show more than {bits:.2f} bits; {needed} are needed"
-        return {"applicable": False, "reason": reason, "bits": bits, "samples_needed": needed}
     above = inserted["mean_interval"][0] > bits
+    needed = samples_needed(bits, inserted["n"], confidence) if samples else 0
+    if samples and min(samples) < needed and not above:
+        reason = f"{min(samples)} samples cannot show more than {bits:.2f} bits; "
+        reason += f"{needed} are needed"
+        return {"applicable": False, "reason": reason, "bits": bits, "samples_needed": needed}
     return {"applicable": True, "bits": bits, "samples_needed": needed, "above": above}
 
 
 def _extrapolated(
-    entries: Sequence[tuple[float, np.ndarray]],
-    ranked: Sequence[SampledExposure],
-    space_bits: float,
+    side: Sequence[Exposure | Sampled], ranked: Sequence[Ranked], space_bits: float
 ) -> dict[str, Any]:
     """Skew-normal tails for inserted canaries above every sample, where the fit stands."""
     fits = [
-        extrapolated_exposure(own, others, space_bits=space_bits)
-        for (own, others), entry in zip(entries, ranked)
-        if entry.at_least and len(np.unique(others)) > 2
+        extrapolated_exposure(*one, space_bits=space_bits)
+        for one, entry in zip(side, ranked)
+        if not isinstance(one, Exposure) and entry.at_least and len(np.unique(one[1])) > 2
     ]
     bits = [fit["bits"] for fit in fits if fit["bits"] is not None]
     counts = {"n": len(fits), "fits_rejected": len(fits) - len(bits)}
@@ -182,19 +163,3 @@ def _extrapolated(
         "mean_bits": float(np.mean(bits)),
         "max_bits": float(np.max(bits)),
     }
-
-
-def _check(canaries: Sequence[Canary], samples: int) -> None:
-    if samples < SMALLEST_SAMPLE:
-        raise UserError(
-            f"{samples} samples",
-            f"an exposure is sampled among at least {SMALLEST_SAMPLE}:"
-            f" {SMALLEST_SAMPLE - samples} are missing",
-            "ask for more alternatives",
-        )
-    if len({canary.copies for canary in canaries}) > 1:
-        raise UserError(
-            "canaries inserted different numbers of times",
-            "groups of different insertion counts are never pooled",
-            "make one group of each count",
-        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audits.exposures.ranks import units
-from audits.planting.canaries import Canary
+from audits.planting.canary import Canary
 from audits.scores.sequence import Rule, SpanScorer
 from audits.statistics import clopper_pearson
 from dpmlm.artifacts import UserError
@@ -128,21 +128,6 @@ def score_with_alternatives(
         ends = np.cumsum([len(candidates) for candidates in secrets])
         result += [(float(each[0]), each[1:]) for each in np.split(scores, ends[:-1])]
     return result
-
-
-def product_alternatives(seed: int) -> Alternatives:
-    """The sampler for secrets that are uniform in the product of their alphabets.
-
-    A function of the seed and the canary's id.
-    """
-
-    def draw(canary: Canary, count: int) -> list[tuple[int, ...]]:
-        name = int.from_bytes(canary.id.encode(), "big")
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, name])))
-        columns = [rng.choice(np.array(row), size=count) for row in canary.alphabets]
-        return [tuple(secret) for secret in np.stack(columns, axis=1).tolist()]
-
-    return draw
 
 
 def _total(steps: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """Canaries: secrets drawn at random, half of them inserted by fair coins, committed beforehand.
 
-The commitment is a hash over a nonce and the whole set. It is written into the run before
-training, the set itself stays sealed until the scores are there. Whoever audits later checks that
-neither a secret nor a coin was changed after the model was seen.
+Secrets and coins are two files (`labels.py` has the coins), each hidden by a nonce of its own. The
+commitment is one hash over the digests of both. It is written into the run before training; the
+coins stay sealed until the scores are there. Whoever audits later checks that neither a secret nor
+a coin was changed after the model was seen.
 
 A set has one gating group, the only one that tests of the claim use, and any number of exploratory
 groups of other families, copies and arms (`families.py` draws them). No two groups are pooled.
@@ -11,171 +12,43 @@ groups of other families, copies and arms (`families.py` draws them). No two gro
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from audits.planting.identifiers import IDENTIFIERS
+from audits.planting.canary import Canary, CanaryGroup
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom, distinct
 from dpmlm.artifacts import IntegrityError, SealedFolder, UserError, digest
 
-SCHEMA = "dpmlm.canaries/2"
+SCHEMA = "dpmlm.canaries/3"
+PUBLIC_SCHEMA = "dpmlm.commitment/1"
 SMALLEST_SPACE_BITS = 30
 GATING_FAMILY = "rare_tokens"
-Arm = Literal["exempt", "pipeline"]
-"""exempt: inserted as rows after scrubbing and deduplication; pipeline: as documents before."""
 _FILE = "canaries"
 
 
 @dataclass(frozen=True)
-class Canary:
-    """One secret, what precedes it in its row, and the space it was drawn from."""
-
-    id: str
-    """Stable name, c00000 and on; says nothing of the secret or the coin."""
-    prefix: tuple[int, ...]
-    """Token ids before the secret; no other canary of the set has the same."""
-    secret: tuple[int, ...]
-    """Token ids of the secret, uniform in the product of `alphabets`."""
-    alphabets: tuple[tuple[int, ...], ...]
-    """For each position of the secret the sorted token ids it was drawn from; empty where it was
-    drawn as a text."""
-    included: bool
-    """The fair coin: whether the canary is inserted into training."""
-    copies: int
-    """How many units hold the canary when it is included; 1 or more."""
-    text: tuple[str, str] | None = None
-    """What stands before the secret, and the secret, where they are inserted as a text; their
-    tokens are `prefix` and `secret`. None for rows of tokens that no text need produce."""
-
-    @property
-    def tokens(self) -> tuple[int, ...]:
-        """The row without special tokens: prefix, then secret."""
-        return self.prefix + self.secret
-
-    @property
-    def secret_span(self) -> tuple[int, int]:
-        """Start and end (excluded) of the secret in `tokens`."""
-        return len(self.prefix), len(self.prefix) + len(self.secret)
-
-    @property
-    def space_bits(self) -> float:
-        """log2 |R|, R the product of the alphabets."""
-        return math.log2(math.prod(len(alphabet) for alphabet in self.alphabets))
-
-    def to_json(self) -> dict[str, Any]:
-        """The canary with its secret."""
-        return {
-            "id": self.id,
-            "prefix": list(self.prefix),
-            "secret": list(self.secret),
-            "alphabets": [list(alphabet) for alphabet in self.alphabets],
-            "included": self.included,
-            "copies": self.copies,
-            "text": None if self.text is None else list(self.text),
-        }
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "Canary":
-        """Rebuild one. Raises KeyError, TypeError or ValueError on a malformed entry."""
-        text = entry["text"]
-        if text is not None:
-            before, secret = text
-            text = str(before), str(secret)
-        if type(entry["included"]) is not bool or type(entry["copies"]) is not int:
-            raise TypeError("included is true or false, copies a whole number")
-        return cls(
-            id=str(entry["id"]),
-            prefix=tuple(int(token) for token in entry["prefix"]),
-            secret=tuple(int(token) for token in entry["secret"]),
-            alphabets=tuple(tuple(int(token) for token in row) for row in entry["alphabets"]),
-            included=entry["included"],
-            copies=entry["copies"],
-            text=text,
-        )
-
-
-@dataclass(frozen=True)
-class CanaryGroup:
-    """Canaries of one family, one number of copies and one arm: what may be looked at together."""
-
-    family: str
-    """How the canaries were made."""
-    arm: Arm
-    """Where they are inserted."""
-    copies: int
-    """Units an included canary occupies."""
-    canaries: tuple[Canary, ...]
-    """Included and held-out ones."""
-
-    @property
-    def name(self) -> str:
-        """`family/copies/arm`; no two exploratory groups of a set have the same."""
-        return f"{self.family}/{self.copies}/{self.arm}"
-
-    @property
-    def exact(self) -> bool:
-        """Whether the secrets are a product of token alphabets, so that ranks can be counted."""
-        return self.family not in IDENTIFIERS
-
-    @property
-    def space_bits(self) -> float:
-        """log2 |R| of the smallest space in the group; 0 if it is empty."""
-        if not self.exact:
-            return IDENTIFIERS[self.family].space_bits
-        return min((canary.space_bits for canary in self.canaries), default=0.0)
-
-    def included(self) -> tuple[Canary, ...]:
-        """The canaries that go into training, in order."""
-        return tuple(canary for canary in self.canaries if canary.included)
-
-    def public(self) -> dict[str, Any]:
-        """What may be published before training: no secret, no coin."""
-        return {
-            "family": self.family,
-            "arm": self.arm,
-            "canaries": len(self.canaries),
-            "copies": self.copies,
-            "space_bits": self.space_bits,
-            "exact_space": self.exact,
-            "inclusion_probability": 0.5,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole group; holds every secret."""
-        return {
-            "family": self.family,
-            "arm": self.arm,
-            "copies": self.copies,
-            "canaries": [canary.to_json() for canary in self.canaries],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "CanaryGroup":
-        """Rebuild a group. Raises KeyError, TypeError or ValueError on a malformed one."""
-        if value["arm"] not in ("exempt", "pipeline"):
-            raise ValueError("an arm is exempt or pipeline")
-        return cls(
-            family=str(value["family"]),
-            arm=value["arm"],
-            copies=int(value["copies"]),
-            canaries=tuple(Canary.from_json(entry) for entry in value["canaries"]),
-        )
-
-
-@dataclass(frozen=True)
 class CanarySet:
-    """Every canary of one run, in order, with the nonce that hides and binds them."""
+    """Every secret of one run, in order, and once they are opened the labels, by id."""
 
     family: str
     """How the gating canaries were made; canaries of two families are never pooled."""
     nonce: str
     """64 hex digits; without it the commitment says nothing about the secrets."""
+    labels_digest: str
+    """`Labels.digest` of the coins that were drawn with the secrets."""
     canaries: tuple[Canary, ...]
-    """The gating group, included and held-out ones; which is which is in `included`."""
+    """The gating group, included and held-out ones; which is which is in the labels."""
     groups: tuple[CanaryGroup, ...] = ()
     """Exploratory groups: no test of the claim looks at them."""
     vocabulary: str | None = None
     """`vocabulary_digest` of the tokenizer that the set was drawn for; None if none was named."""
+    labels: Labels | None = None
+    """The coins; None while they are sealed."""
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            self._join(self.labels)
 
     @property
     def gating(self) -> CanaryGroup:
@@ -189,8 +62,12 @@ class CanarySet:
 
     @property
     def commitment(self) -> str:
-        """`sha256:...` over nonce, vocabulary, families and all canaries in canonical JSON."""
-        return digest(self._content())
+        """`sha256:...` over the digest of the secrets and that of the labels.
+
+        The first is over nonce, vocabulary, families and all canaries in canonical JSON.
+        """
+        parts = {"secrets": digest(self._content()), "labels": self.labels_digest}
+        return digest({"schema": SCHEMA, **parts})
 
     @property
     def copies(self) -> int:
@@ -202,14 +79,37 @@ class CanarySet:
         """log2 |R| of the smallest space of a gating canary; 0 if there is none."""
         return min((canary.space_bits for canary in self.canaries), default=0.0)
 
+    @property
+    def opened(self) -> Labels:
+        """The labels. Raises UserError while they are sealed."""
+        if self.labels is None:
+            raise UserError(
+                "canaries without their labels",
+                "whoever inserts or judges them must know which are included",
+                "join the labels that were drawn with them (CanarySet.with_labels)",
+            )
+        return self.labels
+
+    def with_labels(self, labels: Labels) -> "CanarySet":
+        """The set with its labels, joined by id.
+
+        Raises IntegrityError for labels that lack a canary, have another, or are not those that
+        the commitment binds.
+        """
+        return replace(self, labels=labels)
+
+    def without_labels(self) -> "CanarySet":
+        """The secrets alone: what may be scored."""
+        return replace(self, labels=None)
+
     def included(self) -> tuple[Canary, ...]:
-        """The gating canaries that go into training, in order."""
-        return tuple(canary for canary in self.canaries if canary.included)
+        """The gating canaries that go into training, in order. Raises UserError without labels."""
+        return self.opened.included(self.canaries)
 
     def public(self) -> dict[str, Any]:
         """What may be published before training: counts and the commitment, no secret, no coin."""
         return {
-            "schema": SCHEMA,
+            "schema": PUBLIC_SCHEMA,
             "family": self.family,
             "commitment": self.commitment,
             "canaries": len(self.canaries),
@@ -222,12 +122,16 @@ class CanarySet:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The whole set with its commitment; holds every secret."""
-        return {**self._content(), "commitment": self.commitment}
+        """The secrets with their commitment; no coin is in it."""
+        return {
+            **self._content(),
+            "labels_digest": self.labels_digest,
+            "commitment": self.commitment,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "CanarySet":
-        """Rebuild a set. Raises IntegrityError when it does not open its own commitment."""
+        """Rebuild the secrets. Raises IntegrityError when they do not open their commitment."""
         if value.get("schema") != SCHEMA:
             raise UserError(
                 f"a canary file of schema {value.get('schema')!r}",
@@ -239,6 +143,7 @@ class CanarySet:
             result = cls(
                 family=str(value["family"]),
                 nonce=str(value["nonce"]),
+                labels_digest=str(value["labels_digest"]),
                 canaries=tuple(Canary.from_json(entry) for entry in value["canaries"]),
                 groups=tuple(CanaryGroup.from_json(entry) for entry in value["groups"]),
                 vocabulary=None if vocabulary is None else str(vocabulary),
@@ -247,26 +152,46 @@ class CanarySet:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
                 "a canary file with a missing or malformed field",
-                "every canary has id, prefix, secret, alphabets, included, copies and text",
+                "every canary has id, prefix, secret, alphabets, copies and text",
                 "pass the canary file that the run wrote",
             ) from error
         if opened != value.get("commitment"):
             raise IntegrityError(
                 f"a canary file committed to as {value.get('commitment')}",
-                "its content hashes to another value: a canary or coin was changed",
+                "its content hashes to another value: a canary was changed",
                 "use the file that was committed before training",
             )
         _check_set(result)
         return result
 
     def write(self, folder: SealedFolder) -> None:
-        """Seal the set into `folder`."""
+        """Seal secrets and labels into `folder`, a file each."""
         folder.write_json(_FILE, self.to_json())
+        self.opened.write(folder)
 
     @classmethod
     def read(cls, folder: SealedFolder) -> "CanarySet":
-        """Read a set that `write` sealed. Raises IntegrityError as `from_json` does."""
+        """Read the secrets that `write` sealed, and leave the labels closed (`Labels.read`).
+
+        Raises IntegrityError as `from_json` does.
+        """
         return cls.from_json(folder.read_json(_FILE))
+
+    def _join(self, labels: Labels) -> None:
+        own = {canary.id for group in self.every_group for canary in group.canaries}
+        missing, surplus = len(own - set(labels.coins)), len(set(labels.coins) - own)
+        if missing or surplus:
+            raise IntegrityError(
+                f"labels that lack {missing} of the canaries and have {surplus} of no canary",
+                "each canary has one label, joined by id",
+                "pass the labels that were drawn with these canaries",
+            )
+        if labels.digest != self.labels_digest:
+            raise IntegrityError(
+                f"labels of digest {labels.digest}",
+                f"the canaries were committed to with {self.labels_digest}: a label was changed",
+                "pass the labels that were drawn with these canaries",
+            )
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -288,6 +213,9 @@ def plan_canaries(
     alphabet: int = 64,
     prefix_length: int = 6,
     copies: int = 1,
+    groups: Sequence[CanaryGroup] = (),
+    vocabulary: str | None = None,
+    coins: Mapping[str, bool] | None = None,
     secret: bytes | None = None,
 ) -> CanarySet:
     """Draw `count` canaries of the family `rare_tokens`, with their coins, before training.
@@ -295,9 +223,10 @@ def plan_canaries(
     A run without canaries has count 0.
     Every position of a secret has its own random subset of `alphabet` of the candidate
     `token_ids`, and the secret is uniform in their product (64^6 = 2^36 by default). Prefixes are
-    `prefix_length` distinct random ones of `prefix_ids`, no two alike. All randomness comes from
-    `secret` (32 bytes of the operating system by default): equal bytes give an equal set. Raises
-    UserError when the space is below 2^30 or the candidates do not suffice.
+    `prefix_length` distinct random ones of `prefix_ids`, no two alike. `groups` were drawn
+    before, and `coins` are those of their canaries that were tossed already. All other randomness
+    comes from `secret` (32 bytes of the operating system by default): equal bytes give an equal
+    set. Raises UserError when the space is below 2^30 or the candidates do not suffice.
     """
     tokens, prefixes = sorted(set(token_ids)), sorted(set(prefix_ids))
     _check_request(count, tokens, prefixes, length, alphabet, prefix_length, copies)
@@ -308,7 +237,18 @@ def plan_canaries(
         product_canary(draw, f"c{number:05d}", prefix(), tokens, length, alphabet, copies)
         for number in range(count)
     )
-    return CanarySet(family=GATING_FAMILY, nonce=nonce, canaries=canaries)
+    ids = [canary.id for rows in (canaries, *(g.canaries for g in groups)) for canary in rows]
+    drawn = Labels.draw(ids, draw)
+    labels = replace(drawn, coins={**drawn.coins, **(coins or {})})
+    return CanarySet(
+        family=GATING_FAMILY,
+        nonce=nonce,
+        labels_digest=labels.digest,
+        canaries=canaries,
+        groups=tuple(groups),
+        vocabulary=vocabulary,
+        labels=labels,
+    )
 
 
 def product_canary(
@@ -320,14 +260,13 @@ def product_canary(
     alphabet: int,
     copies: int,
 ) -> Canary:
-    """A canary with a secret uniform in a product of fresh alphabets of `tokens`, and its coin."""
+    """A canary with a secret uniform in a product of fresh alphabets of `tokens`."""
     alphabets = tuple(tuple(sorted(draw.sample(tokens, alphabet))) for _ in range(length))
     return Canary(
         id=name,
         prefix=prefix,
         secret=tuple(draw.choice(choices) for choices in alphabets),
         alphabets=alphabets,
-        included=draw.coin(),
         copies=copies,
     )
 

@@ -5,7 +5,7 @@ Three families are products of token alphabets, so that a secret's rank is count
 others are structured identifiers (`identifiers.py`), drawn as text and split by the model's own
 tokenizer; a scorer ranks them among others of their kind (`Case.alternatives`).
 
-Secrets and coins come from a `SecretRandom`: nothing here depends on the private corpus.
+Secrets come from a `SecretRandom`: nothing here depends on the private corpus.
 """
 
 import os
@@ -13,14 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
-from audits.planting.canaries import (
-    SMALLEST_SPACE_BITS,
-    Arm,
-    Canary,
-    CanaryGroup,
-    CanarySet,
-    product_canary,
-)
+from audits.planting.canaries import SMALLEST_SPACE_BITS, CanarySet, product_canary
+from audits.planting.canary import Arm, Canary, CanaryGroup
 from audits.planting.identifiers import IDENTIFIERS
 from audits.planting.secret_random import SecretRandom, distinct
 from dpmlm.artifacts import IntegrityError, UserError, digest
@@ -110,14 +104,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """What a scorer needs of one exploratory group; secrets and coins are in it."""
+    """What a scorer needs of one exploratory group; secrets are in it, and no coin."""
 
     group: CanaryGroup
     """With its family, copies, arm and the size of its space."""
     rows: tuple[Row, ...]
     """Of each canary, in order."""
-    included: tuple[bool, ...]
-    """The coins, in order."""
     alternatives: Callable[[int, int], list[Row]] = field(repr=False)
     """(place of a canary, how many) -> so many rows with other secrets of its space after the same
     prefix, drawn uniformly with replacement, its own left out; none was ever inserted on purpose.
@@ -145,7 +137,6 @@ def case_of(
     return Case(
         group,
         tuple(Row(canary.tokens, canary.secret_span) for canary in group.canaries),
-        tuple(canary.included for canary in group.canaries),
         alternatives,
     )
 
@@ -185,7 +176,6 @@ def draw_texts(request: GroupRequest, number: int, draw: SecretRandom) -> Canary
             prefix=(),
             secret=(),
             alphabets=(),
-            included=draw.coin(),
             copies=request.copies,
             text=(f"The {' '.join(names())} {kind.lead}", kind.draw(draw)),
         )
@@ -347,6 +337,11 @@ def word_tokens(tokenizer: Any) -> dict[int, str]:
 def vocabulary_digest(tokenizer: Any) -> str:
     """`sha256:` digest of which token has which id."""
     return digest({str(token): int(at) for token, at in tokenizer.get_vocab().items()})
+
+
+def tokens_checked(canaries: CanarySet) -> bool:
+    """Whether `check_tokenizer` would notice that gating canaries are of another vocabulary."""
+    return canaries.vocabulary is not None or all(one.text for one in canaries.canaries)
 
 
 def check_tokenizer(canaries: CanarySet, tokenizer: Any) -> None:

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from audits.planting.canaries import Arm, Canary, CanaryGroup
+from audits.planting.canary import Arm, Canary, CanaryGroup
 from audits.planting.families import WORDS
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import UserError
 
@@ -25,7 +26,7 @@ class Planted(NamedTuple):
     text: str
 
 
-def documents(groups: Sequence[CanaryGroup], nonce: str) -> Iterator[Planted]:
+def documents(groups: Sequence[CanaryGroup], labels: Labels, nonce: str) -> Iterator[Planted]:
     """The documents of all included canaries, one a copy.
 
     A structured secret stands in a sentence of its own after an opening of plain words that no
@@ -33,7 +34,7 @@ def documents(groups: Sequence[CanaryGroup], nonce: str) -> Iterator[Planted]:
     nonce. Raises UserError for canaries that were drawn as rows of tokens.
     """
     for group in groups:
-        for canary in group.included():
+        for canary in labels.included(group.canaries):
             for copy in range(canary.copies):
                 name = f"canary/{canary.id}/{copy}"
                 yield Planted(name, canary, _document(group, canary, f"{nonce}/{name}"))
@@ -83,7 +84,7 @@ def effective_exposures(plan: Mapping[str, Any], *, copies: int, arm: Arm) -> di
 
 
 def survival(
-    groups: Sequence[CanaryGroup], reached: Mapping[str, Sequence[int]]
+    groups: Sequence[CanaryGroup], labels: Labels, reached: Mapping[str, Sequence[int]]
 ) -> list[dict[str, Any]]:
     """What became of each group's included canaries on their way into training; private.
 
@@ -93,14 +94,19 @@ def survival(
     `documents` counts copies.
     """
     return [
-        {"label": "private", "group": group.name, **_surviving(group, reached)} for group in groups
+        {
+            "label": "private",
+            "group": group.name,
+            **_surviving(labels.included(group.canaries), reached),
+        }
+        for group in groups
     ]
 
 
-def _surviving(group: CanaryGroup, reached: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _surviving(included: Sequence[Canary], reached: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     canaries = {"whole": 0, "part": 0, "none": 0}
     copies = {"planted": 0, "reached": 0, "whole": 0, "part": 0}
-    for canary in group.included():
+    for canary in included:
         runs = []
         for copy in range(canary.copies):
             tokens = reached.get(f"canary/{canary.id}/{copy}")

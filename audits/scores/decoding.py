@@ -11,10 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audits.models import LoadedModel
-from audits.scores.scoring import Progress, _pick, _projected_at, check_fits, masked_row
+from audits.scores.scoring import (
+    Progress,
+    check_fits,
+    forward_at,
+    masked_row,
+    padded,
+    rows_at_once,
+    unsaid,
+)
 from dpmlm.artifacts import UserError
 
 BEAM = 10
@@ -25,9 +33,7 @@ SWEEPS = 4
 Rows = Sequence[Sequence[int]]
 Places = Sequence[tuple[int, int]]
 
-_LOGITS = 1 << 25  # held at once: 2^25 float32 are 128 MiB
 _ROWS = 256  # of a batch, at most
-_TOKENS = 1 << 15  # of all rows of one forward pass
 
 
 def confidence_first(
@@ -41,7 +47,7 @@ def confidence_first(
     """
     length = _length(subject, rows, places)
     result = np.empty((len(rows), length), dtype=np.int64)
-    for part, board in _boards(subject, rows, places, length, wide=length):
+    for part, board in _boards(subject, rows, places, positions=length):
         each = torch.arange(len(part), device=board.ids_NT.device)
         open_NL = torch.ones_like(board.at_NL, dtype=torch.bool)
         for step in range(length):
@@ -65,14 +71,15 @@ def beam(
     width: int = BEAM,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """The likeliest span that a left-to-right beam of `width` finds; int64 [N, L] ids.
+    """The spans that a left-to-right beam ends with, likeliest first; int64 [N, K, L] ids.
 
-    A hypothesis scores sum_j log p(s_j given s_<j, with s_>=j masked). Rows for which the model
-    gave a logit that is not finite are -1 throughout.
+    A hypothesis scores sum_j log p(s_j given s_<j, with s_>=j masked); K is `width`, or as many
+    spans as there are. Rows for which the model gave a logit that is not finite are -1 throughout.
     """
     length = _length(subject, rows, places)
-    result = np.empty((len(rows), length), dtype=np.int64)
-    for part, board in _boards(subject, rows, places, length, wide=width):
+    spans = (subject.vocab_size - len(unsaid(subject))) ** length
+    result = np.empty((len(rows), min(width, spans), length), dtype=np.int64)
+    for part, board in _boards(subject, rows, places, each=width):
         score_NB = torch.zeros(len(part), 1, dtype=torch.float64, device=board.ids_NT.device)
         for step in range(length):
             beams = score_NB.shape[1]
@@ -86,8 +93,7 @@ def beam(
             board.branch((offset + chosen // kept).view(-1))
             said = token.view(len(part), -1).gather(1, chosen).view(-1, 1)
             board.ids_NT.scatter_(1, board.at_NL[:, step : step + 1], said)
-        board.branch(torch.arange(len(part), device=chosen.device) * score_NB.shape[1])
-        result[part] = board.said()
+        result[part] = board.said().reshape(len(part), -1, length)
         _tell(progress, len(part))
     return result
 
@@ -112,18 +118,19 @@ def gibbs(
     """
     length = _length(subject, rows, places)
     result = np.empty((len(rows), length), dtype=np.int64)
-    for part, board in _boards(subject, rows, places, length, wide=1):
+    for part, board in _boards(subject, rows, places):
         order, uniform = _draws(seed, [keys[row] for row in part], sweeps, length)
         for sweep in range(sweeps):
             for step in range(length):
-                visited = torch.from_numpy(order[:, sweep, step, None]).to(board.at_NL.device)
+                visited = torch.as_tensor(order[:, sweep, step, None], device=subject.device)
                 at = board.at_NL.gather(1, visited)
                 board.ids_NT.scatter_(1, at, subject.ids.mask)
                 logits = board.logits(at)[:, 0]
                 if sweep == sweeps - 1:
                     token = logits.argmax(dim=-1, keepdim=True)
                 else:
-                    token = _inverse(logits, torch.from_numpy(uniform[:, sweep, step, None]))
+                    drawn = torch.as_tensor(uniform[:, sweep, step, None], device=subject.device)
+                    token = _inverse(logits, drawn)
                 board.ids_NT.scatter_(1, at, token)
         result[part] = board.said()
         _tell(progress, len(part))
@@ -140,10 +147,10 @@ def span_logprobs(
     """
     length = _length(subject, rows, places)
     result = np.zeros(len(rows))
-    for part, board in _boards(subject, rows, places, length, wide=1):
-        truth = torch.tensor([list(rows[n][slice(*places[n])]) for n in part])
-        truth = truth.to(board.ids_NT.device)
-        total = torch.zeros(len(part), dtype=torch.float64, device=truth.device)
+    for part, board in _boards(subject, rows, places):
+        spans = [list(rows[n][slice(*places[n])]) for n in part]
+        truth = torch.tensor(spans, device=subject.device)
+        total = torch.zeros(len(part), dtype=torch.float64, device=subject.device)
         for step in range(length):
             at = board.at_NL[:, step : step + 1]
             said = truth[:, step : step + 1]
@@ -175,16 +182,9 @@ class _Board:
         """Ids that may be said."""
         return self.subject.vocab_size - len(self.banned)
 
-    @torch.no_grad()
     def logits(self, at_NL: Tensor) -> Tensor:
         """Logits at some positions of each row, -inf for special tokens; float32 [N, L, V]."""
-        with _projected_at(self.subject, at_NL):
-            logits = self.subject.model(
-                input_ids=self.ids_NT, attention_mask=self.attention_NT
-            ).logits
-        if logits.shape[1] == self.ids_NT.shape[1]:  # this model's head lets nothing be picked
-            logits = _pick(logits, at_NL)
-        logits = logits.float()
+        logits = forward_at(self.subject, self.ids_NT, self.attention_NT, at_NL)
         ends = torch.stack(torch.aminmax(logits.flatten(1), dim=-1))  # one pass; NaN comes through
         self.sound_N &= torch.isfinite(ends).all(dim=0)
         return logits.index_fill_(-1, self.banned, -torch.inf)
@@ -201,31 +201,25 @@ class _Board:
 
 
 def _boards(
-    subject: LoadedModel, rows: Rows, places: Places, length: int, *, wide: int
+    subject: LoadedModel, rows: Rows, places: Places, *, positions: int = 1, each: int = 1
 ) -> Iterator[tuple[list[int], _Board]]:
-    """Boards of rows of like length, with the numbers of these; `wide` positions or hypotheses."""
+    """Boards of rows of like length, with the numbers of these, as `rows_at_once` sizes them."""
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    banned = sorted(i for i in set(subject.tokenizer.all_special_ids) if i < subject.vocab_size)
-    picks = isinstance(subject.model.get_output_embeddings(), nn.Linear)
-    first = 0
+    banned, first = unsaid(subject), 0
     while first < len(order):
         longest = len(rows[order[min(first + _ROWS, len(order)) - 1]]) + 2
-        held = (wide if picks else wide * longest) * subject.vocab_size
-        size = max(1, min(_ROWS, _LOGITS // held, _TOKENS // (longest * wide)))
+        size = rows_at_once(subject, longest, positions, _ROWS, each=each)
         part = order[first : first + size]
         yield part, _board(subject, [rows[n] for n in part], [places[n] for n in part], banned)
         first += size
 
 
-def _board(subject: LoadedModel, rows: Rows, places: Places, banned: list[int]) -> _Board:
+def _board(subject: LoadedModel, rows: Rows, places: Places, banned: Tensor) -> _Board:
     masked = [masked_row(subject, row, place) for row, place in zip(rows, places)]
-    longest, device = max(map(len, masked)), subject.device
-    ids = torch.tensor([row + [subject.ids.pad] * (longest - len(row)) for row in masked])
-    attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in masked])
-    at = torch.tensor([list(range(start + 1, end + 1)) for start, end in places])
-    sound = torch.ones(len(rows), dtype=torch.bool, device=device)
-    special = torch.tensor(banned, dtype=torch.int64, device=device)
-    return _Board(subject, ids.to(device), attention.to(device), at.to(device), sound, special)
+    positions = [list(range(start + 1, end + 1)) for start, end in places]
+    at = torch.tensor(positions, device=subject.device)
+    sound = torch.ones(len(rows), dtype=torch.bool, device=subject.device)
+    return _Board(subject, *padded(subject, masked), at, sound, banned)
 
 
 def _length(subject: LoadedModel, rows: Rows, places: Places) -> int:
@@ -256,8 +250,7 @@ def _draws(
 def _inverse(logits_NV: Tensor, uniform_N1: Tensor) -> Tensor:
     """The token at which each row's cumulative probability passes a number; int64 [N, 1]."""
     cumulative = logits_NV.double().softmax(dim=-1).cumsum(dim=-1)
-    aim = uniform_N1.to(cumulative.device) * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, aim, right=True)
+    found = torch.searchsorted(cumulative, uniform_N1 * cumulative[:, -1:], right=True)
     return found.clamp(max=cumulative.shape[1] - 1)
 
 

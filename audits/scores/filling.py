@@ -1,7 +1,7 @@
-"""What a model puts into masks: whole rows by sampling, the best spans, and scores of candidates.
+"""What a model puts into masks: whole rows by sampling, and scores of candidates.
 
 A row is CLS, tokens, SEP; rows here hold tokens without special ones, and special tokens are never
-said. Shapes: N rows, L positions of a span, K hypotheses, V vocabulary.
+said. Shapes: N rows, L positions of a span, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audits.models import LoadedModel
-from audits.scores.scoring import check_fits, logits_at, masked_row, rows_at_once
+from audits.scores.scoring import check_fits, logits_at, masked_row, rows_at_once, unsaid
 
 Rows = Sequence[Sequence[int]]
 Places = Sequence[tuple[int, int]]
@@ -33,45 +33,12 @@ def sample_rows(subject: LoadedModel, *, rows: int, tokens: int, seed: int) -> n
     for part in _parts(subject, rows, tokens + 2, 1):
         current = [masked_row(subject, row, (0, tokens)) for row in made[part]]
         for place in range(1, tokens + 1):
-            logprobs = _logprobs(subject, current, torch.full((len(current), 1), place))[:, 0]
+            logprobs = _logprobs(subject, current, np.full((len(current), 1), place))[:, 0]
             drawn = torch.multinomial(logprobs.exp().cpu(), 1, generator=generator)
             for row, token in zip(current, drawn[:, 0].tolist()):
                 row[place] = token
         made[part] = [row[1:-1] for row in current]
     return np.array(made, dtype=np.int64).reshape(rows, tokens)
-
-
-def best_spans(subject: LoadedModel, rows: Rows, places: Places, *, width: int = 10) -> np.ndarray:
-    """The spans that a left-to-right beam ends with, best first; int64 [N, K, L].
-
-    All spans have one length. A hypothesis scores sum_j log p(s_j given s_<j, with s_>=j masked);
-    K is `width`, or as many spans as there are. Raises NotFinite.
-    """
-    check_fits(subject, rows)
-    length = places[0][1] - places[0][0]
-    result = []
-    longest = max(len(row) for row in rows) + 2
-    for part in _parts(subject, len(rows), longest, width, each=width):
-        masked = [masked_row(subject, r, place) for r, place in zip(rows[part], places[part])]
-        starts = torch.tensor([start + 1 for start, _ in places[part]])
-        spans_NKL = torch.empty((len(masked), 1, 0), dtype=torch.int64)
-        scores_NK = torch.zeros((len(masked), 1))
-        for step in range(length):
-            beams = scores_NK.shape[1]
-            filled = [
-                [*row[:start], *said, *row[start + step :]]
-                for row, start, hypotheses in zip(masked, starts.tolist(), spans_NKL.tolist())
-                for said in hypotheses
-            ]
-            at = (starts + step).repeat_interleave(beams)[:, None]
-            best, token = _logprobs(subject, filled, at)[:, 0].cpu().topk(width, dim=-1)
-            total = (scores_NK.reshape(-1, 1) + best).view(len(masked), -1)
-            scores_NK, chosen = total.topk(min(width, total.shape[1]), dim=-1)
-            parents = (chosen // width)[:, :, None].expand(-1, -1, step)
-            said_NK1 = token.view(len(masked), -1).gather(1, chosen)[:, :, None]
-            spans_NKL = torch.cat([spans_NKL.gather(1, parents), said_NK1], dim=2)
-        result.append(spans_NKL)
-    return np.asarray(torch.cat(result).numpy())
 
 
 def candidate_scores(
@@ -101,8 +68,8 @@ def candidate_scores(
             for row, start, (_, size) in zip(fitted[part], starts, asked[part])
         ]
         # Places beyond a span are asked for its first token again, and not looked at.
-        offsets = torch.tensor([[j if j < s else 0 for j in range(widest)] for _, s in asked[part]])
-        logprobs = _logprobs(subject, masked, torch.tensor(starts)[:, None] + 1 + offsets)
+        offsets = np.array([[j if j < s else 0 for j in range(widest)] for _, s in asked[part]])
+        logprobs = _logprobs(subject, masked, np.array(starts)[:, None] + 1 + offsets)
         for row_LV, (n, size) in zip(logprobs.cpu().double().numpy(), asked[part]):
             for index, own in enumerate(candidates[n]):
                 if len(own) == size:
@@ -110,20 +77,17 @@ def candidate_scores(
     return result
 
 
-def _logprobs(subject: LoadedModel, rows: Rows, at_NL: Tensor) -> Tensor:
+def _logprobs(subject: LoadedModel, rows: Rows, at_NL: np.ndarray) -> Tensor:
     """log p over the ids that may be said; float32 [N, L, V]."""
     logits = logits_at(subject, rows, at_NL)
     if not torch.isfinite(logits).all():
         raise NotFinite
-    banned = [i for i in set(subject.tokenizer.all_special_ids) if i < logits.shape[-1]]
-    logits[..., banned] = -torch.inf
+    logits[..., unsaid(subject)] = -torch.inf
     return torch.log_softmax(logits, dim=-1)
 
 
-def _parts(
-    subject: LoadedModel, rows: int, longest: int, positions: int, *, each: int = 1
-) -> Iterator[slice]:
-    """Slices of rows whose logits fit into memory; a row may stand for `each` rows of a batch."""
-    size = max(1, rows_at_once(subject, longest, positions) // each)
+def _parts(subject: LoadedModel, rows: int, longest: int, positions: int) -> Iterator[slice]:
+    """Slices of rows that fit into memory."""
+    size = rows_at_once(subject, longest, positions)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))

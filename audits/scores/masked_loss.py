@@ -99,8 +99,8 @@ def _losses(model: LoadedModel, chosen: Sequence[tuple[np.ndarray, np.ndarray]])
         positions[index, : len(places)] = places + 1
         labels[index, : len(places)] = tokens[places]
         weights[index, : len(places)] = 1
-    logits = logits_at(model, masked, torch.from_numpy(positions))
-    truth = torch.from_numpy(labels).flatten().to(logits.device)
+    logits = logits_at(model, masked, positions)
+    truth = torch.as_tensor(labels, device=model.device).flatten()
     losses = functional.cross_entropy(logits.flatten(0, 1), truth, reduction="none")
     # Selected, not multiplied: an unused slot may be infinite.
     return np.where(weights > 0, losses.cpu().double().numpy().reshape(weights.shape), 0).sum(1)

@@ -2,19 +2,19 @@
 
 A row is CLS, tokens, SEP. The joint score masks the whole span at once, as audit-mode training
 does; the left-to-right decode fills it token by token, so that its steps chain to a probability.
-Shapes: N rows, L positions of the span, A tokens of an alphabet, V vocabulary, T row length.
+Every tensor is made on the model's device. Shapes: N rows, L positions of the span, A tokens of an
+alphabet, V vocabulary, T row length.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from audits.models import LoadedModel
-from audits.planting.canaries import Canary
+from audits.planting.canary import Canary
 from dpmlm.artifacts import UserError
 
 Progress = Callable[[int], None]
@@ -23,8 +23,8 @@ Progress = Callable[[int], None]
 NOT_FINITE = "its scores are not finite numbers, as after a training that ran away"
 """Why a model cannot be judged by its scores."""
 
-# Logits held at once: 2^25 float32 are 128 MiB.
-_LOGITS = 1 << 25
+_LOGITS = 1 << 25  # of a batch: 2^25 float32 are 128 MiB
+_TOKENS = 1 << 15  # of a batch: in its widest layer a BERT-base holds 384 MiB for so many
 
 
 def joint_logprobs(
@@ -45,10 +45,10 @@ def joint_logprobs(
     result = np.empty(alphabets.shape, dtype=np.float64)
     rows = [masked_row(subject, canary.tokens, canary.secret_span) for canary in canaries]
     starts = [canary.secret_span[0] + 1 for canary in canaries]
-    for part in _batches(subject, rows, batch_size, progress):
+    for part in _batches(subject, rows, alphabets.shape[1], batch_size, progress):
         logits_NLV = _span_logits(subject, rows[part], starts[part], alphabets.shape[1])
         logprobs_NLV = torch.log_softmax(logits_NLV.double(), dim=-1)
-        picked = logprobs_NLV.gather(2, torch.from_numpy(alphabets[part]).to(logits_NLV.device))
+        picked = logprobs_NLV.gather(2, torch.as_tensor(alphabets[part], device=subject.device))
         result[part] = picked.cpu().numpy()
     return result
 
@@ -145,18 +145,18 @@ def _decode(
     progress: Progress | None,
 ) -> np.ndarray:
     result = np.empty((len(rows), length), dtype=np.int64)
-    banned = torch.tensor(sorted(set(subject.tokenizer.all_special_ids)), dtype=torch.int64)
-    for part in _batches(subject, rows, batch_size, progress):
+    banned = unsaid(subject)
+    for part in _batches(subject, rows, 1, batch_size, progress):
         current, at = [list(row) for row in rows[part]], starts[part]
         sound = np.ones(len(current), dtype=bool)
         for step in range(length):
             logits_NV = _span_logits(subject, current, [s + step for s in at], 1)[:, 0]
             sound &= torch.isfinite(logits_NV).all(dim=-1).cpu().numpy()
             if alphabets is None:
-                logits_NV[:, banned.to(logits_NV.device)] = -torch.inf
+                logits_NV[:, banned] = -torch.inf
                 best = logits_NV.argmax(dim=-1).cpu().numpy()
             else:
-                choices = torch.from_numpy(alphabets[part, step]).to(logits_NV.device)
+                choices = torch.as_tensor(alphabets[part, step], device=subject.device)
                 index = logits_NV.gather(1, choices).argmax(dim=-1, keepdim=True)
                 best = choices.gather(1, index)[:, 0].cpu().numpy()
             result[part, step] = best
@@ -170,34 +170,62 @@ def _span_logits(
     subject: LoadedModel, rows: Sequence[Sequence[int]], starts: Sequence[int], length: int
 ) -> Tensor:
     """Logits at `length` positions from `starts` on; float [N, L, V]."""
-    return logits_at(subject, rows, torch.tensor(starts)[:, None] + torch.arange(length)[None, :])
+    return logits_at(subject, rows, np.asarray(starts)[:, None] + np.arange(length)[None, :])
 
 
-@torch.no_grad()
-def logits_at(subject: LoadedModel, rows: Sequence[Sequence[int]], positions_NL: Tensor) -> Tensor:
+def logits_at(
+    subject: LoadedModel, rows: Sequence[Sequence[int]], positions_NL: np.ndarray
+) -> Tensor:
     """Logits at L positions of each row; float32 [N, L, V] on the model's device.
 
     `rows` are whole ones, special tokens included; shorter ones are padded. `positions_NL`
     (int64) point into them, L below the length of the longest. One forward pass.
     """
-    longest = max(len(row) for row in rows)
-    pad, device = subject.ids.pad, subject.device
-    input_ids = torch.tensor([list(row) + [pad] * (longest - len(row)) for row in rows])
-    attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention}
-    positions_NL = positions_NL.to(device)
+    return forward_at(
+        subject, *padded(subject, rows), torch.as_tensor(positions_NL, device=subject.device)
+    )
+
+
+def padded(subject: LoadedModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and attention of rows, shorter ones padded; int64 [N, T] on the model's device."""
+    longest, pad = max(len(row) for row in rows), subject.ids.pad
+    ids = [[*row, *[pad] * (longest - len(row))] for row in rows]
+    attention = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return (
+        torch.tensor(ids, device=subject.device),
+        torch.tensor(attention, device=subject.device),
+    )
+
+
+@torch.no_grad()
+def forward_at(
+    subject: LoadedModel, ids_NT: Tensor, attention_NT: Tensor, positions_NL: Tensor
+) -> Tensor:
+    """`logits_at` of rows that are on the model's device already."""
     with _projected_at(subject, positions_NL):
-        logits = subject.model(**{name: value.to(device) for name, value in inputs.items()}).logits
-    if logits.shape[1] == longest:
+        logits = subject.model(input_ids=ids_NT, attention_mask=attention_NT).logits
+    if logits.shape[1] == ids_NT.shape[1]:  # this model's head lets nothing be picked
         logits = _pick(logits, positions_NL)
     return logits.float()
 
 
-def rows_at_once(subject: LoadedModel, longest: int, positions: int, batch_size: int = 256) -> int:
-    """Rows of `longest` tokens, asked at `positions` each, whose logits fit in memory at once."""
+def unsaid(subject: LoadedModel) -> Tensor:
+    """Ids that no decoder says, the special tokens; int64 [S] on the model's device."""
+    special = sorted(i for i in set(subject.tokenizer.all_special_ids) if i < subject.vocab_size)
+    return torch.tensor(special, dtype=torch.int64, device=subject.device)
+
+
+def rows_at_once(
+    subject: LoadedModel, longest: int, positions: int, batch_size: int = 256, *, each: int = 1
+) -> int:
+    """Rows of `longest` tokens, asked at `positions` each, that fit in memory at once.
+
+    A row may stand for `each` rows of the batch, as the hypotheses of a beam do. Logits and
+    layers of a batch stay below 1 GiB for a BERT-base, whatever the length of its rows.
+    """
     picked = isinstance(subject.model.get_output_embeddings(), nn.Linear)
-    width = positions if picked else longest
-    return max(1, min(batch_size, _LOGITS // (width * subject.vocab_size)))
+    held = each * (positions if picked else longest) * subject.vocab_size
+    return max(1, min(batch_size, _LOGITS // held, _TOKENS // (longest * each)))
 
 
 @contextmanager
@@ -230,11 +258,12 @@ def _pick(values_NTX: Tensor, span_NL: Tensor) -> Tensor:
 def _batches(
     subject: LoadedModel,
     rows: Sequence[Sequence[int]],
+    positions: int,
     batch_size: int,
     progress: Progress | None,
 ) -> Iterator[slice]:
     longest = max((len(row) for row in rows), default=1)
-    size = max(1, min(batch_size, _LOGITS // (longest * subject.vocab_size)))
+    size = rows_at_once(subject, longest, positions, batch_size)
     for start in range(0, len(rows), size):
         end = min(start + size, len(rows))
         yield slice(start, end)

@@ -128,7 +128,7 @@ class SpanScorer:
         """Fill in the log-probabilities that are wanted of a batch of inputs."""
         columns = [{at: k for k, at in enumerate(sorted({at for at, _ in w}))} for w in wanted]
         width = max(len(column) for column in columns)
-        positions = torch.tensor([[*c, *[0] * (width - len(c))] for c in columns])
+        positions = np.array([[*c, *[0] * (width - len(c))] for c in columns])
         logits_NKV = logits_at(self._subject, batch, positions)
         logprobs_NKV = torch.log_softmax(logits_NKV.double(), dim=-1)
         places = [

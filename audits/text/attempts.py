@@ -46,7 +46,7 @@ def decoder(cell: Cell, seed: int) -> Decode:
         if cell.decoder == "confidence":
             return confidence_first(subject, rows, places, progress=progress)
         if cell.decoder == "beam":
-            return beam(subject, rows, places, progress=progress)
+            return beam(subject, rows, places, progress=progress)[:, 0]
         return gibbs(subject, rows, places, seed=seed, keys=keys, progress=progress)
 
     return left_to_right if cell.decoder == "greedy" else decode

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import stats
 
 from audits.models import LoadedModel
-from audits.scores.filling import NotFinite, best_spans, candidate_scores, sample_rows
+from audits.scores.decoding import beam
+from audits.scores.filling import NotFinite, candidate_scores, sample_rows
 from audits.scores.scoring import NOT_FINITE
 from audits.statistics import clopper_pearson
 from audits.text.pii_case import (
@@ -245,7 +246,9 @@ def _guesses(model: LoadedModel, sentences: Sequence[PiiSentence]) -> list[list[
     result: list[list[tuple[int, ...]]] = [[] for _ in sentences]
     for length in sorted({len(sentence.secret) for sentence in sentences}):
         chosen = [n for n, s in enumerate(sentences) if len(s.secret) == length]
-        found = best_spans(model, *rows([sentences[n] for n in chosen]), width=TOP)
+        found = beam(model, *rows([sentences[n] for n in chosen]), width=TOP)
+        if (found < 0).any():
+            raise NotFinite
         for n, spans in zip(chosen, found.tolist()):
             result[n] = [tuple(span) for span in spans]
     return result

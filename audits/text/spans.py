@@ -117,5 +117,9 @@ def cut(span: Span, cell: Cell) -> Span | None:
     start = min(max(len(span.left), cell.context), latest)
     end = start + cell.tokens
     return Span(
-        row[start - cell.context : start], row[start:end], row[end : end + after], span.unit
+        row[start - cell.context : start],
+        row[start:end],
+        row[end : end + after],
+        span.unit,
+        span.duplicates,
     )

@@ -147,8 +147,7 @@ def mcnemar(gained: int, lost: int) -> float:
     """Exact one-sided McNemar test: P[X >= gained] for X ~ Bin(gained + lost, 1/2); 1 if none."""
     if gained + lost == 0:
         return 1.0
-    test = stats.binomtest(gained, gained + lost, 0.5, alternative="greater")
-    return float(test.pvalue)
+    return float(stats.binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue)
 
 
 def fisher(train_hits: np.ndarray, twin_hits: np.ndarray) -> float:
@@ -217,12 +216,28 @@ def _declared(spans: list[Span]) -> dict[str, Any]:
     }
 
 
-def _by_duplicates(spans: list[Span], on_train: Attempt, by_reference: Attempt) -> dict[str, Any]:
-    """Hits by how many other training units hold the document or a near-duplicate."""
-    counts = np.array([-1 if span.duplicates is None else span.duplicates for span in spans])
+def _linked(spans: list[Span], on_train: Attempt) -> dict[str, Any]:
+    """Hits on documents of which other training units hold a duplicate, and on the others."""
+    counts = _counted(spans)
     if (counts < 0).all():
         return {"applicable": False, "reason": "nobody counted the duplicates", "spans": 0}
-    parts = []
+    return {
+        "spans": int((counts >= 0).sum()),
+        "hits_on_duplicated": int(on_train.hit[counts > 0].sum()),
+        "hits_on_unique": int(on_train.hit[counts == 0].sum()),
+    }
+
+
+def _counted(spans: list[Span]) -> np.ndarray:
+    """Duplicates of each span's document, -1 where nobody counted; int64 [N]."""
+    return np.array([-1 if span.duplicates is None else span.duplicates for span in spans])
+
+
+def _by_duplicates(spans: list[Span], on_train: Attempt, by_reference: Attempt) -> dict[str, Any]:
+    """Hits by how many other training units hold the document or a near-duplicate."""
+    linked, counts, parts = _linked(spans, on_train), _counted(spans), []
+    if not linked["spans"]:
+        return linked
     for least, most in DUPLICATES:
         inside = (counts >= least) & (counts <= (counts.max() if most is None else most))
         spans_in, hits = int(inside.sum()), int(on_train.hit[inside].sum())
@@ -237,12 +252,7 @@ def _by_duplicates(spans: list[Span], on_train: Attempt, by_reference: Attempt) 
                 "rate_interval": clopper_pearson(hits, spans_in) if spans_in else None,
             }
         )
-    return {
-        "spans": int((counts >= 0).sum()),
-        "hits_on_duplicated": int(on_train.hit[counts > 0].sum()),
-        "hits_on_unique": int(on_train.hit[counts == 0].sum()),
-        "by_count": parts,
-    }
+    return linked | {"by_count": parts}
 
 
 def _grid(
@@ -267,7 +277,7 @@ def _grid(
             found = (
                 {"applicable": False, "reason": attempts}
                 if isinstance(attempts, str)
-                else _compared(*attempts, beta)
+                else _compared(*attempts, beta) | {"duplicates": _linked(arms.train, attempts[0])}
             )
         for test in ("mcnemar_p_value", "fisher_p_value"):
             if test in found:

@@ -11,6 +11,9 @@ from dpmlm.cli.options import AsJson, IdentityFile, print_json, print_written
 CanaryFile = Annotated[
     Path, typer.Argument(metavar="CANARIES", help="What plan wrote: file or sealed folder.")
 ]
+LabelsFile = Annotated[
+    Path | None, typer.Option(help="Who is included: secret; c.labels.json beside c.json.")
+]
 Text = Annotated[str, typer.Option("--text", help="Field with the text.")]
 
 
@@ -33,8 +36,9 @@ def plan(
     tokenizer: Annotated[
         Path, typer.Argument(metavar="TOKENIZER", help="Folder or file of the model's tokenizer.")
     ],
-    out: Annotated[Path, typer.Option(help="Where the canaries go: secret.")],
+    out: Annotated[Path, typer.Option(help="Where the secrets go.")],
     commitment: Annotated[Path, typer.Option(help="Where their commitment goes: public.")],
+    labels: LabelsFile = None,
     count: Annotated[int, typer.Option(min=2, max=10**6, help="Gating canaries.")] = 1000,
     copies: Annotated[int, typer.Option(min=1, max=10**4, help="Documents each is in.")] = 1,
     group: Annotated[
@@ -54,6 +58,8 @@ def plan(
 ) -> None:
     """Draw canaries and coins before training, and write the commitment to all of them.
 
+    Scores need the secrets; the labels, who is included, are opened after them.
+
     Families are rare_tokens, random_words, rare_suffix (with --public), phone, card and email; arm
     pipeline is for documents that are yet to be scrubbed.
 
@@ -64,6 +70,7 @@ def plan(
     written = plan_set(
         tokenizer,
         out,
+        labels,
         commitment,
         count=count,
         copies=copies,
@@ -80,9 +87,12 @@ def insert(
     canaries: CanaryFile,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Corpus.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="Corpus with canaries.")],
+    labels: LabelsFile = None,
     arm: Annotated[Where, typer.Option(help="Which canaries.")] = Where.exempt,
     text: Text = "text",
-    id: Annotated[str | None, typer.Option("--id", help="Field with a unique id.")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="Field with a unique id; id, where there is one.")
+    ] = None,
     person: Annotated[str | None, typer.Option(help="Field with the person.")] = None,
     identity: IdentityFile = None,
     as_json: AsJson = False,
@@ -99,6 +109,7 @@ def insert(
         canaries,
         source,
         target,
+        labels=labels,
         arm=arm.value,
         text=text,
         id=id,
@@ -111,17 +122,18 @@ def insert(
 def reveal(
     canaries: CanaryFile,
     commitment: Annotated[Path, typer.Option(help="What plan wrote for the public.")],
+    labels: LabelsFile = None,
     identity: IdentityFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the canaries against their commitment and print who was included.
+    """Check canaries and labels against their commitment and print who was included.
 
     Example: dpmlm audit canaries reveal canaries.json --commitment commitment.json
     """
-    from dpmlm.pipeline.planting import reveal as open_labels
+    from dpmlm.pipeline.planting import reveal as opened
 
-    labels = open_labels(canaries, commitment, identity=identity)
+    found = opened(canaries, commitment, labels=labels, identity=identity)
     if as_json:
-        print_json("dpmlm.labels/1", labels.to_json())
+        print_json("dpmlm.revealed/1", found.to_json())
     else:
-        typer.echo(labels.text())
+        typer.echo(found.text())

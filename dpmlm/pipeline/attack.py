@@ -12,8 +12,11 @@ from audits.attack import attack as audit_folders
 from audits.claim.gating import trade_off_curve
 from audits.claim.outlook import outlook
 from audits.claim.power import best_guesses, canaries_needed, power_of
-from audits.files import read_claim
+from audits.evidence import SCHEMA, plan_digest
+from audits.files import read_claim, read_json
+from audits.recheck import contradictions
 from audits.subject import TESTS
+from audits.verdict import Verdict, verdict_of
 from dpmlm.artifacts import load_identity
 from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
@@ -24,13 +27,17 @@ def attack(
     model: Path,
     *,
     canaries: Path,
+    labels: Path | None = None,
+    commitment: Path | None = None,
     plan: Path | None,
     out: Path,
+    transcript: Path | None = None,
     control: Path | None,
     untrained: Path | None,
     reference: Path | None,
     identity: Path | None,
     beta: float,
+    device: str = "auto",
 ) -> Attack:
     """Score `model` on known canaries against the claim of a plan and write the evidence."""
     identities = [load_identity(identity)] if identity else []
@@ -39,16 +46,58 @@ def attack(
         return audit_folders(
             model,
             canaries=canaries,
+            labels=labels,
+            commitment=commitment,
             plan=plan,
             out=out,
+            transcript=transcript,
             control=control,
             untrained=untrained,
             reference=reference,
             identities=identities,
             beta=beta,
+            device=device,
             read_plan=read_plan,
             progress=report,
         )
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What somebody who trusts none of the evidence's figures makes of its counts."""
+
+    findings: tuple[tuple[str, str], ...]
+    """Places, and what is wrong there."""
+    verdict: Verdict
+    """What follows from the evidence as it stands."""
+
+    def to_json(self) -> dict[str, Any]:
+        wrong = [{"where": where, "what": what} for where, what in self.findings]
+        return {"findings": wrong, "verdict": self.verdict.word, "reason": self.verdict.reason}
+
+    def text(self) -> str:
+        lines = [f"{where}: {what}" for where, what in self.findings]
+        if lines:
+            return "\n".join([*lines, "the evidence contradicts itself: nothing follows from it"])
+        return f"every figure follows from the counts\nverdict  {'{}: {}'.format(*self.verdict)}"
+
+
+def recheck(evidence: Path, plan: Path) -> Recheck:
+    """Compute `evidence`, a file that an audit wrote, again under `plan`."""
+    found, terms = read_json(evidence, "EVIDENCE"), read_plan(plan)
+    malformed = UserError(
+        f"EVIDENCE {evidence}", "it is no evidence", "pass what `dpmlm audit --out` wrote"
+    )
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise malformed
+    wrong = contradictions(found, terms)
+    claimed = (found.get("claim") or {}).get("plan_digest")
+    if claimed != plan_digest(terms):
+        wrong.insert(0, ("claim.plan_digest", "the evidence is about another plan"))
+    try:
+        return Recheck(tuple(wrong), verdict_of(found))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise malformed from None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from audits.planting.canaries import CanaryGroup, CanarySet, plan_canaries
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.planting.canary import CanaryGroup
 from audits.planting.families import (
     ALPHABET,
     LENGTH,
@@ -26,6 +27,7 @@ from audits.planting.families import (
     vocabulary_digest,
     word_tokens,
 )
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import SealedFolder
 from dpmlm.config import RunConfig, claim_fields
@@ -34,7 +36,13 @@ from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.masking.spec import SPECIALS_PER_ROW
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, read_public, sample_public
-from dpmlm.pipeline.planted import planted_groups, plants, requests_of, survivors
+from dpmlm.pipeline.planted import (
+    planted_groups,
+    planted_labels,
+    plants,
+    requests_of,
+    survivors,
+)
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.whitebox import draw_gradient_canaries
@@ -72,10 +80,16 @@ def canary_units(canaries: CanarySet) -> CanaryUnits:
         (f"canary/{canary.id}/{copy}", canary.prefix, canary.secret)
         for group in canaries.every_group
         if group.arm == "exempt"
-        for canary in group.included()
+        for canary in canaries.opened.included(group.canaries)
         for copy in range(canary.copies)
     ]
     return CanaryUnits(rows)
+
+
+def labelled_canaries(run: Run) -> CanarySet:
+    """The run's canaries with their labels: for whoever plants them, not for whoever scores."""
+    folder = run.folder("canaries")
+    return CanarySet.read(folder).with_labels(Labels.read(folder))
 
 
 def _public_counts(run: Run, tokenizer: Any, table: TokenTable) -> np.ndarray:
@@ -170,22 +184,21 @@ def _canaries(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     audit = run.config.audit
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     pools = _pools(run, tokenizer)
-    gating = plan_canaries(
+    tossed = planted_labels(run)
+    planned = plan_canaries(
         count=audit.canaries,
         token_ids=pools.rare,
         prefix_ids=pools.common,
         length=LENGTH,
         alphabet=ALPHABET,
         copies=audit.copies,
-    )
-    planned = replace(
-        gating,
         groups=tuple(_groups(run, pools, tokenizer)),
         vocabulary=vocabulary_digest(tokenizer),
+        coins=None if tossed is None else tossed.coins,
     )
     planned.write(folder)
-    if plants(run.config):
-        folder.write_json(SURVIVAL, survivors(run, planned.groups))
+    if tossed is not None:
+        folder.write_json(SURVIVAL, survivors(run, planned.groups, tossed))
     report(audit.canaries, audit.canaries)
     return {"counts": planned.public() | draw_gradient_canaries(audit.gradient_canaries, folder)}
 

@@ -1,11 +1,13 @@
 """Evaluation on held-out text, and the audits."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
 import audits
 from audits.models import LoadedModel
 from audits.planting.canaries import CanarySet
+from audits.planting.labels import Labels
 from audits.private import PrivateCases
 from audits.text.pii_games import Tagger
 from dpmlm.artifacts import SealedFolder, load_model, model_digest, save_model
@@ -26,6 +28,10 @@ from dpmlm.training import evaluate
 
 UNTRAINED = "untrained"
 """Folder of the model before training, in the audit's folder."""
+TRANSCRIPT = "transcript"
+"""Sealed file of all scores, in the audit's folder; the labels are opened after it is there."""
+DEVICE = "auto"
+"""Where a run scores its models: where it trained them."""
 
 
 def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -54,15 +60,21 @@ def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     trained = control.manifest is not None and control.manifest["counts"]["trained"]
     untrained = initial_model(run, tokenizer)
     _keep_untrained(run, folder, untrained, tokenizer)
+
+    def opened(transcript: Mapping[str, Any]) -> Labels:
+        folder.write_json(TRANSCRIPT, transcript)
+        return Labels.read(run.folder("canaries"))
+
     with finding_identifiers() as tagger:
         evidence = audits.audit(
-            LoadedModel.of(*load_model(run.folder("training"))),
+            LoadedModel.of(*load_model(run.folder("training")), device=DEVICE),
             plan=plan.to_json(),
             canaries=CanarySet.read(run.folder("canaries")),
-            control=LoadedModel.of(*load_model(control)) if trained else None,
-            untrained=LoadedModel.of(untrained, tokenizer),
+            control=LoadedModel.of(*load_model(control), device=DEVICE) if trained else None,
+            untrained=LoadedModel.of(untrained, tokenizer, device=DEVICE),
             reference=load_reference(run, tokenizer),
             private=_private_cases(run, tagger),
+            labels=opened,
             beta=run.config.audit.beta,
             progress=report,
         )

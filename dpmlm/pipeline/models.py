@@ -20,7 +20,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model, model_bindings
-from dpmlm.pipeline.canaries import canary_units, masking_spec
+from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spec
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
@@ -193,7 +193,7 @@ def _private_units(run: Run) -> Units:
     store = TokenStore.open(run.folder("tokens"))
     window = run.config.tokens.window
     corpus = units_of(store, "train", run.config.privacy.unit, run.secrets.mask_seed, window)
-    return JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+    return JoinedUnits(corpus, canary_units(labelled_canaries(run)))
 
 
 def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         return {"counts": {"trained": False}}
     plan = control_plan(planned(run)[0])
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
-    planted = canary_units(CanarySet.read(run.folder("canaries")))
+    planted = canary_units(labelled_canaries(run))
     public = (
         {"id": d.id, "text": d.text, "unit": d.id, "split": "train"}
         for d in sample_public(control.corpus, control.text, plan.units - len(planted.names))
@@ -223,7 +223,7 @@ def _public_units(run: Run, folder: Path) -> Units:
     """The control's public units and the included canaries."""
     tokens = SealedFolder.open(folder / "tokens", [run.identity], role="control-tokens")
     corpus = CorpusUnits(TokenStore.open(tokens), "train", run.secrets.mask_seed)
-    return JoinedUnits(corpus, canary_units(CanarySet.read(run.folder("canaries"))))
+    return JoinedUnits(corpus, canary_units(labelled_canaries(run)))
 
 
 def take_part(run: Run, stage: str) -> None:

@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import SealedFolder, load_model
 from dpmlm.artifacts.atomic import sync_folder
+from dpmlm.canonical import digest
 from dpmlm.config import DedupConfig, RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
@@ -21,13 +22,13 @@ from dpmlm.pipeline.recall import RECALL, recall_evidence
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
+from dpmlm.privacy.accountants import epsilon_of
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import (
     Decision,
     PrivateFigures,
     ReleasePolicy,
     ReportData,
-    RuleResult,
     decide,
     load_policy,
     model_card,
@@ -35,9 +36,8 @@ from dpmlm.release import (
     render_report,
     write_bundle,
 )
-from dpmlm.release.facts import is_private
+from dpmlm.release.gate import not_covered
 from dpmlm.release.inventory import MANIFEST, compare
-from dpmlm.release.policy import Rule
 
 BUNDLE = "bundle"
 REPORT = "report"
@@ -101,8 +101,12 @@ def judge(config: RunConfig, policy: str | None = None) -> Decision:
     """Decide on a run whose audits are done, under its own policy or another; writes nothing."""
     run = Run.load(config, Progress(quiet=True))
     run.workspace.check(config.name, deciding_settings(config))
+    from dpmlm.pipeline.waiving import waivers_of
+
     chosen = load_policy(policy or config.release.policy)
-    return decide(chosen, gather(run), now=datetime.now(UTC))
+    # A waiver is about the run's own policy; another one is tried without.
+    waivers = waivers_of(run) if policy is None else []
+    return decide(chosen, gather(run), now=datetime.now(UTC), waivers=waivers)
 
 
 def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -136,18 +140,20 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         model_card=model_card(data, base=run.config.model.from_ or ""),
         training=facts["training"],
     )
-    digest = _manifest_digest(draft)
+    signed = _manifest_digest(draft)
     _replace(bundle, draft)
-    return {"counts": {"verdict": decision.verdict}, "bundle": digest}
+    return {"counts": {"verdict": decision.verdict}, "bundle": signed}
 
 
 def _decided(
     run: Run, folder: SealedFolder, policy: ReleasePolicy
 ) -> tuple[dict[str, Any], Decision]:
     """Facts and decision: taken once under one policy, however often the bundle is made."""
+    from dpmlm.pipeline.waiving import waivers_of
+
     if not folder.has("decision"):
         facts = gather(run)
-        decision = decide(policy, facts, now=datetime.now(UTC))
+        decision = decide(policy, facts, now=datetime.now(UTC), waivers=waivers_of(run))
         folder.write_json("facts", facts)
         # Last: its presence says that the facts are there.
         folder.write_json("decision", decision.to_json())
@@ -214,13 +220,6 @@ def current_claim(run: Run) -> Statement | None:
     return statement(plan, what="the trained weights", summary=ledger.summary(run_id))
 
 
-def not_covered(rules: Iterable[Rule | RuleResult]) -> list[str]:
-    """A verdict that looks at private figures is an output that the claim does not bound."""
-    if any(is_private(rule.metric) for rule in rules):
-        return ["the verdict, as rules of its policy look at figures of the private text"]
-    return []
-
-
 def report_data(
     run: Run,
     facts: Mapping[str, Any],
@@ -234,7 +233,9 @@ def report_data(
         "model": facts["training"]["model_digest"],
         "plan": plan.digest,
         "policy": decision.policy_digest,
-        **{name: run.folder(name).digest for name in ("corpus", "tokens", "canaries", "training")},
+        "settings of the run": digest(deciding_settings(run.config)),
+        "code that trained": (run.folder("training").manifest or {})["code"],
+        **{name: run.folder(name).digest for name in _lineage(run.config.dedup)},
     }
     return ReportData(
         name=run.config.name,
@@ -245,6 +246,7 @@ def report_data(
         evidence=facts["audit"],
         ledger=facts["ledger"],
         epsilon_curve=epsilon_curve(plan),
+        delta_curve=delta_curve(plan),
         training=facts["training"],
         digests=digests,
         versions=versions,
@@ -258,6 +260,28 @@ def epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
         return []
     steps = sorted({max(1, round(plan.steps * i / CURVE_POINTS)) for i in range(CURVE_POINTS + 1)})
     return [(step, epsilon_after(plan, step)) for step in steps]
+
+
+def _lineage(dedup: DedupConfig) -> tuple[str, ...]:
+    """The stages that the released model came through, in order."""
+    middle = ("dedup", "scrub") if dedup.before_scrub else ("scrub", "dedup")
+    return ("corpus", *middle, "tokens", "canaries", "training", "audit")
+
+
+def delta_curve(plan: PrivacyPlan) -> dict[str, list[tuple[float, float]]]:
+    """Epsilon of the whole plan at 8 deltas around its own, by accountant; none if not private.
+
+    PLD, which is tight, and RDP, which shares no formula with it; RDP alone bounds discrete noise.
+    """
+    if not plan.private:
+        return {}
+    deltas = [plan.delta * 10.0**power for power in range(-5, 3)]
+    return {
+        name.upper(): [
+            (delta, epsilon_of(name, plan.composition(), delta)) for delta in deltas if delta < 1
+        ]
+        for name in dict.fromkeys((plan.second_accountant, "rdp"))
+    }
 
 
 def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
@@ -301,11 +325,18 @@ def _settings(run: Run) -> dict[str, Any]:
     measured = {} if gold is None else {"recall": run.folder(RECALL.name).digest}
     return {
         **measured,
+        **({"waivers": sorted(map(_file_digest, release.waivers))} if release.waivers else {}),
         "policy": load_policy(release.policy).digest,
         "recipients": sorted(recipient.key_id for recipient in run.consumers),
         "keepers": sorted(recipient.key_id for recipient in run.keepers),
         "choices": open_ledger(run.config.ledger).choices(),
     }
+
+
+def _file_digest(path: Path) -> str:
+    from dpmlm.release.waivers import load_waiver
+
+    return digest(dict(load_waiver(path).envelope))
 
 
 RELEASE = Stage(

@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from audits.planting.canaries import CanaryGroup
+from audits.planting.canary import CanaryGroup
 from audits.planting.families import GroupRequest, draw_texts
 from audits.planting.insertion import documents, survival
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import SealedFolder
 from dpmlm.config import RunConfig, claim_fields
@@ -44,11 +45,14 @@ def _planted(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     draw = SecretRandom(os.urandom(32))
     nonce = draw.getrandbits(256).to_bytes(32, "big").hex()
     groups = {
-        str(number): draw_texts(request, number, draw).to_json()
+        str(number): draw_texts(request, number, draw)
         for number, request in enumerate(requests_of(run.config), start=1)
         if request.arm == "pipeline"
     }
-    folder.write_json(_GROUPS, {"nonce": nonce, "groups": groups})
+    told = {number: group.to_json() for number, group in groups.items()}
+    folder.write_json(_GROUPS, {"nonce": nonce, "groups": told})
+    ids = [canary.id for group in groups.values() for canary in group.canaries]
+    Labels.draw(ids, draw).write(folder)
     return {"counts": {"groups": len(groups)}}
 
 
@@ -60,13 +64,18 @@ def planted_groups(run: Run) -> dict[int, CanaryGroup]:
     return {int(number): CanaryGroup.from_json(value) for number, value in found.items()}
 
 
+def planted_labels(run: Run) -> Labels | None:
+    """The coins of the pipeline arm; None where nothing is planted."""
+    return Labels.read(run.folder("planted")) if plants(run.config) else None
+
+
 def planted_documents(run: Run) -> Iterator[dict[str, Any]]:
     """Stage documents of the included canaries, one a copy; none where nothing is planted."""
-    groups = planted_groups(run)
-    if not groups:
+    groups, labels = planted_groups(run), planted_labels(run)
+    if labels is None:
         return
     nonce = run.folder("planted").read_json(_GROUPS)["nonce"]
-    for name, _, text in documents(tuple(groups.values()), nonce):
+    for name, _, text in documents(tuple(groups.values()), labels, nonce):
         document = Document(id=name, text=text, person=None, source="", row=0)
         unit = unit_of(document, run.config.privacy.owner, run.secrets.unit_key)
         yield {
@@ -116,7 +125,7 @@ def people_of(run: Run, store: TokenStore, split: str) -> list[str]:
     ]
 
 
-def survivors(run: Run, groups: Iterable[CanaryGroup]) -> list[dict[str, Any]]:
+def survivors(run: Run, groups: Iterable[CanaryGroup], labels: Labels) -> list[dict[str, Any]]:
     """How many planted canaries reached the training tokens whole, in part, or not; private.
 
     `groups` have the tokens of the run's tokenizer. See `audits.planting.insertion.survival`.
@@ -128,7 +137,8 @@ def survivors(run: Run, groups: Iterable[CanaryGroup]) -> list[dict[str, Any]]:
         for place in range(len(store))
         if (name := store.id(place)) in ids
     }
-    return survival([group for group in groups if group.arm == "pipeline"], reached)
+    planted = [group for group in groups if group.arm == "pipeline"]
+    return survival(planted, labels, reached)
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from audits.files import read_json, read_set, refuse_present
-from audits.planting.canaries import Arm, CanarySet, plan_canaries
+from audits.files import (
+    labels_beside,
+    read_commitment,
+    read_labels,
+    read_set,
+    refuse_absent,
+    refuse_present,
+)
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.planting.canary import Arm
 from audits.planting.families import (
     ALPHABET,
     LENGTH,
@@ -27,6 +35,7 @@ from audits.planting.families import (
 from audits.planting.insertion import documents
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import (
+    Identity,
     IntegrityError,
     SealedFolder,
     atomic_write,
@@ -47,6 +56,7 @@ SHARE = 3
 def plan_set(
     tokenizer: Path,
     out: Path,
+    labels: Path | None,
     commitment: Path,
     *,
     count: int,
@@ -59,17 +69,26 @@ def plan_set(
 ) -> list[Path]:
     """Draw a set that can be inserted as text; returns what was written.
 
-    `out` is a file that its owner alone can read, or with `to` a folder sealed to these public
-    keys; `commitment` is the public file of counts and commitment. Raises UserError where a file
+    `out` and `labels` (beside it by default) are files that their owner alone can read; with `to`
+    both are in `out`, a folder sealed to these public keys. `commitment` is the public file of
+    counts and commitment. Raises UserError where a file
     is there already, a group is malformed, or the vocabulary or the public text do not suffice.
     """
-    if out.absolute() == commitment.absolute():
+    coins = labels or labels_beside(out)
+    if to and labels:
         raise UserError(
-            f"--commitment {commitment}",
-            "it is the file that the canaries go to, and what is secret cannot be public",
-            "name two files",
+            f"--labels {labels} with --to",
+            "secrets and labels are sealed in one folder, a file each",
+            "leave --labels out",
         )
-    for path in (out, commitment):
+    written = [out, commitment] if to else [out, coins, commitment]
+    if len({path.resolve() for path in written}) < len(written):
+        raise UserError(
+            f"--out {out}, --labels {coins} and --commitment {commitment}",
+            "scores may see secrets but no label, and what is secret cannot be public",
+            "name different files",
+        )
+    for path in written:
         refuse_present(path, "output")
     requests = [parse_group(spec) for spec in groups]
     refuse_alike(requests)
@@ -83,11 +102,12 @@ def plan_set(
         canaries.write(folder)
         folder.finish({"stage": "canaries"})
     else:
-        with atomic_write(out, mode=0o600) as file:
-            file.write(canonical_json(canaries.to_json()))
+        for path, part in ((out, canaries), (coins, canaries.opened)):
+            with atomic_write(path, mode=0o600) as file:
+                file.write(canonical_json(part.to_json()))
     with atomic_write(commitment) as file:
         file.write(canonical_json(canaries.public()))
-    return [out, commitment]
+    return written
 
 
 def parse_group(spec: str) -> GroupRequest:
@@ -115,13 +135,21 @@ def _draw(
 ) -> CanarySet:
     pools = _pools(tokenizer, public, room)
     draw = SecretRandom(os.urandom(32))
-    gating = plan_canaries(
+    groups = [
+        draw_tokens(request, number, pools, tokenizer, draw)
+        if request.family in TOKEN_FAMILIES
+        else split_group(draw_texts(request, number, draw), tokenizer, room=room)
+        for number, request in enumerate(requests, start=1)
+    ]
+    planned = plan_canaries(
         count=count,
         token_ids=pools.rare,
         prefix_ids=pools.common,
         length=LENGTH,
         alphabet=ALPHABET,
         copies=copies,
+        groups=groups,
+        vocabulary=vocabulary_digest(tokenizer),
     )
     spelled = pools.spelled or {}
 
@@ -130,16 +158,9 @@ def _draw(
 
     written = tuple(
         replace(canary, text=(f" {words(canary.prefix)}", words(canary.secret)))
-        for canary in gating.canaries
+        for canary in planned.canaries
     )
-    groups = tuple(
-        draw_tokens(request, number, pools, tokenizer, draw)
-        if request.family in TOKEN_FAMILIES
-        else split_group(draw_texts(request, number, draw), tokenizer, room=room)
-        for number, request in enumerate(requests, start=1)
-    )
-    digest = vocabulary_digest(tokenizer)
-    return replace(gating, canaries=written, groups=groups, vocabulary=digest)
+    return replace(planned, canaries=written)
 
 
 def _pools(tokenizer: Any, public: Sequence[str], room: int) -> TokenPools:
@@ -172,6 +193,7 @@ def insert(
     source: Path,
     target: Path,
     *,
+    labels: Path | None,
     arm: Arm,
     text: str,
     id: str | None,
@@ -181,21 +203,30 @@ def insert(
     """Write the JSON lines of `source` with the included canaries of one arm among them.
 
     Lines stay as they are, in their order; each canary document stands at a place drawn at random.
-    Where a field holds ids or persons, a canary's is `canary/ID/COPY`. The file is for its owner
-    alone. Raises UserError for an existing target or a source that is no corpus of JSON lines.
+    Where a field holds ids (`id`, if the rows have one) or persons, a canary's is `canary/ID/COPY`.
+    The file is for its owner alone. Raises UserError for an existing target, a source that is no
+    corpus of JSON lines or an arm that no canary of the set has.
     """
     refuse_present(target, "output")
     if source.suffix != ".jsonl":
         raise UserError(f"corpus {source}", "canaries go into JSON lines", "convert it to .jsonl")
     identities = [load_identity(identity)] if identity else []
-    whole = read_set(canaries, identities, "CANARIES")
+    whole = _labelled(canaries, labels, identities)
+    groups = [group for group in whole.every_group if group.arm == arm and group.canaries]
+    if not groups:
+        raise UserError(
+            f"--arm {arm} for {canaries}",
+            "no group of the set has that arm, so the corpus would stay as it is",
+            "draw one with `dpmlm audit canaries plan --group FAMILY:COUNT:COPIES:ARM`",
+        )
+    if id is None and _have_ids(source):
+        id = "id"  # a reader of these rows may drop what has none
     for item in read_corpus(source, text=text, id=id, person=person):
         refuse_taken(item.document if isinstance(item, Dropped) else item)
     lines = [line for line in source.read_bytes().split(b"\n") if line.strip()]
     places: dict[int, list[bytes]] = defaultdict(list)
     draw = SecretRandom(os.urandom(32))
-    groups = [group for group in whole.every_group if group.arm == arm]
-    for planted in documents(groups, whole.nonce):
+    for planted in documents(groups, whole.opened, whole.nonce):
         names = {field: planted.name for field in (id, person) if field is not None}
         row = json.dumps({**names, text: planted.text}, ensure_ascii=False).encode()
         places[draw.randrange(len(lines) + 1)].append(row)
@@ -206,18 +237,36 @@ def insert(
     return target
 
 
+def _have_ids(source: Path) -> bool:
+    """Whether the first row has a field id; what cannot be read is told by the reader."""
+    with open(source, "rb") as file:
+        try:
+            return "id" in json.loads(next((line for line in file if line.strip()), b"{}"))
+        except (ValueError, TypeError, RecursionError):
+            return False
+
+
+def _labelled(canaries: Path, labels: Path | None, identities: Sequence[Identity]) -> CanarySet:
+    coins = labels or labels_beside(canaries)
+    whole = read_set(canaries, identities, "CANARIES")
+    refuse_absent(coins)
+    return whole.with_labels(read_labels(coins, identities))
+
+
 @dataclass(frozen=True)
-class Labels:
-    """The coins of a set that opened its commitment."""
+class Revealed:
+    """Who was included, of a set that opened its commitment."""
 
     canaries: CanarySet
 
     def to_json(self) -> dict[str, Any]:
         """Commitment, and of each canary id, group and coin."""
         rows = [
-            {"id": canary.id, "group": group.name, "included": canary.included}
+            {"id": canary.id, "group": group.name, "included": included}
             for group in self.canaries.every_group
-            for canary in group.canaries
+            for canary, included in zip(
+                group.canaries, self.canaries.opened.of(group.canaries), strict=True
+            )
         ]
         return {"commitment": self.canaries.commitment, "labels": rows}
 
@@ -230,25 +279,21 @@ class Labels:
         return "\n".join([f"opens {self.canaries.commitment}", *rows])
 
 
-def reveal(canaries: Path, commitment: Path, *, identity: Path | None) -> Labels:
-    """Check a set against its public commitment and open its labels.
+def reveal(
+    canaries: Path, commitment: Path, *, labels: Path | None, identity: Path | None
+) -> Revealed:
+    """Check a set and its labels against their public commitment and open them.
 
-    Raises IntegrityError where it is another set, or a secret, coin or label was changed.
+    Raises IntegrityError where they are others, or a secret or label was changed; UserError where
+    the commitment is no public file.
     """
     identities = [load_identity(identity)] if identity else []
-    public = read_json(commitment, "--commitment")
-    bound = public.get("commitment") if isinstance(public, dict) else None
-    if not isinstance(bound, str):
-        raise UserError(
-            f"--commitment {commitment}",
-            "it is the public file that `dpmlm audit canaries plan` wrote",
-            "pass that file",
-        )
-    whole = read_set(canaries, identities, "CANARIES")
+    bound = read_commitment(commitment)
+    whole = _labelled(canaries, labels, identities)
     if whole.commitment != bound:
         raise IntegrityError(
             f"canaries with commitment {whole.commitment}",
             f"{commitment} is a commitment to {bound}",
             "pass the set that was drawn with it",
         )
-    return Labels(whole)
+    return Revealed(whole)

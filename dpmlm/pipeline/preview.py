@@ -226,8 +226,9 @@ def _sentence(
     config: RunConfig, plan: "PrivacyPlan", selection: "PartitionSelection | None"
 ) -> str | None:
     """The statement of a finished run of this plan, from a reservation in a copy of the ledger."""
-    from dpmlm.pipeline.outcome import RELEASED, not_covered
+    from dpmlm.pipeline.outcome import RELEASED
     from dpmlm.release import load_policy
+    from dpmlm.release.gate import not_covered
 
     beyond = not_covered(load_policy(config.release.policy).require)
     with tempfile.TemporaryDirectory() as folder:

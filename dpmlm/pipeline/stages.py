@@ -175,12 +175,13 @@ def _stands(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> boo
 
 def _begin(stage: Stage, run: Run, folder: SealedFolder, origin: Origin) -> None:
     """Leave in the folder what was made under this key alone, and the key."""
-    if folder.has(BEGUN) and folder.read_json(BEGUN)["key"] == origin.key:
-        return
-    if stage.guard is not None and (folder.names() or _subfolders(folder)):
+    mine = folder.has(BEGUN) and folder.read_json(BEGUN)["key"] == origin.key
+    if not mine and stage.guard is not None and (folder.names() or _subfolders(folder)):
         stage.guard(run)
-    _empty(folder)
-    folder.write_json(BEGUN, {"key": origin.key, "code": code_digest()})
+    folder.unfinish()
+    if not mine:
+        _empty(folder)
+        folder.write_json(BEGUN, {"key": origin.key, "code": code_digest()})
 
 
 def _empty(folder: SealedFolder) -> None:

@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from dpmlm.artifacts import atomic_write, create_keys
+from dpmlm.artifacts.providers import is_reference
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.privacy import Ledger
@@ -26,10 +27,10 @@ def initialise(folder: Path) -> list[Path]:
         written.append(run_file)
     config = load_config(run_file)
     keys = config.keys.identity.parent
-    if not config.keys.identity.exists():
+    if not is_reference(config.keys.identity) and not config.keys.identity.exists():
         written += create_keys(keys)
     for path in (config.keys.identity, config.keys.signing, config.keys.scrub):
-        if not path.exists():
+        if not is_reference(path) and not path.exists():
             raise UserError(
                 f"{run_file}: key file {path}",
                 "there is no such file, and init draws trainer.key, sign.key and pseudonym.key",

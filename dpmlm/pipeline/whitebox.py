@@ -37,16 +37,26 @@ def gradient_bindings(canaries: SealedFolder) -> dict[str, str]:
 def planted_gradients(run: Run) -> GradientCanaries:
     """Those that this run's training includes."""
     drawn = GradientCanarySet.read(run.folder("canaries"))
-    if drawn is None:
-        return NO_GRADIENT_CANARIES
+    return NO_GRADIENT_CANARIES if drawn is None else gradient_units(drawn)
+
+
+def gradient_units(drawn: GradientCanarySet) -> GradientCanaries:
+    """The drawn ones as a training takes them."""
     return GradientCanaries(len(drawn.included), drawn.members, bytes.fromhex(drawn.seed))
+
+
+def transcript_of(progress: Progress, plan: PrivacyPlan) -> Transcript | None:
+    """What the training saw of them; None of one without them."""
+    if progress.transcript is None:
+        return None
+    return Transcript(progress.transcript, plan.digest, str(plan.bindings[COMMITMENT]))
 
 
 def keep_transcript(folder: SealedFolder, progress: Progress, plan: PrivacyPlan) -> None:
     """Seal what the training saw of them beside its model."""
-    if progress.transcript is not None:
-        commitment = str(plan.bindings[COMMITMENT])
-        Transcript(progress.transcript, plan.digest, commitment).write(folder)
+    transcript = transcript_of(progress, plan)
+    if transcript is not None:
+        transcript.write(folder)
 
 
 def kept_gradients(run: Run) -> tuple[GradientCanarySet, Transcript] | None:

@@ -65,7 +65,11 @@ def verification_text(checked: "Verification") -> str:
 
 def decision_text(decision: "Decision") -> str:
     """The verdict and every rule."""
+    from dpmlm.release.gate import not_covered
+
     lines = [f"{decision.verdict} under {decision.policy}"]
     for rule in decision.rules:
         lines.append(f"  {rule.status:<13} {rule.id:<18} {rule.title} {rule.explanation}")
+        lines += [f"  {'':<13} {'':<18} {rule.waiver}"] if rule.waiver else []
+    lines += [f"not covered by the claim: {part}" for part in not_covered(decision.rules)]
     return "\n".join(lines)

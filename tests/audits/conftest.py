@@ -3,6 +3,7 @@
 import copy
 import os
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -11,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from audits.models import LoadedModel
-from audits.planting.canaries import CanarySet, plan_canaries
+from audits.planting.canaries import Canary, CanarySet, plan_canaries
 from audits.scores.scoring import masked_row
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -118,6 +119,21 @@ def leaky(untrained: LoadedModel, canaries: CanarySet) -> LoadedModel:
 @pytest.fixture(scope="session")
 def memoriser():
     return memorise
+
+
+@pytest.fixture(scope="session")
+def product_draws():
+    """From a seed to a sampler of secrets that are uniform in the product of their alphabets."""
+
+    def sampler(seed: int):
+        def draw(canary: Canary, count: int) -> list[tuple[int, ...]]:
+            rng = np.random.default_rng([seed, *canary.id.encode()])
+            columns = [rng.choice(np.array(row), size=count) for row in canary.alphabets]
+            return [tuple(secret) for secret in np.stack(columns, axis=1).tolist()]
+
+        return draw
+
+    return sampler
 
 
 @pytest.fixture(scope="session")

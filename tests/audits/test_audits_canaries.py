@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from audits.planting.canaries import CanarySet, plan_canaries
+from audits.planting.labels import Labels
 from dpmlm.artifacts import IntegrityError, SealedFolder, UserError, new_identity
 
 
@@ -48,7 +49,7 @@ def test_coins_are_fair_and_secrets_uniform() -> None:
         for token, alphabet in zip(canary.secret, canary.alphabets)
     ]
     assert stats.chisquare(np.bincount(places, minlength=64)).pvalue > 1e-4
-    coins = np.array([canary.included for canary in planned.canaries], dtype=float)
+    coins = np.array(planned.opened.of(planned.canaries), dtype=float)
     firsts = np.array(places[::6], dtype=float)
     assert abs(np.corrcoef(coins, firsts)[0, 1]) < 0.1
 
@@ -61,25 +62,29 @@ def test_operating_system_supplies_the_secret_by_default() -> None:
 
 def test_round_trip_in_json_and_in_a_sealed_folder(tmp_path: Path) -> None:
     planned = _plan(copies=4)
-    assert CanarySet.from_json(planned.to_json()) == planned
+    assert CanarySet.from_json(planned.to_json()) == planned.without_labels()
     identity = new_identity()
     folder = SealedFolder.create(tmp_path / "canaries", [identity.recipient], role="canaries")
     planned.write(folder)
     folder.finish({})
     again = SealedFolder.open(tmp_path / "canaries", [identity])
-    assert CanarySet.read(again) == planned
+    assert CanarySet.read(again) == planned.without_labels()
+    assert CanarySet.read(again).with_labels(Labels.read(again)) == planned
+    coin = planned.opened.nonce.encode()
     secret = ",".join(str(token) for token in planned.canaries[0].secret).encode()
     assert secret in str(planned.to_json()).replace(" ", "").encode()
     for path in (tmp_path / "canaries").rglob("*"):
-        assert path.is_dir() or secret not in path.read_bytes()
+        assert path.is_dir() or not any(one in path.read_bytes() for one in (secret, coin))
 
 
-@pytest.mark.parametrize("name", ["coin", "secret", "prefix", "copies", "nonce", "order", "family"])
+@pytest.mark.parametrize(
+    "name", ["labels", "secret", "prefix", "copies", "nonce", "order", "family"]
+)
 def test_changed_content_fails_its_commitment(name: str) -> None:
     value = copy.deepcopy(_plan().to_json())
     rows = value["canaries"]
-    if name == "coin":
-        rows[3]["included"] = not rows[3]["included"]
+    if name == "labels":
+        value["labels_digest"] = "sha256:" + "0" * 64
     elif name == "secret":
         rows[3]["secret"][0] = next(
             token for token in rows[3]["alphabets"][0] if token != rows[3]["secret"][0]
@@ -108,6 +113,10 @@ def test_malformed_files_are_refused() -> None:
         CanarySet.from_json(value)
     planned = _plan()
     foreign = dataclasses.replace(planned.canaries[0], secret=(1,) * 6)
+    coined = _plan().to_json()
+    coined["canaries"][0]["included"] = True
+    with pytest.raises(UserError, match="missing or malformed"):
+        CanarySet.from_json(coined)
     broken = dataclasses.replace(planned, canaries=(foreign, *planned.canaries[1:]))
     with pytest.raises(UserError, match="malformed canary set"):
         CanarySet.from_json(broken.to_json())
@@ -130,6 +139,7 @@ def test_public_part_shows_no_secret_and_no_coin() -> None:
         "vocabulary",
     }
     assert planned.nonce not in str(public)
+    assert planned.labels_digest not in str(public)
 
 
 def test_commitment_hides_behind_the_nonce() -> None:

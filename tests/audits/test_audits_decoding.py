@@ -78,7 +78,7 @@ def _confidence(subject: LoadedModel, row, place) -> tuple[int, ...]:
     return _span(said, place)
 
 
-def _beam(subject: LoadedModel, row, place, width: int) -> tuple[int, ...]:
+def _beam(subject: LoadedModel, row, place, width: int) -> list[tuple[int, ...]]:
     beams = [(0.0, _masked(subject, row, place))]
     for at in range(place[0] + 1, place[1] + 1):
         grown = []
@@ -87,7 +87,7 @@ def _beam(subject: LoadedModel, row, place, width: int) -> tuple[int, ...]:
             for token in torch.isfinite(logprobs).nonzero()[:, 0].tolist():
                 grown.append((score + float(logprobs[token]), [*said[:at], token, *said[at + 1 :]]))
         beams = sorted(grown, key=lambda one: -one[0])[:width]
-    return _span(beams[0][1], place)
+    return [_span(said, place) for _, said in beams]
 
 
 def _gibbs(subject: LoadedModel, row, place, seed: int, key: int, sweeps: int) -> tuple[int, ...]:
@@ -130,8 +130,15 @@ def test_confidence_first_row_by_row(leaky: LoadedModel, batches) -> None:
 
 def test_beam_row_by_row(leaky: LoadedModel, batches) -> None:
     found = beam(leaky, ROWS, PLACES, width=4)
+    assert found.shape == (5, 4, 3)
     for said, row, place in zip(found, ROWS, PLACES):
-        assert tuple(said.tolist()) == _beam(leaky, row, place, 4)
+        assert [tuple(one) for one in said.tolist()] == _beam(leaky, row, place, 4)
+
+
+def test_a_beam_ends_with_as_many_spans_as_there_are(small: LoadedModel) -> None:
+    found = beam(small, [(5, 6, 7)] * 2, [(1, 2), (0, 1)], width=9)
+    assert found.shape == (2, 6, 1)
+    assert [sorted(row) for row in found[:, :, 0].tolist()] == [list(range(5, 11))] * 2
 
 
 def test_gibbs_row_by_row(leaky: LoadedModel, batches) -> None:
@@ -169,16 +176,16 @@ def test_a_wide_beam_finds_the_likeliest_of_all_spans(small: LoadedModel, start:
     scores = [chain(tokens) for tokens in every]
     assert np.exp(scores).sum() == pytest.approx(1, abs=1e-5)
     found = beam(small, [row], [place], width=36)
-    assert tuple(found[0].tolist()) == every[int(np.argmax(scores))]
+    assert tuple(found[0, 0].tolist()) == every[int(np.argmax(scores))]
 
 
 def test_a_beam_of_one_is_greedy_and_a_wide_one_is_no_worse(small: LoadedModel) -> None:
     rng = np.random.default_rng(2)
     rows = [tuple(int(t) for t in rng.integers(5, 11, 9)) for _ in range(30)]
     places = [(2, 7)] * 30
-    one = beam(small, rows, places, width=1)
+    one = beam(small, rows, places, width=1)[:, 0]
     assert (one == greedy(small, rows, places)).all()
-    ten = beam(small, rows, places)
+    ten = beam(small, rows, places)[:, 0]
     better = 0
     for row, mine, theirs in zip(rows, ten, one):
         gain = _chain(small, row, (2, 7), mine) - _chain(small, row, (2, 7), theirs)

@@ -5,12 +5,15 @@ import json
 import math
 
 import pytest
+import torch
 
 import audits
-from audits.evidence import audit
+from audits.evidence import audit, plan_digest
 from audits.models import LoadedModel
 from audits.planting.canaries import CanarySet, plan_canaries
+from audits.verdict import verdict_of
 from dpmlm.artifacts import IntegrityError, UserError
+from dpmlm.privacy import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +29,15 @@ def test_memorising_control_is_rejected_and_untrained_passes(evidence: dict) -> 
     assert control["exposure"]["max_bits"] == 36
     assert control["exposure"]["mean_bits"] > control["exposure"]["ceiling_bits"]
     assert evidence["subjects"]["untrained"]["rejected_by"] == []
-    assert evidence["power"] == {
-        "control_rejected_by": control["rejected_by"],
-        "untrained_rejected_by": [],
-        "status": "shown",
-    }
+    power = evidence["power"]
+    assert power["control_rejected_by"] == control["rejected_by"]
+    assert power["untrained_rejected_by"] == []
+    assert power["status"] == "shown"
+    for test, part in power["tests"].items():
+        caught = test in control["rejected_by"]
+        assert (part["control_rejected"] is True, part["power"]) == (caught, caught)
+    known = evidence["subjects"]["target"]["gating"]["smallest_multiple_detected"]
+    assert power["tests"]["gating"]["smallest_multiple_detected"] == known
 
 
 def test_gating_alone_rejects_the_memorising_model_at_epsilon_1(
@@ -42,14 +49,14 @@ def test_gating_alone_rejects_the_memorising_model_at_epsilon_1(
     assert target["gating"]["correct"] == target["gating"]["guesses"] >= 10
     assert target["gating"]["rejected"]
     assert set(target["rejected_by"]) == {"gating", "exposure", "canary_extraction"}
-    assert target["lower_bound"]["exceeds_claim"]
+    assert target["lower_bound"]["one_run"] > found["claim"]["epsilon"]
     assert found["power"]["status"] == "not shown"
 
 
-def test_evidence_is_json_of_the_agreed_shape(evidence: dict) -> None:
+def test_evidence_is_json_of_the_agreed_shape(evidence: dict, plan: dict) -> None:
     assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
     assert evidence["schema"] == "dpmlm.evidence/1"
-    assert evidence["claim"]["plan_digest"] == "sha256:plan"
+    assert evidence["claim"]["plan_digest"] == plan_digest(plan)
     assert evidence["claim"]["recomputed_epsilon"] == pytest.approx(8.0, abs=0.01)
     assert evidence["declared"]["tests"] == ["gating", "exposure", "canary_extraction"]
     target = evidence["subjects"]["target"]
@@ -188,3 +195,42 @@ def test_a_model_as_its_own_reference_calibrates_nothing_away(
     found = audit(leaky, plan=plan, canaries=canaries, untrained=untrained, reference=again)
     gating = found["subjects"]["target"]["gating"]
     assert gating["correct"] > 0.9 * gating["guesses"]
+
+
+def test_a_reference_that_saw_the_canaries_hides_nothing(
+    untrained: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    near = copy.deepcopy(leaky.model)
+    with torch.no_grad():
+        near.get_input_embeddings().weight.mul_(1.001)
+    reference = LoadedModel.of(near, leaky.tokenizer)
+    asked = {"plan": plan, "canaries": canaries, "control": leaky, "reference": reference}
+    found = audit(leaky, untrained=untrained, **asked)
+    gating = found["subjects"]["target"]["gating"]
+    assert gating["correct"] > 0.9 * gating["guesses"]
+    assert found["declared"]["reference"] == {
+        "model_digest": untrained.digest,
+        "is": "untrained",
+    }
+    # Alone it calibrates, and hides what it knows: but then nothing is passed.
+    alone = audit(leaky, **asked)
+    assert alone["declared"]["reference"]["is"] == "given"
+    assert verdict_of(alone).word != "PASS"
+
+
+def test_a_plan_is_known_by_what_it_fixes(
+    untrained: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    forged = audit(untrained, plan=plan | {"digest": "sha256:" + "0" * 64}, canaries=canaries)
+    assert forged["claim"]["plan_digest"] == plan_digest(plan) != "sha256:" + "0" * 64
+    run = make_plan(
+        epsilon=8, delta=1e-6, units=2000, expected_batch_size=100, steps=150, max_grad_norm=1.0
+    )
+    assert plan_digest(run.to_json()) == run.digest
+
+
+def test_a_plan_of_fewer_units_than_canaries_is_refused(
+    untrained: LoadedModel, canaries: CanarySet, plan: dict
+) -> None:
+    with pytest.raises(UserError, match="of 199 units with canaries of 200"):
+        audit(untrained, plan=plan | {"units": 199}, canaries=canaries)

@@ -1,6 +1,5 @@
 """Families and groups: drawn fairly, split as planned, never taken for one another."""
 
-import copy
 import json
 import random
 from collections import Counter
@@ -14,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 import audits
 from audits.models import LoadedModel
-from audits.planting.canaries import Canary, CanaryGroup, CanarySet, plan_canaries
+from audits.planting.canaries import CanarySet, plan_canaries
+from audits.planting.canary import Canary, CanaryGroup
 from audits.planting.families import (
     FAMILIES,
     SNIPPET_WORDS,
@@ -31,6 +31,7 @@ from audits.planting.families import (
     word_tokens,
 )
 from audits.planting.identifiers import IDENTIFIERS, luhn_digit
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import IntegrityError, UserError, canonical_json
 
@@ -124,10 +125,13 @@ def test_identifiers_are_uniform_in_spaces_of_the_size_they_say():
 
 def test_coins_of_a_group_are_fair_and_beginnings_differ():
     group = texts("phone", 3000, copies=4)
-    assert stats.binomtest(len(group.included()), 3000).pvalue > 1e-4
+    planned = plan_canaries(
+        count=0, token_ids=range(100, 400), prefix_ids=range(400, 600), groups=[group]
+    )
+    coins = np.array(planned.opened.of(group.canaries), dtype=float)
+    assert stats.binomtest(int(coins.sum()), 3000).pvalue > 1e-4
     assert len({canary.text[0] for canary in group.canaries}) == 3000
     assert {canary.copies for canary in group.canaries} == {4}
-    coins = np.array([canary.included for canary in group.canaries], dtype=float)
     digits = np.array([int(canary.text[1][-1]) for canary in group.canaries], dtype=float)
     assert abs(np.corrcoef(coins, digits)[0, 1]) < 0.08
 
@@ -221,7 +225,6 @@ def test_alternatives_are_other_secrets_of_the_same_space(family, pools, spellin
     else:
         group = split_group(draw_texts(request, 1, draw), spelling, room=126)
     case = case_of(group, spelling, secret=b"others")
-    assert case.included == tuple(canary.included for canary in group.canaries)
     canary = group.canaries[2]
     assert case.rows[2].tokens == canary.tokens
     assert case.rows[2].span == canary.secret_span
@@ -240,7 +243,7 @@ def test_alternatives_are_other_secrets_of_the_same_space(family, pools, spellin
 
 
 def test_alternatives_leave_the_secret_itself_out(monkeypatch, spelling):
-    small = Canary("c", (1,), (2, 4), ((2, 3), (4, 5)), included=True, copies=1)
+    small = Canary("c", (1,), (2, 4), ((2, 3), (4, 5)), copies=1)
     rows = case_of(CanaryGroup("rare_tokens", "exempt", 1, (small,))).alternatives(0, 300)
     assert Counter(row.tokens[1:] for row in rows).keys() == {(2, 5), (3, 4), (3, 5)}
     group = split_group(texts("phone", 1), spelling, room=62)
@@ -253,9 +256,6 @@ def test_alternatives_leave_the_secret_itself_out(monkeypatch, spelling):
 
 
 def whole_set(pools, spelling) -> CanarySet:
-    gating = plan_canaries(
-        count=10, token_ids=pools.rare, prefix_ids=pools.common, secret=b"the whole"
-    )
     draw = SecretRandom(b"groups")
     groups = (
         draw_tokens(GroupRequest("random_words", 5), 1, pools, spelling, draw),
@@ -264,7 +264,14 @@ def whole_set(pools, spelling) -> CanarySet:
             draw_texts(GroupRequest("phone", 5, 4, "pipeline"), 3, draw), spelling, room=62
         ),
     )
-    return replace(gating, groups=groups, vocabulary=vocabulary_digest(spelling))
+    return plan_canaries(
+        count=10,
+        token_ids=pools.rare,
+        prefix_ids=pools.common,
+        groups=groups,
+        vocabulary=vocabulary_digest(spelling),
+        secret=b"the whole",
+    ).without_labels()
 
 
 def test_one_commitment_binds_every_byte_of_every_group(pools, spelling):
@@ -281,12 +288,6 @@ def test_one_commitment_binds_every_byte_of_every_group(pools, spelling):
         changed[place] = rng.choice([b for b in b"0123456789abc" if b != written[place]])
         with pytest.raises((UserError, ValueError)):
             CanarySet.from_json(json.loads(bytes(changed)))
-    for number in range(3):
-        value = copy.deepcopy(planned.to_json())
-        coin = value["groups"][number]["canaries"][1]
-        coin["included"] = not coin["included"]
-        with pytest.raises(IntegrityError, match="changed"):
-            CanarySet.from_json(value)
 
 
 def recommitted(planned: CanarySet, groups) -> dict:
@@ -318,15 +319,32 @@ def test_gating_tests_look_at_the_gating_group_alone(untrained: LoadedModel, can
     pool = TokenPools(rare=range(5, 400), common=range(400, 700), words=range(5, 400))
     draw = SecretRandom(b"beside")
     tokenizer = untrained.tokenizer
-    beside = draw_tokens(GroupRequest("rare_tokens", 30, 4), 1, pool, tokenizer, draw)
-    few = replace(canaries, canaries=canaries.canaries[:40])
+    beside = draw_tokens(GroupRequest("rare_tokens", 3, 4), 1, pool, tokenizer, draw)
+    few = canaries.canaries[:40]
+    coins = {one.id: coin for one, coin in zip(few, canaries.opened.of(few))}
+    coins |= {one.id: True for one in beside.canaries}
+
+    def planned(*groups):
+        labels = Labels(
+            "0" * 64, {c.id: coins[c.id] for c in (*few, *(c for g in groups for c in g.canaries))}
+        )
+        bare = replace(
+            canaries.without_labels(), canaries=few, groups=groups, labels_digest=labels.digest
+        )
+        return bare.with_labels(labels)
+
     silent = {
         "epsilon": "inf", "delta": 1e-6, "noise_multiplier": 0, "sample_rate": 0.1, "steps": 5
     }  # fmt: skip
+    seen: list[tuple[int, int]] = []
     alone, both = (
-        audits.audit(untrained, plan=silent, canaries=planned)
-        for planned in (few, replace(few, groups=(beside,)))
+        audits.audit(
+            untrained, plan=silent, canaries=given, progress=lambda *rows: seen.append(rows)
+        )
+        for given in (planned(), planned(beside))
     )
+    # Two passes of 40 canaries, and each canary of the group under three scores.
+    assert seen[-1] == (89, 89)
     assert alone["subjects"]["target"]["exposure"]["n"] > 0
     assert both["subjects"] == alone["subjects"]
     assert both["declared"]["commitment"] != alone["declared"]["commitment"]

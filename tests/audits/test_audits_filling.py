@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audits.models import LoadedModel
-from audits.scores.filling import NotFinite, best_spans, candidate_scores, sample_rows
+from audits.scores.filling import NotFinite, candidate_scores, sample_rows
 from dpmlm.artifacts import UserError
 
 
@@ -28,23 +28,6 @@ def rows() -> list[list[int]]:
 def masked(subject: LoadedModel, row, start: int, said, length: int) -> list[int]:
     hidden = [*said, *[subject.ids.mask] * (length - len(said))]
     return [subject.ids.cls, *row[:start], *hidden, *row[start + length :], subject.ids.sep]
-
-
-def test_a_beam_is_that_of_loops(untrained: LoadedModel, rows) -> None:
-    places = [(2, 5), (0, 3), (12, 15)]
-    found = best_spans(untrained, rows, places, width=4)
-    assert found.shape == (3, 4, 3)
-    for row, (start, _), spans in zip(rows, places, found.tolist()):
-        beam = [(0.0, [])]
-        for step in range(3):
-            grown = []
-            for score, said in beam:
-                values = logprobs(
-                    untrained, masked(untrained, row, start, said, 3), start + 1 + step
-                )
-                grown += [(score + float(values[t]), [*said, t]) for t in range(5, 700)]
-            beam = sorted(grown, reverse=True)[:4]
-        assert spans == [said for _, said in beam]
 
 
 def test_scores_of_candidates_are_those_of_loops(untrained: LoadedModel, rows) -> None:
@@ -90,7 +73,6 @@ def test_made_up_rows_have_the_frequencies_of_the_model(untrained: LoadedModel) 
 def test_a_model_that_ran_away_and_rows_too_long_are_refused(broken, untrained, rows) -> None:
     for call in (
         lambda model: sample_rows(model, rows=2, tokens=3, seed=0),
-        lambda model: best_spans(model, rows, [(0, 1)] * 3),
         lambda model: candidate_scores(model, rows, [(0, 1)] * 3, [[(9,)]] * 3),
     ):
         call(untrained)

@@ -12,10 +12,8 @@ from audits.claim.gating import (
     Guesses,
     check_plan,
     gating_test,
-    gating_test_over,
     membership_guesses,
     needed_guesses,
-    smallest_multiple,
     trade_off_curve,
 )
 from dpmlm.artifacts import UserError
@@ -136,23 +134,6 @@ def test_half_the_noise_is_mostly_caught() -> None:
     assert _rejections(ONE, CURVE_OF_ONE, 0.5, 200) / 200 == pytest.approx(0.61, abs=0.12)
 
 
-def test_smallest_multiple_is_where_ideal_canaries_reach_the_needed_guesses() -> None:
-    multiple = smallest_multiple(1000, 200, 139, epsilon=1.0, delta=1e-6)
-    assert multiple is not None
-    assert multiple > 1
-    from audits.statistics import gaussian_epsilon
-
-    mu = next(m for m in np.arange(0.01, 4, 0.005) if gaussian_epsilon(m, 1e-6) >= multiple)
-    rng = np.random.default_rng(2)
-    right = []
-    for _ in range(300):
-        coins = rng.integers(0, 2, 1000).astype(bool)
-        scores = rng.normal(size=1000) + mu * coins
-        right.append(membership_guesses(scores, coins, 100).correct)
-    assert np.mean(right) == pytest.approx(139, abs=2)
-    assert smallest_multiple(1000, 50, None, epsilon=8.0, delta=1e-6) is None
-
-
 @pytest.mark.parametrize(
     ("copies", "epsilon"), [(4, 4.6), pytest.param(16, 24.6, marks=pytest.mark.full)]
 )
@@ -170,28 +151,6 @@ def test_guesses_count_both_ends_and_break_ties_by_position() -> None:
     assert membership_guesses(np.array([6, 1, 5, 2, 4, 3.0]), coins, 2) == Guesses(6, 4, 4)
     assert membership_guesses(np.array([1, 6, 2, 5, 3, 4.0]), coins, 2) == Guesses(6, 4, 0)
     assert membership_guesses(np.zeros(6), coins, 1) == Guesses(6, 2, 0)
-
-
-def test_several_numbers_of_guesses_are_paid_for() -> None:
-    rng = np.random.default_rng(6)
-    coins = rng.integers(0, 2, 400).astype(bool)
-    scores = rng.normal(size=400) + 1.3 * coins
-    sides = (20, 40, 100)
-    alone = {
-        side: gating_test(membership_guesses(scores, coins, side), CURVE_OF_ONE) for side in sides
-    }
-    best = min(alone.values(), key=lambda result: result.p_value)
-    paid = gating_test_over(scores, coins, (*sides, 40), CURVE_OF_ONE)
-    assert paid.guesses == best.guesses
-    assert paid.p_value == pytest.approx(3 * best.p_value)
-    assert paid.needed == needed_guesses(400, best.guesses.made, CURVE_OF_ONE, 0.05 / 3)
-    # Rejected exactly where the p-value that was paid for is below beta.
-    for beta in (0.99 * paid.p_value, 1.01 * paid.p_value):
-        rejected = gating_test_over(scores, coins, sides, CURVE_OF_ONE, beta).rejected
-        assert rejected == (paid.p_value <= beta)
-    assert gating_test_over(scores, coins, (40,), CURVE_OF_ONE) == alone[40]
-    nothing = gating_test_over(rng.normal(size=400), coins, sides, CURVE_OF_ONE)
-    assert nothing.p_value == 1.0
 
 
 def test_the_recursion_is_that_of_the_paper_on_a_plans_curve() -> None:

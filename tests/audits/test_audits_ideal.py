@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from audits.claim.gating import membership_guesses, trade_off_curve
-from audits.claim.ideal import IdealCanaries, gaussian_canaries, ideal_canaries
+from audits.claim.ideal import IdealCanaries, ideal_canaries
 from audits.statistics import gaussian_epsilon
 from dpmlm.artifacts import UserError
 
@@ -18,6 +18,11 @@ CHANGING = ONE | {
     "noise_multiplier": 1.0,
     "plateaus": [{"steps": 20, "sample_rate": 0.1}, {"steps": 130, "sample_rate": 0.01}],
 }
+
+
+def gaussian_canaries(mu: float) -> IdealCanaries:
+    """Of one full step: scores are N(-mu^2/2, mu^2) out, N(mu^2/2, mu^2) in."""
+    return ideal_canaries(ONE | {"noise_multiplier": 1 / mu, "sample_rate": 1, "steps": 1})
 
 
 def walk(plan: dict, noise: float, copies: int, present: bool, runs: int) -> np.ndarray:

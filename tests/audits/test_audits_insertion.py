@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.planting.canaries import CanaryGroup, plan_canaries
+from audits.planting.canaries import plan_canaries
+from audits.planting.canary import CanaryGroup
 from audits.planting.families import GroupRequest, draw_texts
 from audits.planting.insertion import documents, effective_exposures, longest_run, survival
+from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import UserError
 from dpmlm.masking import MaskingSpec
@@ -25,21 +27,26 @@ def group(copies: int = 4, count: int = 30) -> CanaryGroup:
     return replace(drawn, canaries=canaries)
 
 
+def tossed(drawn: CanaryGroup) -> Labels:
+    return Labels.draw([canary.id for canary in drawn.canaries], SecretRandom(b"coins"))
+
+
 def test_every_copy_of_an_included_canary_is_a_document_of_its_own():
-    planted = list(documents([group()], "nonce"))
-    included = group().included()
+    labels = tossed(group())
+    planted = list(documents([group()], labels, "nonce"))
+    included = labels.included(group().canaries)
     assert len(planted) == 4 * len(included) > 0
     assert len({document.text for document in planted}) == len(planted)
     assert len({document.name for document in planted}) == len(planted)
     for document in planted:
         before, secret = document.canary.text
         assert document.text.endswith(f". {before} {secret}.")
-        assert document.canary.included
-    assert [d.text for d in documents([group()], "nonce")] == [d.text for d in planted]
-    assert [d.text for d in documents([group()], "other")] != [d.text for d in planted]
+        assert labels.coins[document.canary.id]
+    assert [d.text for d in documents([group()], labels, "nonce")] == [d.text for d in planted]
+    assert [d.text for d in documents([group()], labels, "other")] != [d.text for d in planted]
     rows = plan_canaries(count=9, token_ids=range(100, 400), prefix_ids=range(400, 600))
     with pytest.raises(UserError, match="rows of tokens"):
-        list(documents([rows.gating], "nonce"))
+        list(documents([rows.gating], rows.opened, "nonce"))
 
 
 def naive_run(secret, tokens) -> int:
@@ -62,7 +69,9 @@ def test_longest_run_against_trying_all_pieces():
 
 def test_a_canary_arrives_whole_in_part_or_not():
     planted = group(copies=2)
-    whole, half, little, gone, twice = planted.included()[:5]
+    labels = tossed(planted)
+    included = labels.included(planted.canaries)
+    whole, half, little, gone, twice = included[:5]
     noise = [7, 8, 9]
     reached = {
         f"canary/{whole.id}/1": [*noise, *whole.secret, 3],
@@ -72,16 +81,16 @@ def test_a_canary_arrives_whole_in_part_or_not():
         f"canary/{twice.id}/0": [*twice.secret[:5]],
         f"canary/{twice.id}/1": [*twice.secret],
         # A secret in the document of another canary is nobody's arrival.
-        f"canary/{planted.included()[5].id}/0": [*gone.secret],
+        f"canary/{included[5].id}/0": [*gone.secret],
     }
-    (found,) = survival([planted], reached)
-    rest = len(planted.included()) - 5
+    (found,) = survival([planted], labels, reached)
+    rest = len(included) - 5
     assert found["label"] == "private"
     assert found["group"] == "phone/2/pipeline"
     assert (found["whole"], found["part"], found["none"]) == (2, 1, 2 + rest)
     assert found["included"] == found["whole"] + found["part"] + found["none"]
     assert found["documents"] == {
-        "planted": 2 * len(planted.included()), "reached": 7, "whole": 2, "part": 2
+        "planted": 2 * len(included), "reached": 7, "whole": 2, "part": 2
     }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_trained_rows_lose_less(
 ) -> None:
     rows = [canary.tokens for canary in canaries.canaries]
     before, after = masked_losses([untrained, leaky], rows, masks=4, seed=0)
-    coins = np.array([canary.included for canary in canaries.canaries])
+    coins = np.array(canaries.opened.of(canaries.canaries))
     gain = before - after
     assert gain[coins].mean() > gain[~coins].mean() + 0.1
 

@@ -8,16 +8,20 @@ import time
 import numpy as np
 import pytest
 
-from audits.exposures.prefix_tree import left_to_right_exposure
+from audits.exposures.prefix_tree import (
+    exposure_among,
+    left_to_right_exposure,
+)
 from audits.exposures.ranks import units
 from audits.models import LoadedModel
-from audits.planting.canaries import Canary, CanarySet
+from audits.planting.canaries import CanarySet
+from audits.planting.canary import Canary
 from audits.scores.sequence import SpanScorer
 from dpmlm.artifacts import UserError
 
 
 def _canary(secret: tuple[int, ...], alphabets: tuple[tuple[int, ...], ...]) -> Canary:
-    return Canary("c00000", (401, 402, 403), secret, alphabets, True, 1)
+    return Canary("c00000", (401, 402, 403), secret, alphabets, 1)
 
 
 def _every_candidate(subject: LoadedModel, canary: Canary) -> tuple[float, float]:
@@ -34,17 +38,42 @@ def _every_candidate(subject: LoadedModel, canary: Canary) -> tuple[float, float
     return bits - math.log2(1 + higher), bits - math.log2(reached)
 
 
-def test_exact_against_every_candidate(leaky: LoadedModel) -> None:
-    alphabets = ((5, 90, 91), (7, 100), (5, 6, 300, 8))
-    inputs = []
+def test_exact_against_every_candidate(leaky: LoadedModel, canaries: CanarySet) -> None:
+    known = canaries.included()[0]
+    first, second, third = (
+        (token, *(other for other in row if other != token))
+        for token, row in list(zip(known.secret, known.alphabets))[:3]
+    )
+    alphabets, inputs = (first[:3], second[:2], third[:4]), []
     for secret in itertools.islice(itertools.product(*alphabets), 0, None, 4):
-        canary = _canary(secret, alphabets)
+        canary = dataclasses.replace(known, secret=secret, alphabets=alphabets)
         found = left_to_right_exposure(leaky, canary, batch_size=4)
         exact = (found.exposure.optimistic, found.exposure.conservative)
         assert exact == pytest.approx(_every_candidate(leaky, canary))
         assert 3 <= found.inputs <= 1 + 3 + 3 * 2
         inputs.append(found.inputs)
-    assert len(set(inputs)) > 1
+    assert len(set(inputs)) > 1  # what scores below the secret is left out
+
+
+def test_candidates_of_any_lengths_against_each_alone(leaky: LoadedModel) -> None:
+    before, rng = (401, 402, 403), np.random.default_rng(3)
+    listed = [(a, b) for a in (5, 6, 90) for b in (7, 100)] + [(a,) for a in (5, 8, 90, 300)]
+    listed += [tuple(row) for row in rng.integers(5, 300, (8, 3)).tolist()]
+    scores = {}
+    for candidate in listed:
+        steps = SpanScorer(leaky).score([before + candidate], [(3, 3 + len(candidate))])[0]
+        scores[candidate] = float(units(steps).sum())
+    inputs = []
+    for secret in listed:
+        found = exposure_among(leaky, before, secret, listed, batch_size=2)
+        higher = sum(score > scores[secret] for score in scores.values())
+        reached = sum(score >= scores[secret] for score in scores.values())
+        bits = math.log2(len(listed))
+        assert found.exposure.optimistic == pytest.approx(bits - math.log2(1 + higher))
+        assert found.exposure.conservative == pytest.approx(bits - math.log2(reached))
+        inputs.append(found.inputs)
+    # A tree of each length: its root, and no more than the beginnings of its candidates.
+    assert 3 <= min(inputs) < max(inputs) <= 1 + (1 + 3) + (1 + 8 + 8)
 
 
 def test_ties_under_both_conventions(untrained: LoadedModel) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from audits.exposures.exposure import exposures
-from audits.exposures.sampled import product_alternatives, sampled_exposure, score_with_alternatives
+from audits.exposures.sampled import sampled_exposure, score_with_alternatives
 from audits.models import LoadedModel
-from audits.planting.canaries import Canary, CanarySet
+from audits.planting.canaries import CanarySet
+from audits.planting.canary import Canary
 from audits.scores.scoring import joint_logprobs, secret_positions
 from audits.scores.sequence import SpanScorer
 from dpmlm.artifacts import UserError
@@ -63,12 +64,12 @@ def test_interval_covers_the_exposure_in_the_whole_space() -> None:
 
 
 def test_samples_of_a_product_agree_with_its_counted_ranks(
-    leaky: LoadedModel, canaries: CanarySet
+    leaky: LoadedModel, canaries: CanarySet, product_draws
 ) -> None:
     some = canaries.canaries[:20]
     exact = exposures(joint_logprobs(leaky, some), secret_positions(some))
     scored = score_with_alternatives(
-        SpanScorer(leaky), some, product_alternatives(7), samples=300, rule="joint"
+        SpanScorer(leaky), some, product_draws(7), samples=300, rule="joint"
     )
     capped = 0
     for (own, others), truth in zip(scored, exact):
@@ -81,7 +82,7 @@ def test_samples_of_a_product_agree_with_its_counted_ranks(
 
 
 def test_alternatives_stand_in_the_place_of_the_secret(leaky: LoadedModel) -> None:
-    canary = Canary("c00000", (401, 402), (5, 6), ((5, 7), (6, 8)), True, 1)
+    canary = Canary("c00000", (401, 402), (5, 6), ((5, 7), (6, 8)), 1)
     other = dataclasses.replace(canary, id="c00001", secret=(7, 8))
     drawn = [(5, 6), (7, 8), (7, 6, 9), (5,)]
     scored = score_with_alternatives(
@@ -94,17 +95,6 @@ def test_alternatives_stand_in_the_place_of_the_secret(leaky: LoadedModel) -> No
         )
         naive = [sum(round(float(step) * 512) for step in steps) for steps in expected]
         assert [own, *others] == naive
-
-
-def test_product_alternatives_are_uniform_and_repeatable() -> None:
-    canary = Canary("c00012", (1,), (5, 6), ((5, 7), (6, 8, 9)), True, 1)
-    drawn = product_alternatives(3)(canary, 6000)
-    assert drawn == product_alternatives(3)(canary, 6000)
-    assert drawn != product_alternatives(4)(canary, 6000)
-    assert drawn != product_alternatives(3)(dataclasses.replace(canary, id="c00013"), 6000)
-    pairs, counts = np.unique(drawn, axis=0, return_counts=True)
-    assert pairs.tolist() == [[5, 6], [5, 8], [5, 9], [7, 6], [7, 8], [7, 9]]
-    assert ((counts - 1000) ** 2 / 1000).sum() < 20.5
 
 
 def test_too_few_or_bad_samples_are_refused(leaky: LoadedModel, canaries: CanarySet) -> None:

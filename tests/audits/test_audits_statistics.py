@@ -16,7 +16,6 @@ from audits.statistics import (
     holm,
     one_run_epsilon,
     one_run_p_value,
-    several_runs,
     several_runs_epsilon,
     upper_limit,
 )
@@ -241,39 +240,6 @@ def test_too_few_runs_are_refused_with_what_is_missing() -> None:
         several_runs_epsilon(in_runs=9, out_runs=9, **counts | {"false_positives": 10})
     with pytest.raises(UserError, match="delta"):
         several_runs_epsilon(in_runs=9, out_runs=9, **counts | {"delta": 1.0})
-
-
-def test_the_threshold_comes_from_the_pilot_alone() -> None:
-    rng = np.random.default_rng(4)
-    pilot = (list(rng.normal(3, 1, 40)), list(rng.normal(0, 1, 40)))
-    judged = (list(rng.normal(3, 1, 30)), list(rng.normal(0, 1, 50)))
-    found = several_runs(pilot=pilot, judged=judged, delta=1e-5)
-    bounds = {
-        at: _naive_several(
-            40, sum(x < at for x in pilot[0]), 40, sum(x >= at for x in pilot[1]), 1e-5, 0.05
-        )
-        for at in sorted([*pilot[0], *pilot[1]])
-    }
-    best = max(bounds, key=lambda at: bounds[at])
-    assert found["threshold"] == best
-    missed, alarmed = sum(x < best for x in judged[0]), sum(x >= best for x in judged[1])
-    assert (found["false_negatives"], found["false_positives"]) == (missed, alarmed)
-    assert found["epsilon"] == pytest.approx(
-        _naive_several(30, missed, 50, alarmed, 1e-5, 0.05), abs=1e-9
-    )
-    assert found["epsilon"] < found["ceiling"]
-    # Other judged scores leave it where it is.
-    other = several_runs(pilot=pilot, judged=([-9.0] * 30, [9.0] * 50), delta=1e-5)
-    assert (other["threshold"], other["epsilon"]) == (best, 0.0)
-
-
-def test_several_runs_that_cannot_say_anything_say_so() -> None:
-    few = several_runs(pilot=([1.0], [0.0]), judged=([1.0] * 4, [0.0] * 9), delta=0.0)
-    assert few["applicable"] is False
-    assert few["missing"] == [2, 0]
-    blind = several_runs(pilot=([], []), judged=([1.0] * 9, [0.0] * 9), delta=0.0)
-    assert blind["applicable"] is False
-    assert "pilot" in blind["reason"]
 
 
 def test_bounds_grow_with_the_number_of_right_guesses() -> None:

@@ -51,8 +51,8 @@ def _scores(canaries: CanarySet, known: np.ndarray) -> Scores:
 def test_only_inserted_canaries_count(
     untrained: LoadedModel, canaries: CanarySet, rules: Rules
 ) -> None:
-    coins = np.array([canary.included for canary in canaries.canaries])
-    found = judge(untrained, canaries, _scores(canaries, ~coins), None, rules)
+    coins = np.array(canaries.opened.of(canaries.canaries))
+    found = judge(untrained, canaries, canaries.opened, _scores(canaries, ~coins), None, rules)
     assert found["canary_extraction"]["extracted"] == 0
     assert found["canary_extraction"]["extracted_never_inserted"] == int((~coins).sum())
     assert found["exposure"]["mean_bits_out"] == 36
@@ -64,8 +64,8 @@ def test_only_inserted_canaries_count(
 def test_known_canaries_are_rejected_by_every_test(
     untrained: LoadedModel, canaries: CanarySet, rules: Rules
 ) -> None:
-    coins = np.array([canary.included for canary in canaries.canaries])
-    found = judge(untrained, canaries, _scores(canaries, coins), None, rules)
+    coins = np.array(canaries.opened.of(canaries.canaries))
+    found = judge(untrained, canaries, canaries.opened, _scores(canaries, coins), None, rules)
     assert found["rejected_by"] == ["canary_extraction", "exposure", "gating"]
     assert found["exposure"]["count_above"] == found["exposure"]["n"] == int(coins.sum())
     assert found["exposure"]["mean_bits"] == 36

@@ -106,6 +106,11 @@ def test_hits_are_joined_to_the_duplicates_of_their_documents(
     assert linked["hits_on_unique"] == 0
     assert linked["hits_on_duplicated"] == found["hits"]["train"] >= 15
     assert linked["by_count"][3]["rate_interval"] is None
+    for cell in found["grid"]["cells"][:-1]:
+        each = cell["duplicates"]
+        assert each["spans"] == cell["spans"]["train"]
+        assert each["hits_on_duplicated"] + each["hits_on_unique"] == cell["hits"]["train"]
+    assert found["grid"]["cells"][0]["duplicates"]["hits_on_unique"] == 0
     monkeypatch.setattr(spans, "STANDARD", ())
     uncounted = [replace(span, duplicates=None) for span in case.train]
     found = verbatim(untrained, untrained, replace(case, train=uncounted))

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from scipy import stats
 
 from audits.claim import whitebox
 from audits.claim.gating import membership_guesses, needed_guesses, trade_off_curve
+from audits.claim.ideal import ideal_canaries
+from audits.claim.power import CHANCE, best_guesses, noise_of, smallest_caught
 from audits.claim.whitebox import (
     GradientCanarySet,
     Transcript,
@@ -25,10 +28,30 @@ CURVE = trade_off_curve(PLAN)
 
 @pytest.fixture(autouse=True)
 def curve_at_hand(monkeypatch):
-    """The one curve of most tests, computed once."""
+    """The one curve of most tests, and what follows from it, computed once."""
     monkeypatch.setattr(
         whitebox, "trade_off_curve", lambda plan: CURVE if plan is PLAN else trade_off_curve(plan)
     )
+    monkeypatch.setattr(
+        whitebox, "smallest_caught", lambda plan, *given: caught_at(*given) if plan is PLAN else 1.0
+    )
+    monkeypatch.setattr(
+        whitebox,
+        "best_guesses",
+        lambda plan, count, curve, level: (
+            best_of(count, level) if plan is PLAN else best_guesses(plan, count, curve, level)
+        ),
+    )
+
+
+@cache
+def caught_at(*given):
+    return smallest_caught(PLAN, *given)
+
+
+@cache
+def best_of(count, level):
+    return best_guesses(PLAN, count, CURVE, level)
 
 
 def ideal(seed=0, count=1000, plan=PLAN, *, noise=1.0, norm=1.0, rate=1.0, text=0.0):
@@ -78,12 +101,17 @@ def test_ideal_canaries_bound_epsilon_8_and_are_not_rejected():
     assert 2.6 < np.mean(bounds) < 3.3
     assert all(part["rejected_by"] == [] for part in found)
     part = found[0]
-    assert part["guesses"] == 200
+    assert (part["guesses"], part["lower_bound"]["guesses"]) == (600, 200)
+    # By the guesses of the bounds the test could never reject at Holm's strictest level.
+    assert needed_guesses(1000, 200, CURVE, 0.05 / 3) is None
     assert part["lower_bound"]["one_run_ceiling"] > part["lower_bound"]["one_run"] > 1
     assert part["lower_bound"]["fdp_one_run_ceiling"] > 7
-    assert not part["lower_bound"]["exceeds_claim"]
-    assert part["gating"]["needed"] == 200
-    assert part["gating"]["can_reject"]
+    gating = part["gating"]
+    assert gating["can_reject"]
+    assert gating["needed_strict"] == needed_guesses(1000, 600, CURVE, 0.05 / 3)
+    least = ideal_canaries(PLAN, noise=noise_of(PLAN, 8 * gating["smallest_multiple_detected"]))
+    right = least.right_guesses(1000, 300, 400, np.random.default_rng(1))
+    assert (right >= gating["needed_strict"]).mean() == pytest.approx(CHANCE, abs=0.08)
     assert json.loads(json.dumps(part)) == part
 
 

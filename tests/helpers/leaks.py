@@ -24,7 +24,7 @@ def find_leaks(
         if not path.is_file() or path.name in skip:
             continue
         data = path.read_bytes()
-        if any(needle in view for view in (data, *_inflated(data)) for needle in needles):
+        if any(needle in view for view in (data, *inflated(data)) for needle in needles):
             found.append(str(path.relative_to(folder)))
     return found
 
@@ -43,7 +43,7 @@ def _needles(sentence: str, tokens: Sequence[int]) -> list[bytes]:
     return needles
 
 
-def _inflated(data: bytes) -> list[bytes]:
+def inflated(data: bytes) -> list[bytes]:
     views = []
     for magic, opener in ((b"\x1f\x8b\x08", gzip.decompress), (b"\x78\x9c", zlib.decompress)):
         start = data.find(magic)

@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 from small_run import write_corpus, write_run_file
 
-from audits.planting.canaries import CanarySet
 from audits.planting.families import check_tokenizer
 from audits.planting.insertion import survival
 from dpmlm.config import load_config
 from dpmlm.corpus import Document, read_shards
 from dpmlm.errors import UserError
 from dpmlm.pipeline.attack import attack
-from dpmlm.pipeline.canaries import canary_units, read_survival, refuse_unfit
+from dpmlm.pipeline.canaries import canary_units, labelled_canaries, read_survival, refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.planted import planted_documents, planted_ids, refuse_taken
@@ -67,8 +66,8 @@ def counts(run: Run, stage: str) -> dict:
 
 def test_what_scrubbing_removes_does_not_arrive_and_what_it_leaves_does(run):
     phone, email = read_survival(run)
-    whole = CanarySet.read(run.folder("canaries"))
-    included = [len(group.included()) for group in whole.groups]
+    whole = labelled_canaries(run)
+    included = [len(whole.opened.included(group.canaries)) for group in whole.groups]
     assert (phone["group"], email["group"]) == ("phone/4/pipeline", "email/1/pipeline")
     assert phone["label"] == email["label"] == "private"
     assert (phone["whole"], phone["part"], phone["none"]) == (0, 0, included[0])
@@ -80,10 +79,10 @@ def test_what_scrubbing_removes_does_not_arrive_and_what_it_leaves_does(run):
     store = TokenStore.open(run.folder("tokens"))
     ids = planted_ids(run, "tokens")
     reached = {ids[n]: store.tokens(i) for i in range(len(store)) if (n := store.id(i)) in ids}
-    assert survival(whole.groups[:2], reached) == [phone, email]
-    lost = whole.groups[1].included()[0]
+    assert survival(whole.groups[:2], whole.opened, reached) == [phone, email]
+    lost = whole.opened.included(whole.groups[1].canaries)[0]
     del reached[f"canary/{lost.id}/0"]
-    _, fewer = survival(whole.groups[:2], reached)
+    _, fewer = survival(whole.groups[:2], whole.opened, reached)
     assert (fewer["whole"], fewer["none"]) == (included[1] - 1, 1)
 
 
@@ -97,7 +96,8 @@ def test_counts_of_the_corpus_leave_canaries_out_and_say_so(run):
     assert corpus["canaries"] == {"documents": number}
     assert scrub["documents"] == 81
     assert scrub["found"]["PHONE_NUMBER"] == 81
-    phones = CanarySet.read(run.folder("canaries")).groups[0].included()
+    whole = labelled_canaries(run)
+    phones = whole.opened.included(whole.groups[0].canaries)
     assert scrub["canaries"]["found"]["PHONE_NUMBER"] == 4 * len(phones)
     # One person's numbers are gone, so some texts are the same; no canary is among them.
     assert dedup["documents"] + sum(dedup["removed"].values()) == 81
@@ -119,9 +119,9 @@ def test_every_planted_document_is_a_training_unit_of_its_own(run):
 
 
 def test_rows_are_inserted_for_the_exempt_arm_alone(run):
-    whole = CanarySet.read(run.folder("canaries"))
+    whole = labelled_canaries(run)
     units = canary_units(whole)
-    suffixes = whole.groups[2].included()
+    suffixes = whole.opened.included(whole.groups[2].canaries)
     assert len(units.names) == len(whole.included()) + 4 * len(suffixes)
     assert not any(name.startswith(("canary/g01-", "canary/g02-")) for name in units.names)
     names = list(units.names)
@@ -131,17 +131,17 @@ def test_rows_are_inserted_for_the_exempt_arm_alone(run):
             (view,) = units.views(place, 0, 3)
             assert view.example.tokens.tolist() == list(canary.tokens)
             assert view.example.secret_span == canary.secret_span
-    held_out = {c.id for g in whole.every_group for c in g.canaries if not c.included}
+    held_out = {name for name, coin in whole.opened.coins.items() if not coin}
     assert not held_out & {name.split("/")[1] for name in names}
 
 
 def test_one_commitment_is_made_over_all_groups_for_the_runs_tokenizer(run):
-    whole = CanarySet.read(run.folder("canaries"))
+    whole = labelled_canaries(run)
     public = counts(run, "canaries")
     assert public["commitment"] == whole.commitment
     assert [group["family"] for group in public["groups"]] == ["phone", "email", "rare_suffix"]
     check_tokenizer(whole, load_sealed_tokenizer(run.folder("tokens")))
-    assert replace(whole, groups=whole.groups[1:]).commitment != whole.commitment
+    assert replace(whole.without_labels(), groups=whole.groups[1:]).commitment != whole.commitment
 
 
 def test_a_document_that_could_be_taken_for_a_canary_is_refused():
@@ -183,7 +183,7 @@ def test_a_run_with_a_group_in_the_pipeline_ends_in_evidence_that_can_be_repeate
     active = begun(tmp_path)
     result = execute_run(active.config)
     assert result.verdict in ("FAIL", "INCONCLUSIVE", "PASS")
-    whole = CanarySet.read(active.folder("canaries"))
+    whole = labelled_canaries(active)
     plan, _ = planned(active)
     assert plan.bindings["canary_commitment"] == whole.commitment
     assert result.evidence["declared"]["commitment"] == whole.commitment
@@ -207,4 +207,4 @@ def test_a_run_with_a_group_in_the_pipeline_ends_in_evidence_that_can_be_repeate
     assert not any(secret.encode() in path.read_bytes() for path in files for secret in secrets)
     # Repeated, it draws nothing anew.
     assert execute_run(active.config).verdict == result.verdict
-    assert CanarySet.read(active.folder("canaries")) == whole
+    assert labelled_canaries(active) == whole

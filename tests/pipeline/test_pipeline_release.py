@@ -108,8 +108,8 @@ def test_other_recipients_are_wrapped_for_without_new_budget(copy):
 
 def test_another_policy_is_another_decision(copy):
     before = facts_of(copy / "work/bundle")["decision"]
-    strict = {"release.policy": "strict"}
-    result = execute_run(load_config(copy / "run.yaml", strict))
+    partner = {"release.policy": "partner"}
+    result = execute_run(load_config(copy / "run.yaml", partner))
     after = facts_of(result.bundle)["decision"]
     assert result.verdict == after["verdict"] != "PASS"
     assert after["policy_digest"] != before["policy_digest"]
@@ -129,11 +129,11 @@ def test_the_old_bundle_stays_until_the_new_one_is_whole(copy, monkeypatch):
 
     monkeypatch.setattr(outcome, "write_bundle", killed)
     with pytest.raises(KeyboardInterrupt):
-        execute_run(load_config(copy / "run.yaml", {"release.policy": "strict"}))
+        execute_run(load_config(copy / "run.yaml", {"release.policy": "partner"}))
     assert facts_of(copy / "work/bundle") == before
     monkeypatch.undo()
-    result = execute_run(load_config(copy / "run.yaml", {"release.policy": "strict"}))
-    assert facts_of(result.bundle)["decision"]["policy"].startswith("strict")
+    result = execute_run(load_config(copy / "run.yaml", {"release.policy": "partner"}))
+    assert facts_of(result.bundle)["decision"]["policy"].startswith("partner")
 
 
 def test_other_recipients_do_not_excuse_other_text(copy):

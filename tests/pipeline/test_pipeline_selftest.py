@@ -1,24 +1,31 @@
 """The self-test: each fault is found by its check, the correct code by none, and what follows."""
 
+import json
 import math
+import signal
 from dataclasses import replace
 
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
 from scipy import stats
 
+import dpmlm.pipeline.selftest as package
+from audits.claim.whitebox import judge_whitebox
 from audits.subject import TESTS
+from dpmlm.cli.main import status_of
 from dpmlm.clipping import clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.pipeline.selftest import FAULTS, SelfTest, checks, selftest
 from dpmlm.pipeline.selftest.faults import CORRECT
 from dpmlm.pipeline.selftest.replaced import replaced
-from dpmlm.pipeline.selftest.result import CONTROL, Trial
+from dpmlm.pipeline.selftest.result import BLACK_BOX, CODE, CONTROL, KINDS, WHITE_BOX, Trial
 from dpmlm.pipeline.selftest.world import DELTA, Size, World
 from dpmlm.privacy import gaussian_noise
 from dpmlm.training import loop, optimizer
 
-SMALL = Size(canaries=30, guesses_per_side=3, people=20, words=300, hidden=16, steps=10, rate=0.2)
+SMALL = Size(
+    canaries=30, gradient_canaries=200, people=20, words=300, hidden=16, steps=10, rate=0.2
+)
 
 FOUND_BY = {
     "no noise": {"noise"},
@@ -84,8 +91,7 @@ def test_a_wrong_rate_in_the_accountant_is_found(world):
     with fault_of("wrong rate accounted").plant():
         wrong = world.plan(8.0)
     said = checks.accountant(wrong)
-    assert "by PLD" in said
-    assert "by the audits" in said
+    assert "by PLD, claimed 8" in said
     assert wrong.sample_rate == pytest.approx(SMALL.rate)
 
 
@@ -122,44 +128,87 @@ def test_two_faults_and_the_correct_training(world):
     seen = []
     found = selftest(
         seeds=1,
-        faults=["half the noise", "person as document"],
+        faults=["half the noise", "wrong rate accounted"],
+        beta=1e-3,  # the correct training is accused as rarely
         size=SMALL,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(n, 4) for n in range(1, 5)]
     assert [trial.name for trial in found.trials] == [
-        CONTROL, "correct", "half the noise", "person as document"
+        CONTROL, "correct", "half the noise", "wrong rate accounted"
     ]  # fmt: skip
+    assert found.counted == ["half the noise", "wrong rate accounted"]
     assert found.missed == []
     assert found.wrong_alarms == []
-    assert found.of("correct")[0].caught_by == []
-    assert "noise" in found.of("half the noise")[0].caught_by
-    assert "sensitivity" in found.of("person as document")[0].caught_by
+    assert not found.of("correct")[0].caught
+    half = found.of("half the noise")[0].found
+    assert half[CODE] == {"noise": "its deviation is 0.50 of the planned"}
+    assert "noise" in half[WHITE_BOX]
+    rate = found.of("wrong rate accounted")[0].found
+    assert rate[BLACK_BOX]["verdict"].startswith("the plan claims epsilon 8, and its own noise")
+    assert set(rate[CODE]) == {"accountant"}
+    assert found.of(CONTROL)[0].p_values[WHITE_BOX] == {}
     again = SelfTest.from_json(found.to_json())
     assert again == found
     assert again.text() == found.text()
-    assert "half the noise: noise: its deviation is 0.50 of the planned" in found.text()
+    assert "check of the code: noise: its deviation is 0.50 of the planned" in found.text()
+
+
+WHITE = {"no noise": "noise", "half the noise": "noise", "drawn too often": "drawn"}
+"""Of the faults, those that noised sums show, and by which test."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(f.name, marks=() if f.name in WHITE else pytest.mark.full) for f in FAULTS],
+)
+def test_what_the_white_box_audit_sees_of_each_fault(world, plan, name):
+    with fault_of(name).plant():
+        made = world.plan(8.0) if name == "wrong rate accounted" else plan
+        _, transcript = world.train(world.people(), made)
+    judged = judge_whitebox(world.gradients, transcript, made.to_json(), beta=1e-4)
+    assert judged["rejected_by"] == ([WHITE[name]] if name in WHITE else [])
 
 
 @pytest.mark.full
 def test_the_whole_selftest_passes():
     found = selftest(seeds=1)
     assert found.passed, found.text()
-    assert {"gating", "exposure"} & set(found.of("no noise")[0].rejected_by)
+    assert {"gating", "exposure"} & set(found.of("no noise")[0].found[BLACK_BOX])
+    assert "noise" in found.of("half the noise")[0].found[WHITE_BOX]
+    assert "drawn" in found.of("drawn too often")[0].found[WHITE_BOX]
+    assert "verdict" in found.of("wrong rate accounted")[0].found[BLACK_BOX]
 
 
-@pytest.mark.parametrize("wrong", [{"faults": ["no noize"]}, {"seeds": 0}, {"seeds": []}])
-def test_what_cannot_be_run_is_refused(wrong):
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"faults": ["no noize"]}, "fault 'no noize': the faults are no noise, half the noise"),
+        ({"seeds": 0}, "no seed"),
+        ({"seeds": []}, "no seed"),
+        ({"epsilon": 0.0}, "epsilon 0: plans claim"),
+        ({"epsilon": math.inf}, "epsilon inf: plans claim"),
+        ({"epsilon": math.nan}, "epsilon nan: plans claim"),
+        ({"beta": 0.7}, "beta 0.7: it lies between"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(wrong, said):
+    with pytest.raises(UserError, match=said):
         selftest(**({"size": SMALL} | wrong))
 
 
-def a_trial(name, seed=0, *, rejected_by=(), checks=None, kept=math.inf, p=1.0):
+def a_trial(name, seed=0, *, kept=math.inf, p=1.0, **found):
+    """`found`: by kind, with underscores, words by test or check."""
+    kinds = {kind.replace(" ", "_").replace("-", "_"): kind for kind in KINDS}
     return Trial(
-        name=name, seed=seed, claimed=8.0, kept=kept, p_values=dict.fromkeys(TESTS, p),
-        rejected_by=tuple(rejected_by), untrained_rejected_by=(), right=5, guesses=8, bound=0.1,
-        checks=checks or {},
+        name=name, seed=seed, claimed=8.0, kept=kept,
+        found={kind: {} for kind in KINDS} | {kinds[name]: by for name, by in found.items()},
+        p_values={BLACK_BOX: dict.fromkeys(TESTS, p), WHITE_BOX: {}},
+        untrained_rejected_by=(), right=5, guesses=8,
     )  # fmt: skip
+
+
+REJECTED = {"black_box_audit": {"gating": "p 0.01"}, "p": 0.01}
 
 
 def outcome(seeds=20, *, fault=None, correct=None, control=None):
@@ -167,9 +216,9 @@ def outcome(seeds=20, *, fault=None, correct=None, control=None):
     trials = []
     for seed in range(seeds):
         trials += [
-            (control or {}).get(seed, a_trial(CONTROL, seed, rejected_by=["gating"], p=0.01)),
+            (control or {}).get(seed, a_trial(CONTROL, seed, **REJECTED)),
             (correct or {}).get(seed, a_trial("correct", seed, kept=8.0)),
-            (fault or {}).get(seed, a_trial("no noise", seed, checks={"noise": "none"})),
+            (fault or {}).get(seed, a_trial("no noise", seed, check_of_the_code={"noise": "0"})),
         ]
     return SelfTest(trials, beta=0.05)
 
@@ -177,7 +226,8 @@ def outcome(seeds=20, *, fault=None, correct=None, control=None):
 def test_all_in_order_passes():
     found = outcome()
     assert found.passed
-    assert found.text().splitlines()[-1].startswith("passed: every fault was caught in each of 20")
+    summary = found.text().splitlines()[-1]
+    assert summary.startswith("passed: of 1 planted faults that multiply epsilon by 2 or more, 1")
 
 
 def test_a_fault_that_is_overlooked_in_one_seed_is_missed():
@@ -185,23 +235,29 @@ def test_a_fault_that_is_overlooked_in_one_seed_is_missed():
     assert not found.passed
     assert found.missed == ["no noise"]
     assert "MISSED no noise" in found.text()
-    assert "seen by no audit: no noise" in found.text()
-    assert outcome(fault={3: a_trial("no noise", 3, rejected_by=["exposure"])}).passed
+    assert found.text().splitlines()[-1].startswith("FAILED: of 1 planted faults")
+    assert "19 of 20" in found.text()
+    assert outcome(fault={3: a_trial("no noise", 3, **REJECTED)}).passed
 
 
 def test_a_fault_that_costs_less_than_a_factor_of_two_may_be_overlooked():
-    kept = {seed: a_trial("no noise", seed, kept=15.0) for seed in range(20)}
-    assert outcome(fault=kept).passed
+    found = outcome(fault={s: a_trial("no noise", s, kept=15.9) for s in range(20)})
+    assert found.passed
+    assert found.counted == []
+    assert found.text().endswith("not counted, as they cost less: no noise")
+    assert not outcome(fault={s: a_trial("no noise", s, kept=16.0) for s in range(20)}).passed
 
 
 def test_a_check_that_accuses_the_correct_training_fails_it():
-    found = outcome(correct={2: a_trial("correct", 2, kept=8.0, checks={"noise": "0.9"})})
+    accused = a_trial("correct", 2, kept=8.0, check_of_the_code={"noise": "0.9"})
+    found = outcome(correct={2: accused})
     assert found.wrong_alarms == ["seed 2: noise: 0.9"]
     assert not found.passed
 
 
+@pytest.mark.parametrize("audit", ["black_box_audit", "white_box_audit"])
 @pytest.mark.parametrize("seeds", [1, 5, 20, 100])
-def test_audits_may_reject_the_correct_model_as_often_as_chance_does(seeds):
+def test_audits_may_reject_the_correct_model_as_often_as_chance_does(seeds, audit):
     chance, most = 0.0, -1
     while chance < 0.999:
         most += 1
@@ -209,7 +265,7 @@ def test_audits_may_reject_the_correct_model_as_often_as_chance_does(seeds):
 
     def rejected(count):
         rejections = {
-            seed: a_trial("correct", seed, kept=8.0, rejected_by=["gating"], p=0.01)
+            seed: a_trial("correct", seed, kept=8.0, p=0.01, **{audit: {"gating": "p 0.01"}})
             for seed in range(count)
         }
         return outcome(seeds, correct=rejections)
@@ -222,7 +278,7 @@ def test_audits_may_reject_the_correct_model_as_often_as_chance_does(seeds):
 def test_a_rejection_beyond_chance_fails_one_seed_alone():
     """Of one seed the binomial limit allows a rejection, whatever its p-value."""
     assert stats.binom.ppf(0.999, 1, 0.05) == 1
-    sure = {0: a_trial("correct", kept=8.0, rejected_by=["gating"], p=1e-6)}
+    sure = {0: a_trial("correct", kept=8.0, **REJECTED | {"p": 1e-6})}
     assert not outcome(1, correct=sure).passed
 
 
@@ -243,3 +299,50 @@ def test_without_a_rejected_control_the_audits_have_no_power():
 def test_a_piece_that_is_not_there_is_not_replaced():
     with pytest.raises(AttributeError), replaced(loop, no_such_piece=None):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "word"),
+    [
+        ({}, 0, "passed: "),
+        ({"fault": {3: a_trial("no noise", 3)}}, 1, "MISSED no noise"),
+        ({"correct": {2: a_trial("correct", 2, p=1e-9)}}, 1, "FALSE ALARM an audit rejects"),
+        ({"control": {s: a_trial(CONTROL, s) for s in range(9)}}, 1, "NO POWER the control"),
+    ],
+)
+def test_the_command_says_by_its_status_what_came_out(given, status, word, monkeypatch, capsys):
+    found = outcome(**given)
+    monkeypatch.setattr(package, "selftest", lambda **_: found)
+    assert status_of(["audit", "selftest"]) == status
+    assert word in capsys.readouterr().out
+    assert status_of(["audit", "selftest", "--json"]) == status
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["schema"] == "dpmlm.selftest/1"
+    assert shown["passed"] == (status == 0)
+    assert SelfTest.from_json(shown) == found
+
+
+@pytest.mark.parametrize(
+    "options", ["--seeds 0", "--seeds two", "--fault noize", "--epsilon inf", "--beta 2"]
+)
+def test_the_command_refuses_what_cannot_be_run(options, capsys):
+    assert status_of(["audit", "selftest", *options.split()]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert options.split()[1] in told.err or "--seeds" in told.err
+
+
+def test_an_interrupted_training_stops_at_once_and_nothing_is_kept(
+    world, plan, monkeypatch, capsys
+):
+    handlers = []
+
+    def stopped(*_):
+        handlers.append(signal.getsignal(signal.SIGINT))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(package, "selftest", lambda **_: world.train(world.people(), plan))
+    monkeypatch.setattr(loop, "_step", stopped)
+    assert status_of(["audit", "selftest"]) == 130
+    assert "nothing is kept" in capsys.readouterr().err
+    assert handlers == [signal.default_int_handler]

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from scipy import stats
 
-from audits.claim.gating import trade_off_curve
 from dpmlm.clipping import check_model
 from dpmlm.masking import Example
 from dpmlm.pipeline.selftest.world import People, World, without_noise
@@ -70,16 +69,17 @@ def noise(world: World, plan: PrivacyPlan) -> str:
     brief = replace(plan, steps=STEPS)
     std = plan.noise_multiplier * plan.max_grad_norm
     steps = torch.cat([world.releases(People(nobody), brief) for _ in range(RUNS)]) / std
-    sizes = [p.numel() for p in world.start.parameters()]
-    for values in steps.split(sizes, dim=1):
-        above = float(stats.chi2.sf(float(values.square().sum()), values.numel()))
-        if not FALSE_ALARM < above < 1 - FALSE_ALARM:
-            return f"its deviation is {float(values.std()):.2f} of the planned"
+    # Sharing first: steps that share noise are too few for the chi-square below.
     limit = float(stats.norm.isf(FALSE_ALARM / 2))
     for (a, one), (b, other) in combinations(enumerate(steps), 2):
         if abs(float(one @ other)) > limit * math.sqrt(len(one)):
             where = "two trainings" if a // STEPS != b // STEPS else "two steps"
             return f"{where} share it"
+    sizes = [p.numel() for p in world.start.parameters()]
+    for values in steps.split(sizes, dim=1):
+        above = float(stats.chi2.sf(float(values.square().sum()), values.numel()))
+        if not FALSE_ALARM < above < 1 - FALSE_ALARM:
+            return f"its deviation is {float(values.std()):.2f} of the planned"
     return ""
 
 
@@ -92,15 +92,12 @@ def sampling(people: People, plan: PrivacyPlan) -> str:
 
 
 def accountant(plan: PrivacyPlan) -> str:
-    """Epsilon from noise, rate and steps, by PLD (the release rule dp.accounted) and by the
-    implementation of the audits, against the claim."""
-    again = {
-        "PLD": epsilon_of("pld", plan.composition(), plan.delta),
-        "the audits": trade_off_curve(plan.to_json()).epsilon(plan.delta),
-    }
-    wrong = [f"{epsilon:.2f} by {name}" for name, epsilon in again.items()
-             if epsilon > (1 + TOLERANCE) * plan.epsilon]  # fmt: skip
-    return f"epsilon {' and '.join(wrong)}, claimed {plan.epsilon:g}" if wrong else ""
+    """Epsilon from noise, rate and steps, by PLD (the release rule dp.accounted), against the
+    claim. The audits have an implementation of their own."""
+    again = epsilon_of("pld", plan.composition(), plan.delta)
+    if again <= (1 + TOLERANCE) * plan.epsilon:
+        return ""
+    return f"epsilon {again:.2f} by PLD, claimed {plan.epsilon:g}"
 
 
 OF_CODE: dict[str, Callable[[World, PrivacyPlan], str]] = {

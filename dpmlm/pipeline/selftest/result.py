@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy import stats
 
 from audits.statistics import clopper_pearson
-from audits.subject import TESTS
-from dpmlm.pipeline.selftest.checks import CHECKS
-from dpmlm.pipeline.selftest.faults import CORRECT
+from dpmlm.pipeline.selftest.faults import CORRECT, FAULTS
 from dpmlm.release.facts import spelled
 
 SCHEMA = "dpmlm.selftest/1"
 CONTROL = "control"
+BLACK_BOX, WHITE_BOX, CODE = "black-box audit", "white-box audit", "check of the code"
+AUDITS = (BLACK_BOX, WHITE_BOX)
+"""They judge a finished training, each with an error budget of its own."""
+KINDS = (*AUDITS, CODE)
+"""Who may catch a fault."""
 FACTOR = 2.0
 """A fault that multiplies epsilon by so much or more has to be caught."""
 SHARE = 0.9
@@ -32,26 +35,23 @@ class Trial:
     claimed: float
     kept: float
     """Epsilon that the training keeps; infinite for none."""
-    p_values: dict[str, float | None]
-    """Of the audits' tests; None where one could not be run."""
-    rejected_by: tuple[str, ...]
-    """Tests that rejected the claim."""
+    found: dict[str, dict[str, str]]
+    """Of `KINDS`: the tests or checks that caught it, with what they saw in words. The control has
+    neither gradient canaries nor checks."""
+    p_values: dict[str, dict[str, float | None]]
+    """Of `AUDITS`: every test; None where one could not be run."""
     untrained_rejected_by: tuple[str, ...]
-    """Tests that rejected it of the model before training: broken ones."""
+    """Tests that rejected the claim of the model before training: broken ones."""
     right: int | None
-    """Membership guesses that were right."""
+    """Membership guesses of the black-box audit that were right."""
     guesses: int | None
-    bound: float | None
-    """Lower bound on epsilon (f-DP, one run), outside the error budget."""
-    checks: dict[str, str] = field(default_factory=dict)
-    """What each check found, in words; empty where nothing was wrong. The control has none."""
     seconds: float = 0.0
     """Of one core."""
 
     @property
-    def caught_by(self) -> list[str]:
-        """Audits, then checks."""
-        return [*self.rejected_by, *(name for name, words in self.checks.items() if words)]
+    def caught(self) -> bool:
+        """Whether an audit or a check saw something."""
+        return any(self.found.values())
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,26 @@ class SelfTest:
         return [name for name in self._names if name not in (CONTROL, CORRECT.name)]
 
     @property
-    def missed(self) -> list[str]:
-        """Faults that break the claim by `FACTOR` and were overlooked in some seed."""
+    def counted(self) -> list[str]:
+        """Faults that multiply epsilon by `FACTOR` or more."""
         return [
             name
             for name in self.faults
-            if any(t.kept >= FACTOR * t.claimed and not t.caught_by for t in self.of(name))
+            if any(trial.kept >= FACTOR * trial.claimed for trial in self.of(name))
+        ]
+
+    @property
+    def missed(self) -> list[str]:
+        """Of those counted, the ones that were overlooked in some seed."""
+        return [
+            name
+            for name in self.faults
+            if name in self.counted and not all(trial.caught for trial in self.of(name))
         ]
 
     @property
     def most_alarms(self) -> int:
-        """Seeds in which audits may reject a correct model, at `beta` a seed, before chance is
+        """Seeds in which an audit may accuse a correct training, at `beta` a seed, before chance is
         refuted."""
         return int(stats.binom.ppf(CONFIDENCE, len(self.of(CORRECT.name)), self.beta))
 
@@ -94,26 +103,29 @@ class SelfTest:
         """
         correct = self.of(CORRECT.name)
         found = [
-            f"seed {trial.seed}: {name}: {words}"
+            f"seed {trial.seed}: {check}: {words}"
             for trial in correct
-            for name, words in trial.checks.items()
-            if words
+            for check, words in trial.found[CODE].items()
         ]
-        for who, alarms in (
-            ("the correct model", sum(bool(trial.rejected_by) for trial in correct)),
-            ("the untrained model", sum(bool(trial.untrained_rejected_by) for trial in correct)),
-        ):
+        accused = {
+            f"the {audit} accuses the correct training": self._seeds_caught(CORRECT.name, audit)
+            for audit in AUDITS
+        }
+        untrained = sum(bool(trial.untrained_rejected_by) for trial in correct)
+        accused[f"the {BLACK_BOX} accuses the untrained model"] = untrained
+        for who, alarms in accused.items():
             if alarms > self.most_alarms:
-                found.append(f"{who} is rejected in {alarms} seeds, {self.most_alarms} are chance")
-        values = [p for trial in correct for p in trial.p_values.values() if p is not None]
-        if values and min(values) < (1 - CONFIDENCE) / (len(TESTS) * len(correct)):
-            found.append(f"an audit rejects the correct model with p {min(values):.1e}")
+                found.append(f"{who} in {alarms} seeds, {self.most_alarms} are chance")
+        values = [p for trial in correct for tests in trial.p_values.values()
+                  for p in tests.values() if p is not None]  # fmt: skip
+        if values and min(values) < (1 - CONFIDENCE) / len(values):
+            found.append(f"an audit rejects the correct training with p {min(values):.1e}")
         return found
 
     @property
     def control_rejected(self) -> int:
-        """Seeds in which an audit rejected the control."""
-        return sum(bool(trial.rejected_by) for trial in self.of(CONTROL))
+        """Seeds in which the black-box audit rejected the control."""
+        return self._seeds_caught(CONTROL, BLACK_BOX)
 
     @property
     def power(self) -> bool:
@@ -122,7 +134,8 @@ class SelfTest:
 
     @property
     def passed(self) -> bool:
-        """Every fault caught, the correct training not, the control rejected: exit status 0."""
+        """No fault missed, the correct training not accused, the control rejected: exit status
+        0."""
         return not self.missed and not self.wrong_alarms and self.power
 
     def to_json(self) -> dict[str, Any]:
@@ -133,6 +146,7 @@ class SelfTest:
                 "passed": self.passed,
                 "beta": self.beta,
                 "seeds": sorted({trial.seed for trial in self.trials}),
+                "counted": self.counted,
                 "missed": self.missed,
                 "wrong_alarms": self.wrong_alarms,
                 "most_alarms": self.most_alarms,
@@ -150,70 +164,86 @@ class SelfTest:
         trials = []
         for entry in value["trials"]:
             numbers = {name: float(entry[name]) for name in ("claimed", "kept")}
-            tests = {n: tuple(entry[n]) for n in ("rejected_by", "untrained_rejected_by")}
-            trials.append(Trial(**(entry | numbers | tests)))
+            untrained = {"untrained_rejected_by": tuple(entry["untrained_rejected_by"])}
+            trials.append(Trial(**(entry | numbers | untrained)))
         return cls(trials, value["beta"])
 
     def text(self) -> str:
-        """For a terminal: a row a training, a column an audit or check."""
-        detectors = self._detectors
-        rows = [["", "epsilon", "caught", *detectors]]
+        """For a terminal: a row a training with who caught it, what was seen, and a summary."""
+        rows = [["", "epsilon kept", "caught", *KINDS]]
         for name in self._names:
-            counts = self._counts(name)
-            caught = f"{counts['caught']}/{counts['seeds']}"
-            cells = [str(counts["by"][detector] or "-") for detector in detectors]
-            rows.append([name, self._epsilon(self.of(name)), caught, *cells])
+            trials = self.of(name)
+            caught = f"{sum(trial.caught for trial in trials)} of {len(trials)}"
+            rows.append([name, self._kept(name), caught, *(self._who(name, k) for k in KINDS)])
         widths = [max(map(len, column)) for column in zip(*rows)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
                  for row in rows]  # fmt: skip
-        return "\n".join([*table, "", *self._words(), "", *self._verdict()])
+        seeds = len({trial.seed for trial in self.trials})
+        claim = f"every plan claims epsilon {self.trials[0].claimed:g} for a person; seeds: {seeds}"
+        return "\n".join([claim, "", *table, "", *self._words(), "", *self._verdict()])
 
     @property
     def _names(self) -> list[str]:
         return list(dict.fromkeys(trial.name for trial in self.trials))
 
-    @property
-    def _detectors(self) -> list[str]:
-        more = {test for trial in self.trials for test in trial.rejected_by} - set(TESTS)
-        return [*TESTS, *sorted(more), *CHECKS]
+    def _seeds_caught(self, name: str, kind: str) -> int:
+        """Seeds in which this kind caught it."""
+        return sum(bool(trial.found[kind]) for trial in self.of(name))
+
+    def _by(self, name: str, kind: str) -> dict[str, int]:
+        """Seeds in which each test or check of a kind caught it."""
+        trials = self.of(name)
+        names = dict.fromkeys(by for trial in trials for by in trial.found[kind])
+        return {by: sum(by in trial.found[kind] for trial in trials) for by in names}
 
     def _counts(self, name: str) -> dict[str, Any]:
         trials = self.of(name)
-        caught = sum(bool(trial.caught_by) for trial in trials)
-        by = {d: sum(d in trial.caught_by for trial in trials) for d in self._detectors}
+        caught = sum(trial.caught for trial in trials)
         interval = list(clopper_pearson(caught, len(trials)))
+        by = {kind: self._by(name, kind) for kind in KINDS}
         return {"seeds": len(trials), "caught": caught, "interval": interval, "by": by}
 
-    @staticmethod
-    def _epsilon(trials: Sequence[Trial]) -> str:
-        """Claimed, and what is kept."""
-        kept = max(trial.kept for trial in trials)
-        return f"{trials[0].claimed:g} -> {'none' if math.isinf(kept) else f'{kept:.1f}'}"
+    def _who(self, name: str, kind: str) -> str:
+        """Who of a kind caught it, and in how many seeds where not in all."""
+        seeds = len(self.of(name))
+        found = [by if count == seeds else f"{by} ({count})"
+                 for by, count in self._by(name, kind).items()]  # fmt: skip
+        return ", ".join(found) or "-"
+
+    def _kept(self, name: str) -> str:
+        kept = max(trial.kept for trial in self.of(name))
+        return "none" if math.isinf(kept) else f"{kept:.1f}"
 
     def _words(self) -> list[str]:
-        """What the checks said of each fault in its first seed, and what the audits did not see."""
-        unseen = [name for name in self.faults if not any(t.rejected_by for t in self.of(name))]
-        return [
-            *(
-                f"{name}: {check}: {words}"
-                for name in self.faults
-                for check, words in self.of(name)[0].checks.items()
-                if words
-            ),
-            *([f"seen by no audit: {', '.join(unseen)}"] if unseen else []),
-        ]
+        """What was planted, and what was seen of it in its first seed."""
+        planted = {fault.name: fault.words for fault in FAULTS}
+        lines = []
+        for name in self.faults:
+            lines.append(f"{name}: {planted[name]}")
+            first = self.of(name)[0].found
+            lines += [f"    {kind}: {by}: {words}" for kind in KINDS
+                      for by, words in first[kind].items()]  # fmt: skip
+        return lines
 
     def _verdict(self) -> list[str]:
         seeds = len(self.of(CORRECT.name))
         lines = [f"MISSED {name}" for name in self.missed]
         lines += [f"FALSE ALARM {why}" for why in self.wrong_alarms]
         if not self.power:
-            lines.append(f"NO POWER the control is rejected in {self.control_rejected} of {seeds}")
-        if self.passed:
-            alarms = sum(bool(trial.rejected_by) for trial in self.of(CORRECT.name))
             lines.append(
-                f"passed: every fault was caught in each of {seeds} seeds, the audits rejected the "
-                f"control in {self.control_rejected} and the correct training in {alarms} "
-                f"(at most {self.most_alarms} by chance)"
+                f"NO POWER the control is rejected in {self.control_rejected} of {seeds} seeds"
             )
-        return lines
+        return [*lines, self._summary()]
+
+    def _summary(self) -> str:
+        caught = len(self.counted) - len(self.missed)
+        alarms = " and ".join(f"the {a} in {self._seeds_caught(CORRECT.name, a)}" for a in AUDITS)
+        told = (
+            f"{'passed' if self.passed else 'FAILED'}: of {len(self.counted)} planted faults that "
+            f"multiply epsilon by {FACTOR:g} or more, {caught} were caught in every seed; "
+            f"the correct training was accused by {alarms} "
+            f"({self.most_alarms} are chance), the control by the {BLACK_BOX} in "
+            f"{self.control_rejected}"
+        )
+        below = [name for name in self.faults if name not in self.counted]
+        return f"{told}; not counted, as they cost less: {', '.join(below)}" if below else told

@@ -8,6 +8,7 @@ and the model's examination at the start of each training, which is the `doctor`
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -17,15 +18,32 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import BertConfig, BertForMaskedLM
 
+from audits.claim.whitebox import (
+    COMMITMENT,
+    GradientCanarySet,
+    Transcript,
+    plan_gradient_canaries,
+)
 from audits.models import LoadedModel
 from audits.planting.canaries import CanarySet, plan_canaries
 from dpmlm.clipping import ModelReport, check_model
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.selftest.replaced import replaced
+from dpmlm.pipeline.whitebox import gradient_units, transcript_of
 from dpmlm.privacy import PrivacyPlan, make_plan
 from dpmlm.tokens.wordpiece import SPECIALS, wordpiece_tokenizer
-from dpmlm.training import Checkpoints, Progress, PublicText, Recipe, loop, train
+from dpmlm.training import (
+    NO_GRADIENT_CANARIES,
+    Checkpoints,
+    GradientCanaries,
+    Progress,
+    PublicText,
+    Recipe,
+    loop,
+    train,
+)
+from dpmlm.training.interrupts import StopRequest
 from dpmlm.training.units import Units, View
 
 DELTA = 1e-5
@@ -33,12 +51,13 @@ DELTA = 1e-5
 
 @dataclass(frozen=True)
 class Size:
-    """How large a world is: as it stands, one training takes about five seconds of a core, and an
-    audit catches a training without noise at a claim of epsilon 8."""
+    """How large a world is: as it stands, one training with all that judges it takes about nine
+    seconds of a core, and an audit catches a training without noise at a claim of epsilon 8."""
 
     canaries: int = 300
     """Planned; each is in with probability one half."""
-    guesses_per_side: int = 99
+    gradient_canaries: int = 1000
+    """Planned directions in the clipped sum, for the white-box audit."""
     people: int = 60
     documents: int = 2
     """Of each person, canaries included; all of a drawn person's are in the batch."""
@@ -54,7 +73,8 @@ class Size:
     @property
     def units(self) -> int:
         """Public bound on people: five standard deviations of the coins above their mean."""
-        return self.people + math.ceil(self.canaries / 2 + 2.5 * math.sqrt(self.canaries))
+        coins = self.canaries + self.gradient_canaries
+        return self.people + math.ceil(coins / 2 + 2.5 * math.sqrt(coins))
 
     @property
     def window(self) -> int:
@@ -84,6 +104,7 @@ class World:
     tokenizer: Any
     table: TokenTable
     canaries: CanarySet
+    gradients: GradientCanarySet
     documents: Sequence[Sequence[Example]]
     """Of each person, included canaries behind the others."""
     start: nn.Module
@@ -118,7 +139,8 @@ class World:
         model = _model(size, len(vocabulary), seed)
         report = check_model(model, len(vocabulary), window=size.window)
         table = TokenTable.of(tokenizer)
-        return cls(size, tokenizer, table, canaries, documents, model, report)
+        drawn = plan_gradient_canaries(size.gradient_canaries, secret=b"selftest %d" % seed)
+        return cls(size, tokenizer, table, canaries, drawn, documents, model, report)
 
     def people(self) -> People:
         """The units, none drawn yet."""
@@ -132,18 +154,23 @@ class World:
     def plan(self, epsilon: float) -> PrivacyPlan:
         """A promise for one person. It names its canaries, as every plan does."""
         size = self.size
+        bindings = {
+            "canary_commitment": self.canaries.commitment,
+            COMMITMENT: self.gradients.commitment,
+        }
         return make_plan(
             epsilon=epsilon, delta=DELTA, units=size.units, unit="person",
             expected_batch_size=size.rate * size.units, steps=size.steps, max_grad_norm=1.0,
-            accountant="pld", bindings={"canary_commitment": self.canaries.commitment},
+            accountant="pld", bindings=bindings,
         )  # fmt: skip
 
-    def train(self, units: Units, plan: PrivacyPlan) -> LoadedModel:
-        """A copy of the model, trained."""
+    def train(self, units: Units, plan: PrivacyPlan) -> tuple[LoadedModel, Transcript | None]:
+        """A copy of the model, trained, and what its noised sums say of the gradient canaries; a
+        plan without noise has none."""
         model = copy.deepcopy(self.start)
-        with replaced(loop, refuse_inexact=self._examined):
-            self._train(model, units, plan)
-        return LoadedModel.of(model, self.tokenizer)
+        planted = gradient_units(self.gradients) if plan.noise_multiplier else NO_GRADIENT_CANARIES
+        done = self._train(model, units, plan, gradients=planted)
+        return LoadedModel.of(model, self.tokenizer), transcript_of(done, plan)
 
     def releases(self, units: Units, plan: PrivacyPlan) -> torch.Tensor:
         """float64 [steps, weights]: the noisy sum of each step, read off the weights of a training
@@ -157,7 +184,7 @@ class World:
         def rate(step: int, **_: Any) -> float:
             return _MOVE * plan.batch_at(step)
 
-        with replaced(loop, refuse_inexact=self._examined, adamw=sgd, learning_rate_at=rate):
+        with replaced(loop, adamw=sgd, learning_rate_at=rate):
             self._train(model, units, plan, lambda done, total: seen.append(_weights(model)))
         return (torch.stack(seen[:-1]) - torch.stack(seen[1:])) / _MOVE
 
@@ -170,7 +197,8 @@ class World:
         units: Units,
         plan: PrivacyPlan,
         report: Report = lambda done, total: None,
-    ) -> None:
+        gradients: GradientCanaries = NO_GRADIENT_CANARIES,
+    ) -> Progress:
         size = self.size
         recipe = Recipe(
             table=self.table,
@@ -186,11 +214,20 @@ class World:
             checkpoint_minutes=math.inf,
         )
         unkept = cast(Checkpoints, Unkept())
-        train(model, units, plan, recipe, charges=PublicText(), checkpoints=unkept, report=report)
+        with replaced(loop, refuse_inexact=self._examined, stop_requests=_stopped_at_once):
+            return train(
+                model, units, plan, recipe, charges=PublicText(), checkpoints=unkept,
+                report=report, gradients=gradients,
+            )  # fmt: skip
 
 
 _MOVE = 1e-2
 """Movement of the weights for a sum of length 1: rounding of a weight stays below a thousandth."""
+
+
+def _stopped_at_once() -> AbstractContextManager[StopRequest]:
+    """No waiting for a checkpoint: there is none to resume from."""
+    return nullcontext(StopRequest())
 
 
 class Unkept:
