@@ -131,9 +131,9 @@ def _resolve(config: RunConfig, base: Path, overridden: frozenset[str]) -> RunCo
             if isinstance(value, BaseModel):
                 changed[name] = visit(value, key + ".")
             elif isinstance(value, Path):
-                changed[name] = root / value
+                changed[name] = _placed(root, value)
             elif isinstance(value, list) and value and isinstance(value[0], Path):
-                changed[name] = [root / item for item in value]
+                changed[name] = [_placed(root, item) for item in value]
             elif key in _NAME_OR_PATH and isinstance(value, str) and (root / value).exists():
                 changed[name] = str(root / value)
         return section.model_copy(update=changed)
@@ -141,6 +141,11 @@ def _resolve(config: RunConfig, base: Path, overridden: frozenset[str]) -> RunCo
     resolved = visit(config, "")
     assert isinstance(resolved, RunConfig)
     return resolved
+
+
+def _placed(root: Path, path: Path) -> Path:
+    """A key may be kept in a variable or a service instead of a file: `env:NAME`, `kms:ARN`."""
+    return path if str(path).startswith(("env:", "kms:")) else root / path
 
 
 _NAME_OR_PATH = frozenset(

@@ -237,6 +237,10 @@ class ReleaseConfig(Section):
     """Public keys of the consumers; they get the model's key on PASS only."""
     auditors: list[Path] = Field(default_factory=list)
     """Public keys that may always open the model, the evidence and the full report."""
+    waivers: list[Path] = Field(default_factory=list)
+    """Waivers of rules that do not hold, as `dpmlm gate waive` signs them."""
+    approvers: list[Path] = Field(default_factory=list)
+    """Public keys of those who may sign waivers; never the run's own signing key."""
 
 
 class RunConfig(Section):

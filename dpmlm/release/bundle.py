@@ -4,6 +4,7 @@
     statement.json plan.json ledger.json training.json     the claim and what was spent
     evidence.json decision.json policy.yaml                the audits and the gate
     report.html MODEL_CARD.md                              for people
+    bom.cdx.json                                           bill of materials, for tools
     model/                                                 weights, tokenizer, config, sealed
 
 The model's key is always wrapped for those who keep the bundle (trainer, auditor), and for its
@@ -30,14 +31,14 @@ from dpmlm.artifacts import (
 )
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.plan import PrivacyPlan
-from dpmlm.release.consistency import SEALED_MODEL, contradictions, read_contents, withheld
+from dpmlm.release import mlbom
+from dpmlm.release.consistency import contradictions, read_contents, withheld
 from dpmlm.release.facts import spelled
 from dpmlm.release.gate import Decision
-from dpmlm.release.inventory import MANIFEST, take_inventory
+from dpmlm.release.inventory import MANIFEST, PAYLOAD_TYPE, ROLE, SEALED_MODEL, take_inventory
 from dpmlm.release.policy import ReleasePolicy
-from dpmlm.release.verification import PAYLOAD_TYPE, SCHEMA, verify_bundle
+from dpmlm.release.verification import SCHEMA, verify_bundle
 
-ROLE = "released-model"
 PRIVATE_MARK = 'data-audience="auditor"'
 """Stands in every report that shows private figures; no bundle takes such a page."""
 _PARTIAL = ".partial"
@@ -75,7 +76,7 @@ def write_bundle(
             evidence is about another model or plan.
         ValueError: something private was handed in.
     """
-    from dpmlm.artifacts import model_digest
+    from dpmlm.artifacts import model_digest, tokenizer_digest
 
     folder = Path(folder)
     evidence = dict(evidence_public or {})
@@ -100,6 +101,7 @@ def write_bundle(
         "policy_digest": policy.digest,
         "plan_digest": plan.digest,
         "model_digest": model_digest(model),
+        "tokenizer_digest": tokenizer_digest(tokenizer),
         "recipients": {
             "keep": sorted({recipient.key_id for recipient in recipients_keep}),
             "consumers": sorted({recipient.key_id for recipient in consumers}),
@@ -109,6 +111,14 @@ def write_bundle(
     try:
         partial.mkdir(parents=True)
         _seal_model(partial / SEALED_MODEL, model, tokenizer, [*recipients_keep, *consumers])
+        texts[mlbom.NAME] = _pretty(
+            mlbom.bill_of_materials(
+                model_digest=str(predicate["model_digest"]),
+                sealed=_sealed_files(partial),
+                statement=_value(statement),
+                decision=decision,
+            )
+        )
         for name, text in texts.items():
             with atomic_write(partial / name) as file:
                 file.write(text.encode())
@@ -135,11 +145,12 @@ def load_released(
     files of signers.
 
     Raises:
-        IntegrityError: the bundle does not verify.
+        IntegrityError: the bundle does not verify, or what is sealed in it is another model or
+            tokenizer than the one that was judged.
         UserError: the identity cannot open it, which is so for every consumer unless the verdict
             is PASS.
     """
-    from dpmlm.artifacts import load_model
+    from dpmlm.artifacts import load_model, model_digest, tokenizer_digest
 
     path = Path(bundle)
     checked = verify_bundle(path, Path(trusted_keys), now=datetime.now(UTC))
@@ -157,7 +168,22 @@ def load_released(
             "only a model that passed its gate can be opened by consumers",
             f"read {path / 'report.html'} to see which rules did not pass",
         )
-    return load_model(SealedFolder.open(path / SEALED_MODEL, [opener], role=ROLE))
+    sealed = SealedFolder.open(path / SEALED_MODEL, [opener], role=ROLE)
+    model, tokenizer = load_model(sealed)
+    _refuse_others(path, checked.manifest, model_digest(model), tokenizer_digest(sealed))
+    return model, tokenizer
+
+
+def _refuse_others(path: Path, manifest: Mapping[str, Any], model: str, tokenizer: str) -> None:
+    """Nobody sees without a key what is sealed: the signer may have sealed something else."""
+    for what, found in (("model", model), ("tokenizer", tokenizer)):
+        signed = manifest.get(f"{what}_digest")
+        if found != signed:
+            raise IntegrityError(
+                f"bundle {path}, {what} of digest {found}",
+                f"the one that was judged and signed has {signed}",
+                "ask the signer: the bundle is theirs, and holds another one",
+            )
 
 
 def _seal_model(path: Path, model: Any, tokenizer: Any, recipients: list[Recipient]) -> None:
@@ -166,6 +192,12 @@ def _seal_model(path: Path, model: Any, tokenizer: Any, recipients: list[Recipie
     sealed = SealedFolder.create(path, recipients, role=ROLE)
     save_model(sealed, model, tokenizer)
     sealed.finish({"schema": SCHEMA})
+
+
+def _sealed_files(bundle: Path) -> dict[str, Path]:
+    """Encrypted files of the model by name; they stay as they are when recipients change."""
+    files = (bundle / SEALED_MODEL).glob("*.sealed")
+    return {f"{SEALED_MODEL}/{path.name}": path for path in files}
 
 
 def _sign(folder: Path, predicate: Mapping[str, Any], key: SigningKey) -> None:

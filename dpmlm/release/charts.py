@@ -8,7 +8,7 @@ description for screen readers.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 from typing import Any
 
 from markupsafe import Markup
@@ -16,6 +16,8 @@ from markupsafe import Markup
 from dpmlm.canonical import digest
 
 _WIDTH = 720
+_LETTER = 7
+"""Width of a letter of a label, at most on average, in SVG units."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -99,7 +101,7 @@ def line_chart(
                 frame.left, _WIDTH - 20, y, y
             )
         )
-        drawn.append(_text(frame.left + 8, y - 6, limit.label, "label"))
+        drawn.append(written(frame.left + 8, y - 6, limit.label, "label"))
     end_x, end_y = points[-1]
     drawn.append(
         Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
@@ -107,13 +109,57 @@ def line_chart(
         )
     )
     above = 18 if limit is not None and frame.y(end_y) < frame.y(limit.at) + 24 else -10
-    drawn.append(_text(frame.x(end_x) - 6, frame.y(end_y) + above, f"{end_y:.3g}", "value end"))
+    drawn.append(written(frame.x(end_x) - 6, frame.y(end_y) + above, f"{end_y:.3g}", "value end"))
     first = points[0]
     words = (
         f"{y_label} goes from {first[1]:.3g} at {x_label} {first[0]:g} "
         f"to {end_y:.3g} at {x_label} {end_x:g}."
     )
-    return _svg(drawn, frame.height, title, words)
+    return drawing(drawn, frame.height, title, words)
+
+
+def delta_chart(
+    curves: Mapping[str, Points], *, title: str, claimed: tuple[float, float]
+) -> Markup:
+    """Epsilon over delta, a curve for each accountant; delta runs in powers of ten.
+
+    `curves` are {accountant: (delta, epsilon) by rising delta}, `claimed` the point that the claim
+    states.
+    """
+    points = [point for curve in curves.values() for point in (*curve, claimed)]
+    logs = [math.log10(delta) for delta, _ in points]
+    highest = max(epsilon for _, epsilon in points)
+    frame = Frame(min(logs), max(logs), highest * 1.15, height=262, top=44)
+    powers = [(tick, _power(tick)) for tick in ticks(frame.x0, frame.x1, 8) if tick == int(tick)]
+    drawn = [_axes(frame, "delta", "epsilon", ticks(0, frame.y1), x_ticks=powers)]
+    first = {name: curve[0][1] for name, curve in curves.items()}
+    for number, (name, curve) in enumerate(sorted(curves.items(), key=lambda c: -c[1][0][1])):
+        path = " ".join(f"{frame.x(math.log10(x)):.1f},{frame.y(y):.1f}" for x, y in curve)
+        kind = "curve" if number == 0 else "curve dashed"
+        drawn.append(Markup('<polyline class="{}" points="{}"/>').format(kind, path))
+        shift = 26 if number else -10  # the upper one is named above, the lower one below itself
+        drawn.append(written(frame.left + 8, frame.y(first[name]) + shift, name, "value"))
+    at, epsilon = math.log10(claimed[0]), claimed[1]
+    drawn += _verticals(frame, [Mark(at, f"claimed: {epsilon:.3g} at {_power(at)}")])
+    drawn.append(
+        Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
+            frame.x(at), frame.y(epsilon)
+        )
+    )
+    words = " ".join(
+        f"By {name} epsilon is {curve[0][1]:.3g} at delta {curve[0][0]:.1e} "
+        f"and {curve[-1][1]:.3g} at delta {curve[-1][0]:.1e}."
+        for name, curve in curves.items()
+    )
+    return drawing(drawn, frame.height, title, words)
+
+
+def _power(log: float) -> str:
+    """A power of ten in words of the page, with one digit before it where it needs one."""
+    exponent = math.floor(log + 1e-9)
+    factor = 10 ** (log - exponent)
+    digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{digits}" if abs(factor - 1) < 0.005 else f"{factor:.1f} × 10{digits}"
 
 
 def exposure_chart(
@@ -135,8 +181,7 @@ def exposure_chart(
             if share:
                 x = frame.x(low) + (frame.x(high) - frame.x(low)) * shift
                 drawn.append(_bar(x, frame.y(share), width, frame.y(0) - frame.y(share), kind))
-    for row, mark in enumerate(marks):
-        drawn.append(_vertical(frame, mark, 14 + 15 * row))
+    drawn += _verticals(frame, marks)
     drawn.append(
         Markup('<path class="mean" d="M{0:.1f} {1:.1f} l6 10 h-12 z"/>').format(
             frame.x(mean), frame.y(0) + 1
@@ -147,7 +192,7 @@ def exposure_chart(
         + " ".join(f"{mark.label}." for mark in marks)
         + f" {sum(inside)} canaries were inserted, {sum(outside)} never were."
     )
-    return _svg(drawn, frame.height, title, words)
+    return drawing(drawn, frame.height, title, words)
 
 
 def guess_chart(rows: Sequence[tuple[str, int, int, int | None]], *, title: str) -> Markup:
@@ -161,16 +206,16 @@ def guess_chart(rows: Sequence[tuple[str, int, int, int | None]], *, title: str)
     left, width = 110, _WIDTH - 110 - 110
     for number, (name, right, made, needed) in enumerate(rows):
         y = 30 + 54 * number
-        drawn.append(_text(left - 12, y + 17, name, "name end"))
+        drawn.append(written(left - 12, y + 17, name, "name end"))
         drawn.append(_bar(left, y, width, 24, "rail"))
         drawn.append(_bar(left, y, width * right / made, 24, "in"))
-        drawn.append(_text(left + width + 10, y + 17, f"{right} of {made}", "value"))
+        drawn.append(written(left + width + 10, y + 17, f"{right} of {made}", "value"))
         drawn.append(_tick(left + width / 2, y, "chance" if number == 0 else ""))
         if needed is not None:
             label = f"needed: {needed}" if number == 0 else ""
             drawn.append(_tick(left + width * needed / made, y, label, "needed"))
         words.append(f"{name}: {right} of {made} guesses right, {needed or 'no number'} needed.")
-    return _svg(drawn, height, title, " ".join(words))
+    return drawing(drawn, height, title, " ".join(words))
 
 
 def bar_list(rows: Sequence[tuple[str, int]], *, title: str) -> Markup:
@@ -181,10 +226,10 @@ def bar_list(rows: Sequence[tuple[str, int]], *, title: str) -> Markup:
     for number, (name, value) in enumerate(rows):
         y = 4 + 26 * number
         width = (_WIDTH - left - 90) * value / most
-        drawn.append(_text(left - 10, y + 14, name, "name end"))
+        drawn.append(written(left - 10, y + 14, name, "name end"))
         drawn.append(_bar(left, y + 2, max(width, 1), 16, "in"))
-        drawn.append(_text(left + width + 8, y + 14, f"{value:,}", "value"))
-    return _svg(drawn, height, title, "; ".join(f"{name} {value}" for name, value in rows))
+        drawn.append(written(left + width + 8, y + 14, f"{value:,}", "value"))
+    return drawing(drawn, height, title, "; ".join(f"{name} {value}" for name, value in rows))
 
 
 def meter(share: float) -> Markup:
@@ -201,7 +246,8 @@ def _shares(counts: Sequence[int]) -> list[float]:
     return [number / total for number in counts]
 
 
-def _svg(drawn: Sequence[Markup], height: float, title: str, words: str) -> Markup:
+def drawing(drawn: Sequence[Markup], height: float, title: str, words: str) -> Markup:
+    """A drawing that tells screen readers its title and, in words, what it shows."""
     name = "c" + digest(title.encode())[7:15]
     return Markup(
         '<svg class="chart" viewBox="0 0 {w} {h:.0f}" role="img" aria-labelledby="{n}t {n}d">'
@@ -210,7 +256,12 @@ def _svg(drawn: Sequence[Markup], height: float, title: str, words: str) -> Mark
 
 
 def _axes(
-    frame: Frame, x_label: str, y_label: str, y_ticks: Sequence[float], form: str = "{:g}"
+    frame: Frame,
+    x_label: str,
+    y_label: str,
+    y_ticks: Sequence[float],
+    form: str = "{:g}",
+    x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> Markup:
     base = frame.y(frame.y0)
     drawn = []
@@ -221,16 +272,17 @@ def _axes(
                 frame.left, _WIDTH - 20, y, y
             )
         )
-        drawn.append(_text(frame.left - 8, y + 4, form.format(tick), "tick end"))
-    for tick in ticks(frame.x0, frame.x1, 8):
-        drawn.append(_text(frame.x(tick), base + 18, f"{tick:g}", "tick middle"))
+        drawn.append(written(frame.left - 8, y + 4, form.format(tick), "tick end"))
+    named = x_ticks or [(tick, f"{tick:g}") for tick in ticks(frame.x0, frame.x1, 8)]
+    for tick, name in named:
+        drawn.append(written(frame.x(tick), base + 18, name, "tick middle"))
     drawn.append(
         Markup('<line class="axis" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
             frame.left, _WIDTH - 20, base, base
         )
     )
     middle = (frame.left + _WIDTH - 20) / 2
-    drawn.append(_text(middle, frame.height - 6, x_label, "axis-name middle"))
+    drawn.append(written(middle, frame.height - 6, x_label, "axis-name middle"))
     drawn.append(
         Markup(
             '<text class="axis-name middle" transform="translate(14 {:.1f}) rotate(-90)">{}</text>'
@@ -239,20 +291,41 @@ def _axes(
     return Markup("").join(drawn)
 
 
-def _vertical(frame: Frame, mark: Mark, label_y: float) -> Markup:
-    x = frame.x(mark.at)
-    anchor, shift = ("end", -6) if mark.at > (frame.x0 + frame.x1) / 2 else ("", 6)
-    line = Markup('<line class="limit" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
-    return line.format(x, label_y - 9, frame.y(0)) + _text(
-        x + shift, label_y, mark.label, f"label {anchor}"
+def _verticals(frame: Frame, marks: Sequence[Mark]) -> list[Markup]:
+    """Vertical reference lines, a row of labels for each, such that no line runs through a label.
+
+    A line begins at its own row, so it can only touch the labels of rows below.
+    """
+    order, sides = min(
+        product(permutations(marks), product((1, -1), repeat=len(marks))),
+        key=lambda placed: _touching(frame, *placed),
     )
+    drawn = []
+    line = Markup('<line class="limit" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>')
+    for row, (mark, side) in enumerate(zip(order, sides, strict=True)):
+        x, y = frame.x(mark.at), 14 + 15 * row
+        kind = "label" if side > 0 else "label end"
+        drawn += [line.format(x, y - 9, frame.y(0)), written(x + 6 * side, y, mark.label, kind)]
+    return drawn
+
+
+def _touching(frame: Frame, order: Sequence[Mark], sides: Sequence[int]) -> int:
+    """How many labels leave the plot or are crossed by a line that begins above them."""
+    count = 0
+    for row, (mark, side) in enumerate(zip(order, sides, strict=True)):
+        near = frame.x(mark.at)
+        far = near + side * (_LETTER * len(mark.label) + 10)
+        low, high = min(near, far), max(near, far)
+        count += low < 0 or high > _WIDTH
+        count += sum(low < frame.x(above.at) < high for above in order[:row])
+    return count
 
 
 def _tick(x: float, y: float, label: str, kind: str = "chance") -> Markup:
     line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
     drawn = line.format(kind, x, x, y - 4, y + 28)
     anchor = "end" if kind == "needed" else "middle"
-    return drawn + (_text(x, y - 9, label, f"label {kind} {anchor}") if label else Markup(""))
+    return drawn + (written(x, y - 9, label, f"label {kind} {anchor}") if label else Markup(""))
 
 
 def _bar(x: float, y: float, width: float, height: float, kind: str) -> Markup:
@@ -261,5 +334,6 @@ def _bar(x: float, y: float, width: float, height: float, kind: str) -> Markup:
     )
 
 
-def _text(x: float, y: float, text: str, kind: str) -> Markup:
+def written(x: float, y: float, text: str, kind: str) -> Markup:
+    """Words at a place; `kind` are classes of the style sheet."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)

@@ -20,12 +20,11 @@ from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.statement import rounded_up, standard_exclusions, vocabulary_of
 from dpmlm.privacy.summary import claim_of
 from dpmlm.release.facts import find, number, public, spelled
-from dpmlm.release.gate import Decision, RuleResult, decide, verdict_of
-from dpmlm.release.inventory import GET_ORIGINAL, Finding
+from dpmlm.release.gate import Decision, RuleResult, decide, not_covered, verdict_of
+from dpmlm.release.inventory import GET_ORIGINAL, RECIPIENTS, Finding
 from dpmlm.release.policy import ReleasePolicy, parse_policy
+from dpmlm.release.waivers import Waiver, read_waiver
 
-SEALED_MODEL = "model"
-RECIPIENTS = f"{SEALED_MODEL}/recipients.json"
 _SIGNER_ERRED = "ask the signer: the signature is theirs, so the contradiction is too"
 
 
@@ -169,7 +168,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
             if isinstance(value, Mapping):
                 what = f"its {name} are not those of plan and ledger"
             findings.append(Finding("statement.json", name, what, _SIGNER_ERRED))
-    findings += _unfounded(claim, plan)
+    findings += _unfounded(claim, plan, not_covered(contents.decision.rules))
     findings += _accounted_otherwise(plan, ledger)
     if not findings and claimed is not None:
         shown = "inf" if math.isinf(claimed) else f"{claimed:.4f}"
@@ -183,11 +182,12 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
     return findings
 
 
-def _unfounded(claim: Mapping[str, Any], plan: PrivacyPlan) -> list[Finding]:
-    """What the statement leaves out that no run covers, and figures beside its claim."""
+def _unfounded(claim: Mapping[str, Any], plan: PrivacyPlan, verdict: list[str]) -> list[Finding]:
+    """What the statement leaves out that is not covered (`verdict`: of the verdict, where its
+    rules look at private figures), and figures beside its claim."""
     excluded = claim.get("not_covered")
     told = excluded if isinstance(excluded, list) else []
-    missing = [part for part in standard_exclusions(plan) if part not in told]
+    missing = [part for part in [*standard_exclusions(plan), *verdict] if part not in told]
     if any(str(part) not in str(claim.get("sentence")) for part in told):
         missing.append("what its sentence leaves out")
     findings = [
@@ -235,8 +235,14 @@ def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[F
 
 def _decided_otherwise(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
     recorded = contents.decision
-    again = decide(contents.policy, contents.facts, now=datetime.now(UTC))
-    findings = []
+    waivers, findings = _waivers(contents)
+    # What private figures decide is the signer's to say, so it is not found broken here.
+    known = [one for one in waivers if not contents.policy.known(one.rule).private]
+    try:
+        now = datetime.fromisoformat(recorded.decided) if known else datetime.now(UTC)
+        again = decide(contents.policy, contents.facts, now=now, waivers=known)
+    except UserError as error:
+        return [_wrong("waivers", f"{error.given}: {error.rule}")]
     if (recorded.policy, recorded.policy_digest) != (again.policy, again.policy_digest):
         findings.append(_wrong("policy", "it was made under another policy than policy.yaml"))
     if [rule.id for rule in recorded.rules] != [rule.id for rule in again.rules]:
@@ -256,12 +262,35 @@ def _decided_otherwise(contents: Contents, manifest: Mapping[str, Any]) -> list[
     return findings
 
 
+def _waivers(contents: Contents) -> tuple[list[Waiver], list[Finding]]:
+    """The waivers of a decision, each about this policy and model and in force when it was made;
+    whether an approver signed them is for a reader to check, who knows the approvers."""
+    recorded = contents.decision
+    found: list[Waiver] = []
+    if not recorded.waivers and not recorded.of("waived"):
+        return [], []
+    try:
+        now = datetime.fromisoformat(recorded.decided)
+        for envelope in recorded.waivers:
+            waiver = read_waiver(envelope, name="a waiver")
+            waiver.check(contents.policy, contents.training.get("model_digest"), now)
+            found.append(waiver)
+    except UserError as error:
+        return [], [_wrong("waivers", f"{error.given}: {error.rule}")]
+    except (TypeError, ValueError):
+        return [], [_wrong("decided", "it is no time with a zone")]
+    told = {rule.id: rule.waiver for rule in recorded.rules if rule.status == "waived"}
+    if told != {waiver.rule: waiver.sentence for waiver in found} or len(told) < len(found):
+        return [], [_wrong("waivers", "they are not those of the rules that are waived")]
+    return found, []
+
+
 def _rule_differs(ours: RuleResult, theirs: RuleResult) -> list[Finding]:
     if ours.private != theirs.private:
         return [_wrong(f"rule {ours.id}", "its private mark is wrong")]
     names = ["title", "metric", "threshold", "why"]
     if not ours.private:
-        names += ["status", "observed", "evidence_digest"]
+        names += ["status", "observed", "evidence_digest", "waiver"]
     return [
         _wrong(
             f"rule {ours.id}, {name}",
@@ -273,7 +302,7 @@ def _rule_differs(ours: RuleResult, theirs: RuleResult) -> list[Finding]:
 
 
 def _wrong_recipients(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
-    """Consumers are among the recipients if and only if the verdict is PASS."""
+    """The recipients are those listed, and consumers are among them only on PASS."""
     listed = manifest.get("recipients")
     if not isinstance(listed, Mapping):
         return [Finding("manifest.dsse.json", "recipients", "they are not listed", _SIGNER_ERRED)]

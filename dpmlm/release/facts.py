@@ -46,17 +46,26 @@ def is_private(metric: str) -> bool:
 
 
 def find(facts: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, or Missing; null and parts marked not applicable are missing."""
+    """The value at a dotted path, or Missing; null and parts marked not applicable are missing.
+
+    A whole number picks one of a list, from 0. What is labelled private is found by paths that
+    `is_private` knows alone: through any other it would be shown to consumers.
+    """
     value: Any = facts
     walked: list[str] = []
     for name in path.split("."):
         if isinstance(value, Mapping) and value.get("applicable") is False:
             reason = value.get("reason") or "no reason given"
             return Missing(f"{'.'.join(walked)} does not apply: {reason}")
-        if not isinstance(value, Mapping) or name not in value:
+        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, Mapping) and name in value:
+            value = value[name]
+        else:
             return Missing(f"there is no {'.'.join([*walked, name])} in the evidence")
-        value = value[name]
         walked.append(name)
+        if _labelled_private(value) and not is_private(path):
+            return Missing(f"{'.'.join(walked)} is private, and no rule may look there")
     if value is None:
         return Missing(f"{path} was not measured")
     return value

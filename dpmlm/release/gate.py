@@ -1,12 +1,14 @@
 """The gate: a policy and the facts of a run give PASS, FAIL or INCONCLUSIVE, each rule explained.
 
 Any rule that fails makes FAIL. Otherwise any rule that could not be decided makes INCONCLUSIVE.
-Only a run for which every rule passes gets PASS: what is missing never passes, and a share that
-was measured on a few passes only where its interval leaves no doubt.
+Only a run for which every rule passes, or does not hold and was waived for this model, gets PASS:
+what is missing never passes and cannot be waived, and a share that was measured on a few passes
+only where its interval leaves no doubt.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,10 +18,11 @@ from dpmlm.canonical import digest
 from dpmlm.errors import UserError
 from dpmlm.release.facts import Missing, complete, find, given, is_private, number, public
 from dpmlm.release.policy import ReleasePolicy, Rule
+from dpmlm.release.waivers import Waiver
 
 SCHEMA = "dpmlm.decision/1"
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-Status = Literal["pass", "fail", "inconclusive", "error"]
+Status = Literal["pass", "fail", "inconclusive", "error", "waived"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class RuleResult:
     metric: str
     """Where the observed value stands in the facts."""
     status: Status
-    """pass, fail, inconclusive (missing, or not holding where the policy says so), error."""
+    """pass, fail, inconclusive (missing, or not holding where the policy says so), error,
+    waived (does not hold, and an approver excused it for this model)."""
     observed: Any
     """The value found (JSON); None if missing, or withheld as private."""
     threshold: dict[str, Any]
@@ -46,6 +50,8 @@ class RuleResult:
     """Digest of the public part of the facts that the value was read from; None if private."""
     private: bool = False
     """Whether the value is computed from private text; consumers do not see it."""
+    waiver: str | None = None
+    """Who excused it, until when and why; None unless it is waived."""
 
     def withheld(self) -> "RuleResult":
         """The same result without its value and sentence, if these are private."""
@@ -76,6 +82,8 @@ class Decision:
     """Whom the policy lets open a model that passes."""
     decided: str
     """When, ISO 8601 in UTC."""
+    waivers: tuple[Mapping[str, Any], ...] = ()
+    """The envelopes of the waivers, one for each rule that is waived."""
 
     def of(self, *statuses: Status) -> tuple[RuleResult, ...]:
         """The rules with one of these statuses."""
@@ -89,7 +97,8 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """JSON object."""
         rules = [dict(rule.__dict__) for rule in self.rules]
-        return {"schema": SCHEMA, **self.__dict__, "rules": rules}
+        waivers = [dict(waiver) for waiver in self.waivers]
+        return {"schema": SCHEMA, **self.__dict__, "rules": rules, "waivers": waivers}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Decision":
@@ -99,24 +108,42 @@ class Decision:
                 raise ValueError("another schema")
             rules = tuple(RuleResult(**rule) for rule in data["rules"])
             fields = {key: value for key, value in data.items() if key != "schema"}
-            return cls(**{**fields, "rules": rules})
+            waivers = tuple(fields.get("waivers", ()))
+            return cls(**{**fields, "rules": rules, "waivers": waivers})
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 "decision", f"it does not have the fields of {SCHEMA}", "run `dpmlm gate` again"
             ) from None
 
 
-def decide(policy: ReleasePolicy, facts: Mapping[str, Any], *, now: datetime) -> Decision:
+def decide(
+    policy: ReleasePolicy,
+    facts: Mapping[str, Any],
+    *,
+    now: datetime,
+    waivers: Sequence[Waiver] = (),
+) -> Decision:
     """Apply every rule of `policy` to `facts`; `now` (with a time zone) dates the decision.
 
     `facts` has the parts plan (`PrivacyPlan.to_json()`), ledger (`Ledger.summary`), audit
-    (evidence) and, where there are any, training and scrub.
+    (evidence) and, where there are any, training and scrub. Signatures of `waivers` are checked by
+    the caller. Raises UserError for a waiver that is about another policy or model, not in force,
+    or of a rule that is not there, or that is not found to be broken.
     """
     whole = complete(facts)
+    excused = _fitting(waivers, policy, whole, now)
     results: dict[str, RuleResult] = {}
     for rule in policy.require:
-        results[rule.id] = _apply(rule, whole, policy)
+        results[rule.id] = _apply(rule, whole, policy, excused.get(rule.id))
     rules = tuple(results.values())
+    for waiver in waivers:
+        if results[waiver.rule].status != "waived":
+            raise UserError(
+                f"waiver of {waiver.rule} by key {waiver.approver}",
+                "only a rule that was measured and does not hold is waived, and this one is: "
+                f"{results[waiver.rule].status}. {results[waiver.rule].explanation}",
+                "take the waiver away",
+            )
     return Decision(
         verdict=verdict_of(rules),
         rules=rules,
@@ -124,7 +151,32 @@ def decide(policy: ReleasePolicy, facts: Mapping[str, Any], *, now: datetime) ->
         policy_digest=policy.digest,
         summary=policy.summary,
         decided=now.astimezone(UTC).isoformat(timespec="seconds"),
+        waivers=tuple(waiver.envelope for waiver in waivers),
     )
+
+
+def _fitting(
+    waivers: Sequence[Waiver], policy: ReleasePolicy, facts: Mapping[str, Any], now: datetime
+) -> dict[str, Waiver]:
+    """The waivers by rule, each of which is about this policy, this model and this time."""
+    found: dict[str, Waiver] = {}
+    for waiver in waivers:
+        waiver.check(policy, (facts.get("training") or {}).get("model_digest"), now)
+        if waiver.rule in found:
+            raise UserError(f"waivers of {waiver.rule}", "there are two", "take one away")
+        found[waiver.rule] = waiver
+    return found
+
+
+def not_covered(rules: Iterable[Rule | RuleResult]) -> list[str]:
+    """What the statement adds to its exclusions: a verdict that depends on private figures.
+
+    Such a verdict is an output that the claim does not bound; the rules that make it so are named.
+    """
+    private = [rule.id for rule in rules if is_private(rule.metric)]
+    if not private:
+        return []
+    return [f"the verdict, as rules of its policy look at private figures ({', '.join(private)})"]
 
 
 def verdict_of(rules: tuple[RuleResult, ...]) -> Verdict:
@@ -132,10 +184,12 @@ def verdict_of(rules: tuple[RuleResult, ...]) -> Verdict:
     statuses = {rule.status for rule in rules}
     if "fail" in statuses:
         return "FAIL"
-    return "PASS" if statuses == {"pass"} else "INCONCLUSIVE"
+    return "PASS" if statuses and statuses <= {"pass", "waived"} else "INCONCLUSIVE"
 
 
-def _apply(rule: Rule, facts: Mapping[str, Any], policy: ReleasePolicy) -> RuleResult:
+def _apply(
+    rule: Rule, facts: Mapping[str, Any], policy: ReleasePolicy, waiver: Waiver | None
+) -> RuleResult:
     observed = find(facts, rule.metric)
     threshold, bound = _bound(rule, facts, policy)
     side = _side_condition(rule, facts)
@@ -148,8 +202,12 @@ def _apply(rule: Rule, facts: Mapping[str, Any], policy: ReleasePolicy) -> RuleR
         status, sentence = compare(rule, observed, bound)
         if status == "pass" and side is not None:
             status, sentence = "fail", side
+        if status == "pass":
+            sentence += _silent(rule.metric, facts)
         if status == "fail":
             status = rule.on_fail
+        if status == "fail" and waiver is not None:
+            status = "waived"
     part = rule.metric.split(".")[0]
     private = is_private(rule.metric)
     shown = None if private else public(given(facts.get(part), part), part)
@@ -164,7 +222,16 @@ def _apply(rule: Rule, facts: Mapping[str, Any], policy: ReleasePolicy) -> RuleR
         why=rule.why,
         evidence_digest=None if shown is None else digest(shown),
         private=private,
+        waiver=waiver.sentence if waiver is not None and status == "waived" else None,
     )
+
+
+def _silent(metric: str, facts: Mapping[str, Any]) -> str:
+    """What to add where a test without power found nothing in the model; empty for all else."""
+    found = re.fullmatch(r"audit\.subjects\.target\.([a-z_]+)\.rejected", metric)
+    if found is None or find(facts, f"audit.power.tests.{found[1]}.power") is True:
+        return ""
+    return f" The test was not shown to notice a leak ({found[1]}): its silence says nothing."
 
 
 def _bound(
@@ -204,17 +271,17 @@ def _compare(rule: Rule, observed: Any, bound: Any) -> tuple[Status, str]:
     if name == "equals":
         # bool is an int in Python, and 1 is not an answer to a yes-or-no question.
         same = isinstance(observed, bool) is isinstance(bound, bool) and observed == bound
-        verb = "as required" if same else f"required is {_words(bound)}"
-        return _status(same), f"Found {_words(observed)}, {verb}."
+        verb = "as required" if same else f"required is {in_words(bound)}"
+        return _status(same), f"Found {in_words(observed)}, {verb}."
     value, limit = number(observed), number(bound)
     if value is None or limit is None:
         odd = observed if value is None else bound
-        return "error", f"Found {_words(odd)}, which is not a number that can be compared."
+        return "error", f"Found {in_words(odd)}, which is not a number that can be compared."
     most = name.startswith("max")
     holds = value <= limit if most else value >= limit
     return _status(holds), (
-        f"Found {_words(observed)}, required is {'at most' if most else 'at least'} "
-        f"{_words(bound)}."
+        f"Found {in_words(observed)}, required is {'at most' if most else 'at least'} "
+        f"{in_words(bound)}."
     )
 
 
@@ -234,7 +301,7 @@ def _compare_share(rule: Rule, observed: Any, bound: float) -> tuple[Status, str
     low, high = clopper_pearson(found, of)
     told = (
         f"Found {found} of {of}, 95 % interval {low:.4f} to {high:.4f}; required is at least "
-        f"{_words(bound)}"
+        f"{in_words(bound)}"
     )
     if low >= bound:
         return "pass", f"{told}."
@@ -266,11 +333,12 @@ def spans_needed(bound: float) -> int:
     return math.ceil(math.log(0.025) / math.log(bound))
 
 
-def _words(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A value as the sentences of a decision spell it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(_words(item) for item in value) or "nothing"
+        return ", ".join(in_words(item) for item in value) or "nothing"
     return {"inf": "infinity"}.get(value, value) if isinstance(value, str) else str(value)

@@ -9,12 +9,18 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dpmlm.artifacts.chunks import HEADER_BYTES, SEALED_CHUNK_BYTES
 
 MANIFEST = "manifest.dsse.json"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+SEALED_MODEL = "model"
+ROLE = "released-model"
+"""Of the sealed folder of the model."""
+RECIPIENTS = f"{SEALED_MODEL}/recipients.json"
 _CLEAR_BLOCK = 1024
 _LOCATOR = 8
 
@@ -42,7 +48,21 @@ GET_ORIGINAL = "get the bundle again from whoever released it, and trust this co
 
 def take_inventory(folder: Path) -> dict[str, dict[str, Any]]:
     """Digest, size and block locators of every file of a bundle but its signed manifest."""
-    return {name: _record(folder / name) for name in files_of(folder) if name != MANIFEST}
+    found = {}
+    for name in files_of(folder):
+        if name != MANIFEST:
+            with open(folder / name, "rb") as file:
+                found[name] = take_record(file, name)
+    return found
+
+
+def take_record(file: BufferedIOBase, name: str) -> dict[str, Any]:
+    """What the inventory keeps of one file, read from its start."""
+    blocks = "".join(locator for _, _, locator in _blocks(file, name))
+    size = file.tell()
+    file.seek(0)
+    hexadecimal = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"digest": "sha256:" + hexadecimal, "size": size, "blocks": blocks}
 
 
 def files_of(folder: Path) -> list[str]:
@@ -80,47 +100,42 @@ def _difference(path: Path, name: str, record: Mapping[str, Any]) -> Finding:
         what = f"it has {size:,} bytes, {record['size']:,} were signed"
     signed = record["blocks"]
     last = 0
-    for number, (start, end, locator) in enumerate(_blocks(path)):
-        if signed[number * 2 * _LOCATOR : (number + 1) * 2 * _LOCATOR] != locator:
-            return Finding(name, _place(path, number, start, end), what, GET_ORIGINAL)
-        last = end
+    with open(path, "rb") as file:
+        for number, (start, end, locator) in enumerate(_blocks(file, name)):
+            if signed[number * 2 * _LOCATOR : (number + 1) * 2 * _LOCATOR] != locator:
+                return Finding(name, _place(path, number, start, end), what, GET_ORIGINAL)
+            last = end
     return Finding(name, f"from byte {last} on", what, GET_ORIGINAL)
 
 
 def _place(path: Path, number: int, start: int, end: int) -> str:
     span = f"bytes {start} to {end - 1}"
-    if _sealed(path):
+    if _sealed(path.name):
         return f"header, {span}" if number == 0 else f"chunk {number - 1}, {span}"
     with open(path, "rb") as file:
         line = file.read(start).count(b"\n") + 1
     return f"{span} (from line {line})"
 
 
-def _record(path: Path) -> dict[str, Any]:
-    blocks = "".join(locator for _, _, locator in _blocks(path))
-    return {"digest": _digest(path), "size": path.stat().st_size, "blocks": blocks}
-
-
-def _blocks(path: Path) -> Iterator[tuple[int, int, str]]:
+def _blocks(file: BufferedIOBase, name: str) -> Iterator[tuple[int, int, str]]:
     """First byte, end and locator of each block."""
-    with open(path, "rb") as file:
-        head = HEADER_BYTES if _sealed(path) else _CLEAR_BLOCK
-        size = SEALED_CHUNK_BYTES if _sealed(path) else _CLEAR_BLOCK
-        start = 0
-        for block in _pieces(file, head, size):
-            yield start, start + len(block), hashlib.sha256(block).digest()[:_LOCATOR].hex()
-            start += len(block)
+    head = HEADER_BYTES if _sealed(name) else _CLEAR_BLOCK
+    size = SEALED_CHUNK_BYTES if _sealed(name) else _CLEAR_BLOCK
+    start = 0
+    for block in _pieces(file, head, size):
+        yield start, start + len(block), hashlib.sha256(block).digest()[:_LOCATOR].hex()
+        start += len(block)
 
 
-def _pieces(file: BinaryIO, head: int, size: int) -> Iterator[bytes]:
+def _pieces(file: BufferedIOBase, head: int, size: int) -> Iterator[bytes]:
     piece = file.read(head)
     while piece:
         yield piece
         piece = file.read(size)
 
 
-def _sealed(path: Path) -> bool:
-    return path.suffix == ".sealed"
+def _sealed(name: str) -> bool:
+    return name.endswith(".sealed")
 
 
 def _digest(path: Path) -> str:

@@ -83,6 +83,8 @@ class Rule(_Strict):
     """What a missing metric amounts to."""
     on_fail: Literal["fail", "inconclusive"] = "fail"
     """What a metric that does not hold amounts to."""
+    waivable: bool = True
+    """Whether an approver may excuse it for one model."""
 
     @model_validator(mode="after")
     def _one_comparison(self) -> Self:
@@ -95,6 +97,11 @@ class Rule(_Strict):
         if given[0] != "equals" and getattr(self, given[0]) is None:
             raise ValueError(f"{given[0]} has no value")
         return self
+
+    @property
+    def private(self) -> bool:
+        """Whether it looks at a figure of private text."""
+        return is_private(self.metric)
 
     @property
     def comparison(self) -> str:
@@ -130,6 +137,15 @@ class ReleasePolicy(_Strict):
             if reference is not None and is_private(metrics.get(reference, reference)):
                 raise ValueError(f"rule {rule.id}: {reference} is private, and a threshold is not")
         return self
+
+    def known(self, rule: str) -> Rule:
+        """The rule of that id; UserError with the nearest id if there is none."""
+        ids = [one.id for one in self.require]
+        if rule in ids:
+            return self.require[ids.index(rule)]
+        near = difflib.get_close_matches(rule, ids, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"its rules: {', '.join(ids)}"
+        raise UserError(f"rule {rule}", f"policy {self.policy} has no such rule", hint)
 
     @property
     def text(self) -> str:

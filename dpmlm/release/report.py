@@ -5,7 +5,7 @@ the auditor, and without them for everybody else.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -13,31 +13,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dpmlm.release import attacks, charts, words
-from dpmlm.release.clauses import CLAUSES
+from dpmlm.release import assessment, attacks, charts, identifiers, kinds, lineage, threats, words
+from dpmlm.release.clauses import GUIDANCE
 from dpmlm.release.facts import number, public_evidence, spelled
 from dpmlm.release.gate import Decision
+from dpmlm.release.pointers import Pointer, pointer
 
-_TESTS = (
-    (
-        "gating",
-        "Was it in the training text?",
-        "For the secrets the model likes most and least, guess whether they were trained on.",
-        words.gating_words,
-    ),
-    (
-        "exposure",
-        "How much does the model prefer the secret?",
-        "Rank each secret among all others that could have been in its place.",
-        words.exposure_words,
-    ),
-    (
-        "canary_extraction",
-        "Can the secret be read out?",
-        "Hide the secret and let the model fill the gap, word piece by word piece.",
-        words.extraction_words,
-    ),
-)
+SAY: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "gating": words.gating_words,
+    "exposure": words.exposure_words,
+    "canary_extraction": words.extraction_words,
+    "lower_bound": words.bound_words,
+}
+"""Figures of a declared test in words; a test that is not known here shows its outcome alone."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +71,8 @@ class ReportData:
     """`Ledger.summary`."""
     epsilon_curve: Sequence[tuple[int, float]] = ()
     """(step, epsilon spent); empty without a promise."""
+    delta_curve: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """(delta, epsilon of the whole plan) by accountant; empty without a promise."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Public facts of the training, shown as they are."""
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -114,14 +104,62 @@ def render_report(data: ReportData, *, private: bool) -> str:
         claim=claim,
         audit=_audit(evidence),
         epsilon_chart=_epsilon_chart(data, claim["epsilon"]),
+        delta_chart=_delta_chart(data, claim),
+        lineage=lineage.draw(data.digests),
         private=figures,
         recall_rows=words.recall_rows(figures.recall) if figures else [],
         charts=_private_charts(figures),
         verbatim=_measured(evidence.get("verbatim")),
+        gradients=_whitebox(evidence.get("gradients")),
         every_attack=attacks.rows(evidence),
-        clauses=CLAUSES,
+        declared=attacks.declared_tests(evidence),
+        **_guidance(data, decision, evidence, figures),
         rival=words.rival(evidence.get("verbatim") or {}),
     )
+
+
+def _guidance(
+    data: ReportData,
+    decision: Decision,
+    evidence: Mapping[str, Any],
+    figures: PrivateFigures | None,
+) -> dict[str, Any]:
+    """What the tables of guidance show; `figures` are None in the public copy."""
+    facts = {
+        "statement": data.statement,
+        "plan": data.plan,
+        "ledger": data.ledger,
+        "training": data.training,
+        "evidence": evidence,
+        "decision": decision.to_json(),
+    }
+
+    def pointed(place: str) -> Pointer:
+        return pointer(facts, place)
+
+    recall = None if figures is None else figures.recall or {"applicable": False, **_UNMEASURED}
+    return {
+        "pointed": pointed,
+        "guidance": GUIDANCE,
+        "kinds": kinds.rows(evidence),
+        "identifiers": identifiers.rows(evidence, recall),
+        "identifier_notes": identifiers.notes(evidence, recall),
+        "assessment": assessment.inputs(
+            statement=data.statement,
+            training=data.training,
+            evidence=evidence,
+            decision=decision,
+            found=None if figures is None else figures.scrubbed,
+        ),
+    }
+
+
+_UNMEASURED = {"reason": "no marked documents were measured; name some as scrub.gold"}
+
+
+def _whitebox(part: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The white-box part where gradient canaries could be judged; it is never in public copies."""
+    return part if part and "lower_bound" in part else None
 
 
 def _measured(verbatim: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -143,11 +181,14 @@ def _environment() -> Environment:
         "referred": words.referred,
         "required": words.required,
         "percent": words.percent,
+        "breakable": words.breakable,
     }
     environment.globals |= {
         "status": words.STATUS,
         "subjects": words.SUBJECTS,
         "annotations": words.ANNOTATIONS,
+        "threats": threats.THREATS,
+        "limits": threats.LIMITS,
     }
     return environment
 
@@ -178,36 +219,36 @@ def _audit(evidence: Mapping[str, Any]) -> dict[str, Any] | None:
     subjects = evidence.get("subjects")
     if not subjects or not subjects.get("target"):
         return None
+    tests = (evidence.get("declared") or {}).get("tests") or ()
     rows = [
         {
-            "title": title,
-            "how": how,
-            "cells": [_cell(subjects, key, who, say) for who in words.SUBJECTS],
+            "title": attacks.title(test),
+            "how": attacks.TITLES.get(test, ("", ""))[1],
+            "cells": [_cell(subjects, test, who) for who in words.SUBJECTS],
         }
-        for key, title, how, say in _TESTS
+        for test in tests
     ]
     return {
         "evidence": evidence,
         "target": subjects["target"],
         "rows": rows,
-        "tested": sum(subjects["target"][test[0]].get("rejected") is not None for test in _TESTS),
+        "tested": sum(
+            (subjects["target"].get(test) or {}).get("rejected") is not None for test in tests
+        ),
         "power": evidence.get("power", {}),
         "guess_chart": _guess_chart(subjects),
         "exposure_charts": _exposure_charts(subjects),
     }
 
 
-def _cell(subjects: Mapping[str, Any], key: str, who: str, say: Any) -> dict[str, str]:
+def _cell(subjects: Mapping[str, Any], key: str, who: str) -> dict[str, str]:
     part: Mapping[str, Any] | None = (subjects.get(who) or {}).get(key)
-    word, kind = words.outcome(part, who)
-    if who == "target" and kind == "good" and not _notices(subjects, key):
-        word, kind = "silent, and not shown to notice a leak", "open"
-    return {"word": word, "kind": kind, "figures": "" if part is None else say(part)}
+    word, kind = attacks.on_target(subjects, key) if who == "target" else words.outcome(part, who)
+    return {"word": word, "kind": kind, "figures": SAY.get(key, _reason)(part) if part else ""}
 
 
-def _notices(subjects: Mapping[str, Any], key: str) -> bool:
-    """Whether this very test caught the control."""
-    return bool(((subjects.get("control") or {}).get(key) or {}).get("rejected"))
+def _reason(part: Mapping[str, Any]) -> str:
+    return str(part.get("reason", ""))
 
 
 def _guess_chart(subjects: Mapping[str, Any]) -> Markup | None:
@@ -215,7 +256,7 @@ def _guess_chart(subjects: Mapping[str, Any]) -> Markup | None:
     for who, (name, _) in words.SUBJECTS.items():
         part = (subjects.get(who) or {}).get("gating") or {}
         if part.get("guesses"):
-            rows.append((name, part["correct"], part["guesses"], part.get("needed")))
+            rows.append((name, part["correct"], part["guesses"], part.get("needed_strict")))
     return charts.guess_chart(rows, title="Right guesses, model by model") if rows else None
 
 
@@ -250,6 +291,13 @@ def _epsilon_chart(data: ReportData, claimed: float) -> Markup | None:
     return charts.line_chart(
         points, title="Epsilon spent over steps", x_label="step", y_label="epsilon", limit=limit
     )
+
+
+def _delta_chart(data: ReportData, claim: Mapping[str, Any]) -> Markup | None:
+    if not data.delta_curve or not claim["private"] or not claim["delta"]:
+        return None
+    claimed = (claim["delta"], claim["epsilon"])
+    return charts.delta_chart(data.delta_curve, title="Epsilon over delta", claimed=claimed)
 
 
 def _private_charts(figures: PrivateFigures | None) -> dict[str, Markup]:

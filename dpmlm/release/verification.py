@@ -14,10 +14,13 @@ from typing import Any
 from dpmlm.artifacts import canonical_json, load_trusted_keys
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.release.consistency import contradictions, read_contents, unchecked
-from dpmlm.release.inventory import GET_ORIGINAL, MANIFEST, Finding, compare
+from dpmlm.release.gate import Decision
+from dpmlm.release.inventory import GET_ORIGINAL, MANIFEST, PAYLOAD_TYPE, Finding, compare
+from dpmlm.release.waivers import read_waiver
 
 SCHEMA = "dpmlm.bundle/1"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
+APPROVERS = "approver"
+"""Folder of the trusted keys that may sign waivers, and nothing else."""
 _CLOCK_SKEW = timedelta(days=1)
 _MAX_MANIFEST_BYTES = 256 << 20
 
@@ -81,8 +84,31 @@ def verify_bundle(folder: Path, trusted_keys: Path, *, now: datetime) -> Verific
         if contents is not None:
             findings = contradictions(contents, manifest)
             notes = unchecked(contents)
+            wrong, noted = _waived(contents.decision, Path(trusted_keys), {*trusted, *signers}, now)
+            findings, notes = findings + wrong, notes + noted
     findings += _from_the_future(manifest, now)
     return Verification(not findings, tuple(findings), tuple(notes), manifest, signers)
+
+
+def _waived(
+    decision: Decision, trusted_keys: Path, others: set[str], now: datetime
+) -> tuple[list[Finding], list[str]]:
+    """Waivers that no trusted approver signed; and all others, as readers should know of them."""
+    findings, notes = [], []
+    folder = trusted_keys / APPROVERS
+    approvers = load_trusted_keys(folder) if folder.is_dir() and decision.waivers else {}
+    for envelope in decision.waivers:
+        try:
+            waiver = read_waiver(envelope, name="a waiver")
+            waiver.signed_by(approvers, sorted(others))
+        except UserError as error:
+            ask = f"put the .pub files of approvers whom you trust into {folder}"
+            what = f"{error.given}: {error.rule}"
+            findings.append(Finding("decision.json", "waivers", what, ask))
+            continue
+        since = " It has expired since." if waiver.expires < now else ""
+        notes.append(f"rule {waiver.rule} does not hold. {waiver.sentence}.{since}")
+    return findings, notes
 
 
 def _open_manifest(

@@ -1,8 +1,11 @@
 """Plain words and spelled numbers for the report and the model card."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from markupsafe import Markup
 
 from dpmlm.release.facts import number
 from dpmlm.release.gate import Decision, RuleResult, share_of
@@ -12,6 +15,7 @@ STATUS = {
     "fail": ("does not hold", "✕"),
     "inconclusive": ("not decided", "?"),
     "error": ("could not be read", "!"),
+    "waived": ("does not hold, and was waived", "!"),
 }
 """Word and sign of each rule status."""
 
@@ -62,6 +66,11 @@ def referred(rule: RuleResult) -> str:
     name = next(iter(rule.threshold))
     path = str(rule.threshold[name]) if name.endswith("_ref") else ""
     return path.replace(".", ".\u200b").replace("_", "_\u200b")  # where a narrow column may break
+
+
+def breakable(place: str) -> Markup:
+    """A path or a name that may be broken after its dots and underscores, and copied without."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/#])(?=\w)", place))
 
 
 def posterior(prior: float, epsilon: float, delta: float) -> float:
@@ -116,13 +125,20 @@ def summary(decision: Decision) -> str:
 
 def unmet(decision: Decision) -> list[RuleResult]:
     """Rules that did not pass, the broken ones first."""
-    return [*decision.of("fail"), *decision.of("inconclusive", "error")]
+    return [*decision.of("fail"), *decision.of("inconclusive", "error"), *decision.of("waived")]
 
 
 def headline(decision: Decision) -> str:
     """The verdict in a sentence."""
     total = len(decision.rules)
     failed, open_ = len(decision.of("fail")), len(decision.of("inconclusive", "error"))
+    waived = len(decision.of("waived"))
+    if decision.verdict == "PASS" and waived:
+        return (
+            f"{total - waived} of {total} rules hold; {waived} {'does' if waived == 1 else 'do'} "
+            "not, and an approver waived it for this model. The people it was released to can "
+            "open the model."
+        )
     if decision.verdict == "PASS":
         return f"All {total} rules hold. The people it was released to can open the model."
     if decision.verdict == "FAIL":
@@ -208,7 +224,7 @@ def gating_words(part: Mapping[str, Any]) -> str:
     """The membership test's figures for one model."""
     if "correct" not in part:
         return str(part.get("reason", ""))
-    needed = part.get("needed")
+    needed = part.get("needed_strict")  # whatever the other tests find
     if needed is not None:
         limit = f"; {needed} would break the promise"
     elif part.get("applicable"):
@@ -233,3 +249,13 @@ def extraction_words(part: Mapping[str, Any]) -> str:
     if "extracted" not in part:
         return str(part.get("reason", ""))
     return f"{part['extracted']} of {part['n']} secrets read out"
+
+
+def bound_words(part: Mapping[str, Any]) -> str:
+    """The lower bound's figures for one model."""
+    least = part.get("one_run")
+    if least is None:
+        return str(part.get("reason", ""))
+    ceiling = part.get("one_run_ceiling")
+    limit = "" if ceiling is None else f", of {ceiling:.2f} that could have been shown"
+    return f"epsilon is at least {least:.2f}{limit}"

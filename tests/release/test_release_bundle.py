@@ -1,15 +1,22 @@
 """Bundles: written whole or not at all, and opened by consumers on PASS only."""
 
+import base64
+import copy
+import json
 import os
+import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import torch
+from tokenizers import normalizers
 
-from dpmlm.artifacts import SealedFolder
-from dpmlm.errors import UserError
-from dpmlm.release import decide, load_policy, load_released
-from dpmlm.release.bundle import PRIVATE_MARK
+from audits.verdict import power_of_tests
+from dpmlm.artifacts import SealedFolder, save_model
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.release import decide, load_policy, load_released, verify_bundle
+from dpmlm.release.bundle import PRIVATE_MARK, _sign
 from dpmlm.release.inventory import MANIFEST
 
 
@@ -62,7 +69,8 @@ def test_consumers_cannot_open_what_has_not_passed(failed, check, keys):
 def test_an_inconclusive_run_is_no_pass(tmp_path, write, facts, check, keys):
     audit = facts["audit"]
     audit["subjects"]["control"] = dict(audit["subjects"]["untrained"])
-    audit["power"] |= {"control_rejected_by": [], "status": "not shown"}
+    audit["power"] = power_of_tests(audit["subjects"])
+    assert audit["power"]["status"] == "not shown"
     folder = write(tmp_path / "unclear", facts)
     assert check(folder).verdict == "INCONCLUSIVE"
     with pytest.raises(UserError):
@@ -110,3 +118,28 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, write, facts, monkeypatch):
     with pytest.raises(UserError, match="No space left"):
         write(tmp_path / "bundle", facts)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["model", "tokenizer"])
+def test_a_signer_who_seals_something_else_is_found_by_whoever_opens(
+    bundle, keys, released_model, other
+):
+    """Manifest and inventory are honest about the bytes, and the digests are those of the audit."""
+    model, tokenizer = copy.deepcopy(released_model[0]), copy.deepcopy(released_model[1])
+    if other == "model":
+        with torch.no_grad():
+            next(model.parameters()).add_(1.0)
+    else:
+        tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.add_tokens(["another"])
+    payload = json.loads(base64.b64decode(json.loads((bundle / MANIFEST).read_bytes())["payload"]))
+    shutil.rmtree(bundle / "model")
+    sealed = SealedFolder.create(
+        bundle / "model", [*keys.keep, keys.consumer_pub], role="released-model"
+    )
+    save_model(sealed, model, tokenizer)
+    sealed.finish({})
+    _sign(bundle, {k: v for k, v in payload["predicate"].items() if k != "files"}, keys.signing)
+    assert verify_bundle(bundle, keys.trusted, now=datetime.now(UTC)).ok
+    with pytest.raises(IntegrityError, match=f"{other} of digest"):
+        load_released(bundle, identity=keys.consumer, trusted_keys=keys.trusted)

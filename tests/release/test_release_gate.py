@@ -6,9 +6,11 @@ import math
 import pytest
 
 from audits.recheck import contradictions
+from audits.subject import TESTS
+from audits.verdict import power_of_tests
 from dpmlm.canonical import digest
 from dpmlm.errors import UserError
-from dpmlm.release import Decision, decide, load_policy
+from dpmlm.release import Decision, decide, load_policy, policy_names
 from dpmlm.release.facts import complete, find, public_evidence
 from dpmlm.release.policy import parse_policy
 
@@ -48,9 +50,43 @@ def test_a_sound_run_passes(facts, now):
 
 
 def test_the_stricter_policy_fails_the_same_run(facts, now):
-    decision = decide(load_policy("strict"), facts, now=now)
+    decision = decide(load_policy("partner"), facts, now=now)
     assert {key for key, status in _status(decision).items() if status != "pass"} == {"dp.epsilon"}
     assert decision.verdict == "FAIL"
+
+
+@pytest.mark.usefixtures("believed")
+@pytest.mark.parametrize(
+    ("path", "value", "rule", "verdict"),
+    [
+        ("ledger.epsilon", 1.0, None, "PASS"),
+        ("ledger.epsilon", 1.01, "dp.epsilon", "FAIL"),
+        ("ledger.delta", 1.1e-6, "dp.delta", "FAIL"),
+        ("audit.subjects.target.canary_extraction.n", 299, "audit.canaries", "INCONCLUSIVE"),
+        ("audit.power.tests.gating.power", False, "audit.power.gating", "INCONCLUSIVE"),
+        ("audit.power.tests.exposure", None, "audit.power.exposure", "INCONCLUSIVE"),
+        (
+            "audit.power.tests.canary_extraction.power",
+            False,
+            "audit.power.canary_extraction",
+            "INCONCLUSIVE",
+        ),
+    ],
+)
+def test_what_is_public_needs_power_of_every_test(facts, now, path, value, rule, verdict):
+    facts["ledger"] |= {"epsilon": 1.0, "delta": 1e-6}
+    _put(facts, path, value)
+    decision = decide(load_policy("public"), facts, now=now)
+    assert [key for key, status in _status(decision).items() if status != "pass"] == [rule] * (
+        rule is not None
+    )
+    assert decision.verdict == verdict
+
+
+@pytest.fixture
+def believed(monkeypatch):
+    """One fact is looked at alone, whether or not it follows from the others."""
+    monkeypatch.setattr("dpmlm.release.facts.contradictions", lambda audit, plan: [])
 
 
 TARGET = "audit.subjects.target"
@@ -77,9 +113,7 @@ DERIVED = {f"plan.{name}" for name in _NAMES}
         ("audit.power.untrained_rejected_by", ["gating"], "audit.untrained", "inconclusive"),
         (f"{TARGET}.gating.rejected", None, "audit.gating", "inconclusive"),
         (f"{TARGET}.canary_extraction.n", 99, "audit.canaries", "inconclusive"),
-        (f"{TARGET}.canary_extraction.extracted", 1, "audit.extraction", "fail"),
-        (f"{TARGET}.lower_bound.one_run", 8.5, "audit.lower_bound", "fail"),
-        (f"{TARGET}.lower_bound.one_run", math.inf, "audit.lower_bound", "fail"),
+        (f"{TARGET}.canary_extraction.extracted", 1, "audit.extracted", "inconclusive"),
         (TARGET, None, "audit.gating", "inconclusive"),
         (
             f"{TARGET}.gating",
@@ -89,6 +123,7 @@ DERIVED = {f"plan.{name}" for name in _NAMES}
         ),
     ],
 )
+@pytest.mark.usefixtures("believed")
 def test_each_rule_is_decided_by_its_own_fact(facts, now, path, value, rule, status):
     _put(facts, path, value)
     decision = decide(load_policy("internal"), facts, now=now)
@@ -97,13 +132,35 @@ def test_each_rule_is_decided_by_its_own_fact(facts, now, path, value, rule, sta
     assert decision.verdict != "PASS"
 
 
-@pytest.mark.parametrize("test", ["gating", "exposure"])
+@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.usefixtures("believed")
 def test_a_test_that_rejects_the_target_fails_it(facts, now, test):
     target = facts["audit"]["subjects"]["target"]
     target[test] |= {"p_value": 1e-9, "rejected": True}
     target["rejected_by"] = [test]
     decision = decide(load_policy("internal"), facts, now=now)
-    assert _status(decision)[f"audit.{test}"] == "fail"
+    assert _status(decision)[f"audit.{test.removeprefix('canary_')}"] == "fail"
+
+
+@pytest.mark.usefixtures("believed")
+def test_a_test_without_power_is_named_as_silent(facts, now):
+    audit = facts["audit"]
+    audit["subjects"]["control"]["exposure"] |= {"p_value": 1.0, "rejected": False}
+    audit["subjects"]["control"]["rejected_by"] = ["canary_extraction", "gating"]
+    audit["power"] = power_of_tests(audit["subjects"])
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert decision.verdict == "PASS"  # two others have power
+    silent = [rule.id for rule in decision.rules if "its silence says nothing" in rule.explanation]
+    assert silent == ["audit.exposure"]
+    for other in ("gating", "canary_extraction"):
+        audit["subjects"]["control"][other] |= {"p_value": 1.0, "rejected": False}
+    audit["subjects"]["control"]["rejected_by"] = []
+    audit["power"] = power_of_tests(audit["subjects"])
+    decision = decide(load_policy("internal"), facts, now=now)
+    assert decision.verdict == "INCONCLUSIVE"
+    assert _status(decision)["audit.power"] == "inconclusive"
+    silent = [rule.id for rule in decision.rules if "its silence says nothing" in rule.explanation]
+    assert silent == ["audit.gating", "audit.exposure", "audit.extraction"]
 
 
 FORGERIES = {
@@ -115,9 +172,16 @@ FORGERIES = {
     "a rejection denied": lambda audit: audit["subjects"]["target"]["exposure"].update(
         p_value=1e-9
     ),
+    "power of a test without it": lambda audit: audit["power"]["tests"]["exposure"].update(
+        control_rejected=None
+    ),
     "other canaries": lambda audit: audit["declared"].update(commitment="sha256:" + "0" * 64),
     "a wider claim": lambda audit: audit["claim"].update(canary_epsilon=99.0),
     "another delta": lambda audit: audit["claim"].update(delta=0.5),
+    "fewer right guesses": lambda audit: audit["subjects"]["control"]["gating"].update(correct=150),
+    "a bound made small": lambda audit: audit["subjects"]["target"]["lower_bound"].update(
+        one_run=0.0, one_run_ceiling=1.0
+    ),
 }
 
 
@@ -174,7 +238,7 @@ def test_a_promise_about_single_sequences_fails(plan, facts, now):
     from dpmlm.privacy.rules import SEQUENCES
 
     facts["plan"] = replace(plan, unit="sequence", scope=SEQUENCES).to_json()
-    for policy in ("internal", "strict"):
+    for policy in policy_names():
         status = _status(decide(load_policy(policy), facts, now=now))
         assert status["dp.unit"] == "fail"
         assert status["dp.private"] == "pass"
@@ -191,10 +255,12 @@ def test_a_plan_without_privacy_fails(facts, now):
     assert status["dp.private"] == status["dp.epsilon"] == status["dp.noise_source"] == "fail"
 
 
+@pytest.mark.usefixtures("believed")
 def test_not_applicable_gives_its_reason(facts, now):
-    _put(facts, f"{TARGET}.exposure", {"applicable": False, "reason": "4 copies a canary"})
+    _put(facts, f"{TARGET}.exposure", {"applicable": False, "reason": "4 copies of it"})
+    facts["audit"]["power"] = power_of_tests(facts["audit"]["subjects"])
     rules = {rule.id: rule for rule in decide(load_policy("internal"), facts, now=now).rules}
-    assert "4 copies a canary" in rules["audit.exposure"].explanation
+    assert "4 copies of it" in rules["audit.exposure"].explanation
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,14 @@
 import pytest
 
 from dpmlm.privacy import epsilon_of, make_plan
-from dpmlm.release import decide, load_policy
+from dpmlm.release import decide, load_policy, policy_names
 from dpmlm.release.facts import complete
 
 SETTINGS = {"epsilon": 2.0, "delta": 1e-6, "units": 100, "expected_batch_size": 10, "steps": 20}
 SETTINGS |= {"max_grad_norm": 1.0, "accountant": "rdp"}
 
 
-@pytest.mark.parametrize("name", ["internal", "internal-recall", "strict"])
+@pytest.mark.parametrize("name", policy_names())
 @pytest.mark.parametrize("noise", ["gaussian", "discrete_gaussian"])
 def test_reproducible_noise_fails_even_where_all_else_is_said_to_hold(facts, now, name, noise):
     facts["plan"] = make_plan(**SETTINGS, noise=noise, noise_seed=7).to_json()

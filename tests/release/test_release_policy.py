@@ -1,8 +1,12 @@
 """Policies: the shipped ones say what was agreed, and nothing unknown gets in."""
 
+import math
+from pathlib import Path
+
 import pytest
 import yaml
 
+from audits.subject import TESTS
 from dpmlm.errors import UserError
 from dpmlm.release import load_policy, policy_names
 from dpmlm.release.policy import parse_policy
@@ -23,35 +27,83 @@ def _by_id(name):
     return {rule.id: rule for rule in load_policy(name).require}
 
 
+EPSILON = {"internal": 8, "internal-recall": 8, "partner": 3, "public": 1, "research": 10}
+RECALL = ("scrub.recall.",)
+POWER = {f"audit.power.{test}" for test in TESTS}
+
+
 def test_shipped_policies_are_the_agreed_ones():
-    assert policy_names() == ["internal", "internal-recall", "strict"]
-    for name, epsilon in (("internal", 8.0), ("strict", 3.0)):
-        rules = _by_id(name)
+    assert policy_names() == sorted(EPSILON)
+    for name, epsilon in EPSILON.items():
+        rules, strict = _by_id(name), name == "public"
+        assert load_policy(name).policy == f"{name}/v1"
         assert rules["dp.epsilon"].max == epsilon
-        assert rules["dp.delta"].max == 1e-5
+        fixed = {rule.id for rule in rules.values() if not rule.waivable}
+        promise = {key for key in rules if strict and key.startswith("dp.")}
+        assert fixed == promise | {"dp.private"}
+        assert rules["dp.delta"].max == (1e-6 if strict else 1e-5)
         assert rules["dp.private"].equals is True
         assert rules["dp.unit"].equals is True
         assert rules["dp.noise_source"].equals is True
         assert rules["ledger.intact"].equals is True
         assert rules["audit.gating"].equals is False
         assert rules["audit.exposure"].equals is False
-        assert rules["audit.extraction"].max == 0
-        assert rules["audit.power"].on_fail == "inconclusive"
-        assert rules["audit.untrained"].on_fail == "inconclusive"
-        assert rules["audit.lower_bound"].max_ref == "audit.claim.canary_epsilon"
+        assert rules["audit.extraction"].equals is False
+        assert rules["audit.extracted"].max == 0
+        assert rules["audit.canaries"].min == (300 if strict else 100)
         softened = {rule.id for rule in rules.values() if rule.on_fail == "inconclusive"}
-        assert softened == {"audit.power", "audit.canaries", "audit.untrained"}
-        assert rules["audit.canaries"].min == 100
+        power = POWER if strict else {"audit.power"}
+        assert {key for key in softened if not key.startswith(RECALL)} == power | {
+            "audit.canaries",
+            "audit.untrained",
+            "audit.extracted",
+        }
 
 
-def test_shipped_policies_differ_in_one_threshold():
-    one, other = _by_id("internal"), _by_id("strict")
-    fields = {
-        key: [rule.model_dump(exclude={"why"}) for rule in (one[key], other[key])] for key in one
+@pytest.mark.parametrize("name", policy_names())
+def test_what_chance_decides_makes_fail_by_the_shared_budget_alone(name):
+    """Of the audit's rules those alone make FAIL that read what Holm rejects."""
+    rules = _by_id(name).values()
+    hard = [rule.metric for rule in rules if rule.on_fail == "fail"]
+    assert [metric for metric in hard if metric.startswith("audit.")] == [
+        f"audit.subjects.target.{test}.rejected" for test in TESTS
+    ]
+
+
+@pytest.mark.parametrize("name", ["partner", "public", "research"])
+def test_shipped_policies_differ_in_the_agreed_rules_alone(name):
+    one, other = _by_id("internal"), _by_id(name)
+    words = {"why", "title", "waivable"}
+    differing = {
+        key
+        for key in one.keys() & other.keys()
+        if one[key].model_dump(exclude=words) != other[key].model_dump(exclude=words)
     }
-    differing = {key for key, (mine, theirs) in fields.items() if mine != theirs}
-    assert list(one) == list(other)
-    assert differing == {"dp.epsilon"}
+    strict = {"dp.delta", "audit.canaries"} if name == "public" else set()
+    assert differing == {"dp.epsilon"} | strict
+    assert one.keys() ^ other.keys() == (POWER | {"audit.power"} if strict else set())
+    assert [rule.metric for key, rule in other.items() if key in POWER] == [
+        f"audit.power.tests.{test}.power" for test in TESTS if strict
+    ]
+
+
+def test_the_documented_table_is_that_of_the_shipped_policies():
+    """And what an even bet can become is computed from each epsilon."""
+    text = (Path(__file__).parents[2] / "docs/claim.md").read_text()
+    section = text.split("## Whom a release is for")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if "| `" in line]
+    assert {row[0].strip("`"): row[2:] for row in rows} == {
+        name: [
+            f"{rules['dp.epsilon'].max:g}",
+            f"{rules['dp.delta'].max:g}",
+            f"{rules['audit.canaries'].min:g}",
+            "one test" if "audit.power" in rules else "each of three",
+        ]
+        for name, rules in ((name, _by_id(name)) for name in policy_names())
+    }
+    odds = [math.exp(epsilon) for epsilon in sorted(set(EPSILON.values()), reverse=True)]
+    sure = [f"{100 * odd / (1 + odd):.{digits}f}" for odd, digits in zip(odds, (3, 2, 0, 0))]
+    assert f"{sure[0]}, {sure[1]}, {sure[2]} and {sure[3]} % sure" in " ".join(section.split())
 
 
 def test_recall_is_asked_for_by_one_shipped_policy_alone():
@@ -133,5 +185,5 @@ def test_bad_policies_are_refused_with_the_place(data, says):
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="internal, internal-recall, strict"):
+    with pytest.raises(UserError, match="internal, internal-recall, partner, public"):
         load_policy(tmp_path / "lenient")
