@@ -38,6 +38,7 @@ from dpmlm.cli import (
     verify,
     vocab,
 )
+from dpmlm.cli.dumps import switch_off_core_dumps
 from dpmlm.cli.options import print_json
 from dpmlm.errors import UserError, VerdictNo
 
@@ -66,6 +67,7 @@ class Terminated(KeyboardInterrupt):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
+    switch_off_core_dumps()
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

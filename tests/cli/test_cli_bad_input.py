@@ -239,6 +239,15 @@ def test_what_cannot_be_done_is_refused(copy, refused, words):
     assert snapshot(copy) == before
 
 
+@pytest.mark.parametrize(
+    "idle", ["control", "untrained", "reference", "labels", "commitment", "transcript"]
+)
+def test_a_look_at_a_plan_alone_takes_no_model(copy, refused, idle):
+    message = refused("audit", "--plan", "work/bundle/plan.json", f"--{idle}", "work/training")
+    assert f"--{idle}" in message
+    assert "no model is looked at" in message
+
+
 def by_hand(plan, **changes):
     """The five numbers of a claim as somebody types them."""
     names = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")

@@ -17,10 +17,10 @@ from dpmlm.errors import IntegrityError, UserError, VerdictNo
 def ending(monkeypatch, outcome, capsys, *options):
     """Status, standard error and output of `dpmlm keys new x` when its work ends in `outcome`."""
 
-    def work(folder):
+    def work(*given, **named):
         raise outcome
 
-    monkeypatch.setattr("dpmlm.artifacts.create_keys", work)
+    monkeypatch.setattr("dpmlm.artifacts.keys.create_keys", work)
     status = main.status_of(["keys", "new", "x", *options])
     said = capsys.readouterr()
     return status, said.err, said.out
@@ -101,9 +101,9 @@ def test_json_behind_two_dashes_is_a_name(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_process_becomes_its_status(signum, status):
     code = (
-        "import dpmlm.artifacts, time\n"
-        "def work(folder): print('ready', flush=True); time.sleep(60)\n"
-        "dpmlm.artifacts.create_keys = work\n"
+        "import dpmlm.artifacts.keys, time\n"
+        "def work(*given, **named): print('ready', flush=True); time.sleep(60)\n"
+        "dpmlm.artifacts.keys.create_keys = work\n"
         "from dpmlm.cli.main import main; main(['keys', 'new', 'x'])\n"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from audits.planting.canaries import CanarySet
-from dpmlm.artifacts import SealedFolder, load_identity
+from audits.planting.labels import Labels
+from dpmlm.artifacts import SealedFolder, digest, load_identity
 from dpmlm.corpus import read_shards
 
 DOCS = (Path(__file__).parents[2] / "docs/cli.md").read_text()
@@ -41,6 +42,7 @@ CALLS = [
     ("dpmlm.run/1", "evaluate", "run.yaml"),
     ("dpmlm.run/1", "release", "bundle", "run.yaml"),
     ("dpmlm.decision/1", "gate", "run.yaml"),
+    ("dpmlm.explanation/1", "gate", "run.yaml", "--explain"),
     ("dpmlm.verification/1", "verify", *BUNDLE),
     ("dpmlm.written/1", "release", "export", *BUNDLE, *OPEN, "--to", "plain"),
     ("dpmlm.written/1", "report", "run.yaml", "--open-to", "report.html"),
@@ -57,7 +59,7 @@ CALLS = [
         "evidence.json",
     ),
     ("dpmlm.power/1", "audit", "--plan", "work/bundle/plan.json", "--count", "60"),
-    ("dpmlm.labels/1", "audit", "canaries", "reveal", "work/canaries", *OPENED, *TRAINER),
+    ("dpmlm.revealed/1", "audit", "canaries", "reveal", "work/canaries", *OPENED, *TRAINER),
 ]  # fmt: skip
 
 
@@ -83,6 +85,7 @@ def test_every_documented_schema_is_called_for():
         "dpmlm.vocab/1",
         "dpmlm.choice/1",
         "dpmlm.selftest/1",
+        "dpmlm.recheck/1",
     }  # in files of their own
     assert {schema for schema, *_ in CALLS} | elsewhere == set(documented())
 
@@ -106,17 +109,30 @@ def test_json_is_one_object_of_the_documented_schema(prepared, call, typed):
     assert set(shown) == documented()[schema]
 
 
+def test_the_scores_of_a_run_are_sealed_and_its_evidence_names_them(copy):
+    identity = load_identity(copy / "keys/trainer.key")
+    kept = SealedFolder.open(copy / "work/audit", [identity])
+    scores, evidence = kept.read_json("transcript"), kept.read_json("evidence")
+    assert evidence["transcripts"] == {"digest": digest(scores), "kept": True}
+    assert evidence["declared"]["pre_registered"]
+    assert evidence["declared"]["tokens_checked"]
+    labels = Labels.read(SealedFolder.open(copy / "work/canaries", [identity]))
+    assert scores["subjects"]["target"]["canaries"].keys() == labels.coins.keys()
+
+
 def test_a_person_reads_each_result(prepared, call):
     said = {}
     for schema, *words in CALLS:
         called = call(*words)
         assert called.status == STATUS.get(schema, 0), called.err
-        said[" ".join(words[:3] if "--checklist" in words else words[:2])] = called.out
+        option = "--checklist" in words or words[::2] == ["gate", "--explain"]
+        said[" ".join(words[:3] if option else words[:2])] = called.out
     assert "the ledger would accept it" in said["plan run.yaml"]
     assert "all in place" in said["plan run.yaml --checklist"]
     assert said["run run.yaml"].startswith("verdict      PASS")
     assert "--show-private" in said["evaluate run.yaml"]
     assert said["gate run.yaml"].startswith("PASS under internal")
+    assert "\n  why       " in said["gate run.yaml --explain"]
     assert said[f"verify {BUNDLE[0]}"].startswith("verified: signed by ")
     assert "in clear" in said["release export"]
     assert "private figures" in said["report run.yaml"]
@@ -157,9 +173,13 @@ def test_the_audit_takes_the_runs_sealed_folders(prepared, call):
 
 
 def test_a_verdict_that_is_not_pass_is_status_1(prepared, call):
-    called = call("gate", "run.yaml", "--policy", "strict")
+    called = call("gate", "run.yaml", "--policy", "partner")
     assert called.status == 1
-    assert called.out.startswith("FAIL under strict")
+    assert called.out.startswith("FAIL under partner")
+    one = call("gate", "run.yaml", "--policy", "partner", "--explain", "dp.epsilon")
+    assert one.status == 1
+    assert "\n  to pass   ledger.epsilon has to be at most 3." in one.out
+    assert "dp.delta" not in one.out
     path = prepared / "work/bundle/report.html"
     path.write_bytes(path.read_bytes() + b" ")
     for more in ((), ("--json",)):
