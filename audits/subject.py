@@ -87,7 +87,8 @@ def untestable(
     if curve is None:
         return "the plan promises nothing (epsilon inf), so there is no claim to contradict"
     if epsilon / math.log(2) >= space_bits:
-        return f"what the claim covers for {copies} of a canary exceeds the space of its secret"
+        number = "1 copy" if copies == 1 else f"{copies} copies"
+        return f"{number} of a canary: what the claim covers for that exceeds a secret's space"
     return None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 from dataclasses import replace
 
@@ -142,7 +143,8 @@ def test_two_faults_and_the_correct_training(world):
     assert found.wrong_alarms == []
     assert not found.of("correct")[0].caught
     half = found.of("half the noise")[0].found
-    assert half[CODE] == {"noise": "its deviation is 0.50 of the planned"}
+    assert re.fullmatch(r"its deviation is 0\.(49|50|51) of the planned", half[CODE]["noise"])
+    assert set(half[CODE]) == {"noise"}
     assert "noise" in half[WHITE_BOX]
     rate = found.of("wrong rate accounted")[0].found
     assert rate[BLACK_BOX]["verdict"].startswith("the plan claims epsilon 8, and its own noise")
@@ -151,7 +153,7 @@ def test_two_faults_and_the_correct_training(world):
     again = SelfTest.from_json(found.to_json())
     assert again == found
     assert again.text() == found.text()
-    assert "check of the code: noise: its deviation is 0.50 of the planned" in found.text()
+    assert f"check of the code: noise: {half[CODE]['noise']}" in found.text()
 
 
 WHITE = {"no noise": "noise", "half the noise": "noise", "drawn too often": "drawn"}
@@ -343,6 +345,11 @@ def test_an_interrupted_training_stops_at_once_and_nothing_is_kept(
 
     monkeypatch.setattr(package, "selftest", lambda **_: world.train(world.people(), plan))
     monkeypatch.setattr(loop, "_step", stopped)
-    assert status_of(["audit", "selftest"]) == 130
+    # A job in the background inherits an ignored SIGINT, and would keep it.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert status_of(["audit", "selftest"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert "nothing is kept" in capsys.readouterr().err
     assert handlers == [signal.default_int_handler]
