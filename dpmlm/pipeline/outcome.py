@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from dpmlm.pipeline.recall import RECALL, recall_evidence
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
-from dpmlm.privacy.accountants import epsilon_of
+from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import (
     Decision,
@@ -272,16 +274,18 @@ def delta_curve(plan: PrivacyPlan) -> dict[str, list[tuple[float, float]]]:
     """Epsilon of the whole plan at 8 deltas around its own, by accountant; none if not private.
 
     PLD, which is tight, and RDP, which shares no formula with it; RDP alone bounds discrete noise.
+    An accountant that has no finite figure for the plan is left out.
     """
     if not plan.private:
         return {}
     deltas = [plan.delta * 10.0**power for power in range(-5, 3)]
-    return {
-        name.upper(): [
-            (delta, epsilon_of(name, plan.composition(), delta)) for delta in deltas if delta < 1
-        ]
-        for name in dict.fromkeys((plan.second_accountant, "rdp"))
-    }
+    curves = {}
+    for name in dict.fromkeys((plan.second_accountant, "rdp")):
+        with suppress(AccountantFailure):  # of some plans RDP is infinite at every order
+            points = [(x, epsilon_of(name, plan.composition(), x)) for x in deltas if x < 1]
+            if all(isfinite(epsilon) for _, epsilon in points):
+                curves[name.upper()] = points
+    return curves
 
 
 def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
