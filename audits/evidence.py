@@ -138,10 +138,10 @@ def _references(
     given: LoadedModel | None, models: Mapping[str, LoadedModel | None]
 ) -> list[LoadedModel]:
     """Models that read none of the private text, the one that calibrates membership first."""
-    target, rest = models["target"], (models["control"], models["untrained"])
+    target, untrained = models["target"], models["untrained"]
     others = {
         model.digest: model
-        for model in (given, *(() if given else (models["untrained"],)), *rest)
+        for model in (given or untrained, models["control"], untrained)
         if model is not None and target is not None and model.digest != target.digest
     }
     return list(others.values())
