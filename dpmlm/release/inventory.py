@@ -13,6 +13,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from dpmlm.artifacts import canonical_json
 from dpmlm.artifacts.chunks import HEADER_BYTES, SEALED_CHUNK_BYTES
 
 MANIFEST = "manifest.dsse.json"
@@ -21,6 +22,8 @@ SEALED_MODEL = "model"
 ROLE = "released-model"
 """Of the sealed folder of the model."""
 RECIPIENTS = f"{SEALED_MODEL}/recipients.json"
+ATTESTATIONS = "attestations"
+"""Folder of what is said about the release: signed statements, and the log's proof."""
 _CLEAR_BLOCK = 1024
 _LOCATOR = 8
 
@@ -54,6 +57,19 @@ def take_inventory(folder: Path) -> dict[str, dict[str, Any]]:
             with open(folder / name, "rb") as file:
                 found[name] = take_record(file, name)
     return found
+
+
+def release_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """One digest of a release out of its inventory; it names the release in logs and statements.
+
+    It stays when recipients come or go, and covers neither them nor what is said about the release.
+    """
+    named = {
+        name: record["digest"]
+        for name, record in files.items()
+        if name != RECIPIENTS and not name.startswith(f"{ATTESTATIONS}/")
+    }
+    return "sha256:" + hashlib.sha256(canonical_json(named)).hexdigest()
 
 
 def take_record(file: BufferedIOBase, name: str) -> dict[str, Any]:
