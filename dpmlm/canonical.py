@@ -6,7 +6,11 @@ bytes. `inf` has no JSON spelling, so it is written as the string "inf" by whoev
 
 import hashlib
 import json
+import math
 from typing import Any
+
+_BITS = 1000
+"""Of a whole number; a double holds 1,024."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -15,6 +19,48 @@ def canonical_json(value: Any) -> bytes:
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.encode()
+
+
+def read_json(data: bytes) -> Any:
+    """The JSON value of `data`, which somebody else wrote; ValueError for anything else.
+
+    NaN, numbers beyond a double, half characters, a key twice and brackets that are nested too deep
+    are none: what is read can be written in the canonical spelling and computed with.
+    """
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_object,
+            parse_float=_finite,
+            parse_int=_whole,
+            parse_constant=_finite,
+        )
+        if b"\\u" in data:
+            canonical_json(value)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value.bit_length() > _BITS:
+        raise ValueError("a number is too large")
+    return value
 
 
 def digest(value: Any) -> str:

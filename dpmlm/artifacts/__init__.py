@@ -2,7 +2,8 @@
 
 Reading order: `chunks` (the encryption format), `identities`, `kms` and `recipients` (who can
 open), `sealed` (one file), `folder` (a stage's artifact), `rotation` (changing who can open),
-`providers`, `passphrase` and `keys` (where keys are kept), `dsse` (signatures),
+`providers`, `passphrase` and `keys` (where keys are kept), `dsse` (signatures), `merkle` and
+`notes` (logs under signed heads),
 `tensors` and `models` (a model in a folder, without a plaintext file on the way).
 
 Importing this package does not import torch; what is in `models` does.

@@ -2,7 +2,8 @@
 
 The bytes go to a temporary file in the same folder, reach the disk, and take the final name in one
 rename; then the folder entry reaches the disk too. Whatever fails on the way (a full disk, a kill)
-the file that had the name before still has it, with its old bytes.
+the file that had the name before still has it, with its old bytes. Whole folders take their names
+in the same way: `place_folder` where nothing has the name, `replace_folder` where another has it.
 
 A writer holds a lock on its temporary file. One that nobody holds was left by a killed process:
 the next write of the same name takes it away, and so does `sweep_temporaries`. Where the file
@@ -10,11 +11,13 @@ system has no locks nothing is taken away.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +27,9 @@ from dpmlm.errors import UserError
 _TEMPORARY = ".tmp"
 _BUFFER_BYTES = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+"""What kernels, file systems (NFS) and sandboxes say that do not know the exchange."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
@@ -80,6 +86,76 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def place_folder(draft: Path, target: Path) -> None:
+    """Give a whole new folder its name, which nothing else has, and bring that to the disk.
+
+    Everything in `draft` is on the disk already. Raises OSError where something has the name.
+    """
+    os.rename(draft, target)
+    sync_folder(target.parent)
+
+
+def replace_folder(draft: Path, target: Path) -> None:
+    """Put a whole new folder where another is, if there is one, and take that one away.
+
+    Linux exchanges the two in one step: whoever looks finds one of them. Where the kernel or the
+    file system cannot, nothing has the name for a moment, and the former folder waits beside it
+    for `settle_folder`. Both lie in the same folder; everything in `draft` is on the disk already.
+    """
+    if not os.path.lexists(target):
+        place_folder(draft, target)
+        return
+    former = draft
+    try:
+        _exchange(draft, target)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        former = _former(target)
+        _move_aside(target, former, draft)
+    sync_folder(target.parent)
+    _take_away(former)
+
+
+def settle_folder(target: Path) -> None:
+    """What a killed `replace_folder` left: the former folder gets its name back, or goes."""
+    former = _former(target)
+    if os.path.lexists(former) and not os.path.lexists(target):
+        place_folder(former, target)
+    _take_away(former)
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f"{target.name}.former")
+
+
+def _move_aside(target: Path, former: Path, draft: Path) -> None:
+    os.rename(target, former)
+    try:
+        os.rename(draft, target)
+    except OSError:
+        os.rename(former, target)
+        raise
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two names change places in one step. Raises OSError, ENOSYS where nobody can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _take_away(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep_temporaries(folder: Path) -> None:

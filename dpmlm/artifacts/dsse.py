@@ -15,7 +15,7 @@ from securesystemslib.exceptions import FormatError, VerificationError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from dpmlm.artifacts.signing import SigningKey, VerifyKey
-from dpmlm.canonical import canonical_json
+from dpmlm.canonical import canonical_json, read_json
 from dpmlm.errors import IntegrityError
 
 _FIELDS = {"payload", "payloadType", "signatures"}
@@ -51,7 +51,7 @@ def open_envelope(
     if strangers:
         raise IntegrityError(
             f"envelope signed by key {', '.join(strangers)}",
-            f"only {', '.join(sorted(trusted)) or 'nobody'} is trusted",
+            f"only {', '.join(sorted(trusted))} is trusted" if trusted else "no key is trusted",
             "get the original, or add the signer's .pub file to the trusted keys if you know them",
         )
     keys: list[Key] = [_public(trusted[key_id]) for key_id in parsed.signatures]
@@ -78,18 +78,20 @@ def _parse(envelope: Mapping[str, Any]) -> Envelope:
             raise ValueError("another spelling")
         if not parsed.signatures:
             raise ValueError("no signature")
-    except (KeyError, ValueError, TypeError, AttributeError, FormatError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, FormatError):
         raise _refused("envelope", "it is not a whole signed envelope") from None
     return parsed
 
 
 def _payload(data: bytes) -> dict[str, Any]:
     try:
-        payload = json.loads(data)
+        payload = read_json(data)
         if not isinstance(payload, dict):
             raise ValueError("not an object")
     except ValueError:
         raise _refused("envelope payload", "it is not a JSON object") from None
+    if canonical_json(payload) != data:
+        raise _refused("envelope payload", "it is not in the one spelling of what is signed")
     return payload
 
 

@@ -41,7 +41,6 @@ from dpmlm.errors import UserError
 SECRET_KEY_BYTES = 32
 ROLES = ("trainer", "auditor", "consumer")
 """Whose keys `create_keys` draws unless told otherwise."""
-ALL_ROLES = (*ROLES, "approver")
 IDENTITY = "dpmlm.identity"
 RECIPIENT = "dpmlm.recipient"
 SIGNING = "dpmlm.signing-key"
@@ -50,7 +49,7 @@ SECRET = "dpmlm.secret-key"
 _VERSIONS = {IDENTITY: 2, SIGNING: 2, SECRET: 2, RECIPIENT: 1, VERIFY: 1}
 _PRIVATE = {IDENTITY, SIGNING, SECRET}
 _DRAWN = ".drawn"
-_NAME = re.compile(r"(trusted/)?[a-z-]+\.(key|pub)")
+_NAME = re.compile(r"(trusted/(auditor/)?)?[a-z-]+\.(key|pub)")
 _SIZES = {
     IDENTITY: PRIVATE_BYTES,
     RECIPIENT: PUBLIC_BYTES,
@@ -162,8 +161,9 @@ def create_keys(
     """Draw the keys of some roles and write them under `folder`; returns what was written.
 
     trainer: an identity, a signing key (sign.key, its public half also in `trusted/`) and the
-    secret of pseudonyms; auditor: an identity and a signing key; consumer: an identity; approver:
-    a signing key, as an approver opens nothing. `passphrase` protects the private files. Refuses
+    secret of pseudonyms; auditor: an identity and a signing key (its public half also in
+    `trusted/auditor/`); consumer: an identity; approver: a signing key, as an approver opens
+    nothing. `passphrase` protects the private files. Refuses
     to replace any existing file, and then writes nothing. The same call after a kill writes what
     was drawn before it.
     """
@@ -196,7 +196,7 @@ def _write_drawn(folder: Path) -> dict[str, dict[str, Any]]:
         ) from None
     for name, fields in files.items():
         path = folder / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_bytes() != _line(fields):
             _save(path, fields)
     drawn.unlink()
@@ -214,6 +214,8 @@ def _drawn(role: str, kem: str) -> list[tuple[str, Any, str]]:
     if name:
         signing = new_signing_key()
         found += [(f"{name}.key", signing, role), (f"{name}.pub", signing.verify_key, role)]
+    if role == "auditor":
+        found += [("trusted/auditor/auditor-sign.pub", signing.verify_key, role)]
     if role == "trainer":
         found += [("pseudonym.key", new_secret_key(), role)]
         found += [("trusted/sign.pub", signing.verify_key, role)]

@@ -4,14 +4,16 @@ import errno
 import os
 import resource
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dpmlm.artifacts import UserError, atomic_write
-from dpmlm.artifacts.atomic import sweep_temporaries
+from dpmlm.artifacts import UserError, atomic, atomic_write
+from dpmlm.artifacts.atomic import replace_folder, sweep_temporaries
 
 
 def no_room(*_: Any, **__: Any) -> Any:
@@ -130,3 +132,97 @@ def test_sweep_removes_what_a_kill_left(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"whole")
     sweep_temporaries(tmp_path)
     assert files(tmp_path) == ["f"]
+
+
+def folder_of(path: Path, word: str) -> Path:
+    path.mkdir()
+    (path / "f").write_text(word)
+    return path
+
+
+def seen_while_replacing(folder: Path, times: int) -> set[str]:
+    """What a reader in another thread finds in a folder that is replaced again and again."""
+    target = folder_of(folder / "B", "0")
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                seen.add((target / "f").read_text())
+            except FileNotFoundError:
+                seen.add("nothing")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(1, times + 1):
+            replace_folder(folder_of(folder / "draft", str(number)), target)
+    finally:
+        done.set()
+        reader.join()
+    assert files(folder) == ["B"]
+    assert (target / "f").read_text() == str(times)
+    return seen
+
+
+def test_a_reader_always_finds_a_replaced_folder(tmp_path: Path) -> None:
+    seen = seen_while_replacing(tmp_path, 150)
+    assert "nothing" not in seen
+    assert len(seen) > 5
+
+
+def test_where_nobody_can_exchange_a_reader_may_find_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else is wrong: the same test finds the moment without a folder."""
+
+    def refused(*_: object) -> None:
+        time.sleep(0.001)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(atomic, "_exchange", refused)
+    real = os.rename
+
+    def slow(*names: Any) -> None:
+        real(*names)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(os, "rename", slow)
+    assert "nothing" in seen_while_replacing(tmp_path, 30)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_other_errors_of_an_exchange_are_told_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic, "_exchange", fails)
+    target, draft = folder_of(tmp_path / "B", "old"), folder_of(tmp_path / "draft", "new")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        replace_folder(draft, target)
+    assert [(path / "f").read_text() for path in (target, draft)] == ["old", "new"]
+
+
+def test_a_draft_that_cannot_be_moved_leaves_the_former_folder_at_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(atomic, "_exchange", refused)
+    target = folder_of(tmp_path / "B", "old")
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / "absent", target)
+    assert (target / "f").read_text() == "old"
+    assert files(tmp_path) == ["B"]
+
+
+def test_a_link_is_replaced_and_what_it_points_at_stays(tmp_path: Path) -> None:
+    elsewhere = folder_of(tmp_path / "elsewhere", "old")
+    (tmp_path / "B").symlink_to(elsewhere)
+    replace_folder(folder_of(tmp_path / "draft", "new"), tmp_path / "B")
+    assert files(tmp_path) == ["B", "elsewhere"]
+    assert [(tmp_path / name / "f").read_text() for name in ("B", "elsewhere")] == ["new", "old"]

@@ -5,12 +5,15 @@ opened as anybody would; then the same work is done again, which must succeed an
 behind. The list of calls is what the writer makes, not what somebody remembered.
 """
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from faults import MODES, Faults, Killed
@@ -20,6 +23,8 @@ from dpmlm.artifacts import (
     Identity,
     SealedFolder,
     UserError,
+    atomic,
+    atomic_write,
     create_keys,
     load_identity,
     load_recipient,
@@ -30,6 +35,7 @@ from dpmlm.artifacts import (
     save_identity,
     seal,
 )
+from dpmlm.artifacts.atomic import replace_folder, settle_folder
 from dpmlm.privacy import Ledger
 
 CONTEXT = b"tests/faults"
@@ -107,6 +113,44 @@ def look_rewrapped(folder: Path) -> str:
         return "new" if look_folder(folder, SECOND) == "old" else "?"
     except UserError:
         return "old"
+
+
+def stand(folder: Path, word: str) -> Path:
+    folder.mkdir()
+    for name in "ab":
+        with atomic_write(folder / name) as file:
+            file.write(word.encode())
+    return folder
+
+
+def replace(folder: Path) -> None:
+    """As the last stage of a run does with its bundle."""
+    settle_folder(folder / "B")
+    shutil.rmtree(folder / "B.draft", ignore_errors=True)
+    replace_folder(stand(folder / "B.draft", "new"), folder / "B")
+
+
+def replace_slowly(folder: Path) -> None:
+    """Where the file system knows no exchange."""
+
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    with mock.patch.object(atomic, "_exchange", refused):
+        replace(folder)
+
+
+def look_replaced(folder: Path) -> str:
+    if not (folder / "B").exists():
+        settle_folder(folder / "B")
+        return "absent, and back as " + look_replaced(folder)
+    first, second = ((folder / "B" / name).read_text() for name in "ab")
+    assert first == second
+    return first
+
+
+def look_placed(folder: Path) -> str:
+    return look_replaced(folder) if (folder / "B").exists() else "absent"
 
 
 def write_key(folder: Path) -> None:
@@ -203,6 +247,14 @@ WORKS = {
     "folder": Work(nothing, make_folder, look_folder, ("absent", "unfinished", "old")),
     "edit": Work(make_folder, edit_folder, look_folder),
     "rewrap": Work(make_folder, rewrap_folder, look_rewrapped),
+    "replace": Work(lambda folder: stand(folder / "B", "old") and None, replace, look_replaced),
+    "replace slowly": Work(
+        lambda folder: stand(folder / "B", "old") and None,
+        replace_slowly,
+        look_replaced,
+        ("old", "absent, and back as old", "new"),
+    ),
+    "place": Work(nothing, replace, look_placed, ("absent", "new")),
     "key": Work(nothing, write_key, look_key, ("absent", "new")),
     "keys": Work(nothing, draw_keys, look_keys, ("absent", "begun", "new")),
     "ledger": Work(nothing, register, look_ledger, ("absent", "new")),
@@ -213,7 +265,8 @@ SLOW = ("reserve", "checkpoint")
 
 
 def leftovers(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.rglob("*") if p.name.endswith((".tmp", ".next", ".drawn")))
+    ends = (".tmp", ".next", ".drawn", ".draft", ".former")
+    return sorted(p.name for p in folder.rglob("*") if p.name.endswith(ends))
 
 
 def fail_once(work: Work, folder: Path, nth: int, mode: str) -> bool:

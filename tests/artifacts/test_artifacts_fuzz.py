@@ -4,59 +4,46 @@ A fraction of a second each in the fast suite, a minute each in the full one; th
 so the longer run begins with the shorter one. `FUZZ_SECONDS` sets another time.
 """
 
+import functools
 import io
 import json
-import os
-import time
-from collections.abc import Callable
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
 import safetensors
 import safetensors.torch
 from cobblestone import CHUNK, HEADER, SEALED, oracle_opens
-from hypothesis import HealthCheck, Verbosity, given, seed, settings
+from fuzzing import JSON, TIMES, fuzz, spoilt
 
 from dpmlm.artifacts import (
     IntegrityError,
     SealedReader,
     SealedTensors,
     UserError,
+    atomic_write,
     canonical_json,
     decrypt_bytes,
     encrypt_bytes,
+    load_identity,
+    load_recipient,
+    load_secret_key,
+    load_signing_key,
+    load_verify_key,
     new_identity,
     new_signing_key,
     open_envelope,
     sign_envelope,
 )
+from dpmlm.artifacts.keys import _VERSIONS, create_keys, read_key_file
 from dpmlm.artifacts.recipients import WrappedKey
 
 KEY = bytes(range(32))
 CONTEXT = b"tests/fuzz"
-TIMES = [
-    pytest.param(float(os.environ.get("FUZZ_SECONDS", 0.3)), id="briefly"),
-    pytest.param(60.0, id="long", marks=pytest.mark.full),
-]
-QUIETLY = settings(
-    max_examples=40,
-    database=None,
-    deadline=None,
-    verbosity=Verbosity.quiet,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-def fuzz(seconds: float, check: Callable[..., None], *strategies: st.SearchStrategy[Any]) -> int:
-    """Rounds of examples until the processor time is spent; how many rounds."""
-    end, rounds = time.process_time() + seconds, 0
-    while time.process_time() < end or not rounds:
-        seed(rounds)(QUIETLY(given(*strategies)(check)))()
-        rounds += 1
-    return rounds
-
-
 PLAIN = {size: (bytes(range(256)) * 200)[:size] for size in (0, 5, CHUNK, 3 * CHUNK - 1, 50_000)}
 MESSAGES = {size: encrypt_bytes(KEY, data, context=CONTEXT) for size, data in PLAIN.items()}
 
@@ -133,11 +120,6 @@ def through_reader(blob: bytes) -> bytes:
         return reader.readall()
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 1 << 70) | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
-    max_leaves=12,
-)
 ENTRIES = st.dictionaries(
     st.sampled_from(["a", "b", "c", "__metadata__"]),
     JSON
@@ -200,29 +182,50 @@ def check_envelope(content: bytes) -> None:
         assert payload == {"a": 1}
 
 
-def spoilt(content: bytes) -> st.SearchStrategy[bytes]:
-    """`content`, some other bytes, and `content` with pieces replaced, doubled or gone."""
-    place = st.integers(0, len(content))
-    return st.one_of(
-        st.just(content),
-        st.binary(max_size=99),
-        JSON.map(lambda value: json.dumps(value).encode()),
-        st.tuples(place, place, st.binary(max_size=3)).map(
-            lambda p: content[: min(p[:2])] + p[2] + content[max(p[:2]) :]
-        ),
-        st.tuples(place, st.integers(0, 4)).map(
-            lambda p: content[: p[0]] + content[p[0] : p[0] + p[1]] * 2 + content[p[0] + p[1] :]
-        ),
-        st.tuples(place, st.integers(1, 255)).map(
-            lambda p: bytes(b ^ p[1] if i == p[0] else b for i, b in enumerate(content))
-        ),
-    )
-
-
 def check_bytes(blob: bytes) -> None:
     assert not oracle_opens(KEY, blob, CONTEXT)
     with pytest.raises(IntegrityError):
         in_memory(blob)
+
+
+FORMATS = [f"{kind}/{version}" for kind in sorted(_VERSIONS) for version in range(4)]
+LOADERS = (load_identity, load_recipient, load_signing_key, load_verify_key, load_secret_key)
+
+
+@functools.cache
+def key_files() -> dict[str, bytes]:
+    """A whole file of every kind, with and without a passphrase."""
+    folder = Path(tempfile.mkdtemp())
+    create_keys(folder / "plain", roles=["trainer", "approver"])
+    cheap = {"m": 64, "t": 1, "p": 1}
+    with mock.patch.dict("dpmlm.artifacts.passphrase.COST", cheap):
+        create_keys(folder / "sealed", roles=["consumer", "approver"], passphrase="x" * 12)
+    files = {f"{path.parent.name}/{path.name}": path for path in folder.glob("*/*.*")}
+    contents = {name: path.read_bytes() for name, path in sorted(files.items())}
+    shutil.rmtree(folder)
+    return contents
+
+
+def check_key_file(content: bytes) -> None:
+    """Each loader gives a key or a UserError, and of whole files at most one takes each."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f.key"
+        with atomic_write(path, mode=0o600) as file:
+            file.write(content)
+        taken = [load.__name__ for load in (read_key_file, *LOADERS) if _takes(load, path)]
+    assert len(taken) < 3, taken
+    if taken:
+        assert taken[0] == "read_key_file"
+
+
+def _takes(load: Any, path: Path) -> bool:
+    try:
+        found = load(path)
+    except UserError:
+        return False
+    for part in ("role", "kem", "key_id", "protected"):
+        getattr(found, part, None)
+    return True
 
 
 TARGETS: dict[str, tuple[Any, ...]] = {
@@ -231,6 +234,14 @@ TARGETS: dict[str, tuple[Any, ...]] = {
     "tensors": (check_header, ENTRIES, st.integers(0, 24), st.sampled_from([b"", b" ", b"}"])),
     "recipients": (check_listing, spoilt(LISTING)),
     "envelope": (check_envelope, spoilt(ENVELOPE)),
+    "keys": (
+        check_key_file,
+        st.sampled_from(sorted(key_files())).flatmap(lambda name: spoilt(key_files()[name]))
+        | st.fixed_dictionaries(
+            {"format": st.sampled_from(FORMATS) | JSON},
+            optional=dict.fromkeys(("kem", "role", "key", "key_id", "sealed", "argon2id"), JSON),
+        ).map(lambda fields: json.dumps(fields).encode()),
+    ),
 }
 
 

@@ -71,6 +71,7 @@ def test_create_keys(tmp_path: Path) -> None:
             "sign.key",
             "sign.pub",
             "pseudonym.key",
+            "trusted/auditor/auditor-sign.pub",
             "trusted/sign.pub",
         ]
     )
@@ -83,6 +84,8 @@ def test_create_keys(tmp_path: Path) -> None:
         assert identity.recipient == load_recipient(folder / f"{role}.pub")
     signing = load_signing_key(folder / "sign.key")
     assert load_trusted_keys(folder / "trusted") == {signing.key_id: signing.verify_key}
+    auditors = load_signing_key(folder / "auditor-sign.key")
+    assert list(load_trusted_keys(folder / "trusted/auditor")) == [auditors.key_id]
     assert load_verify_key(folder / "sign.pub") == signing.verify_key
     assert len(load_secret_key(folder / "pseudonym.key")) == 32
 
@@ -116,7 +119,7 @@ def test_killed_the_same_call_goes_on(
             create_keys(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*") if path.is_file()}
     written = create_keys(tmp_path)
-    assert len(written) == 12
+    assert len(written) == 13
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     before.pop(".drawn", None)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -12,6 +12,7 @@ import os
 from typing import Any
 from unittest import mock
 
+from dpmlm.artifacts import atomic
 from dpmlm.privacy import journal
 
 CALLS = (
@@ -33,9 +34,11 @@ class Faults:
         self.calls: list[str] = []
         self.dead = False
         self._true = {name: getattr(os, name) for name in (*CALLS, "fdopen")}
+        self._true["exchange"] = atomic._exchange
         self._patches = [
             *(mock.patch.object(os, name, self._watched(name)) for name in CALLS),
             mock.patch.object(os, "fdopen", self._fdopen),
+            mock.patch.object(atomic, "_exchange", self._watched("exchange")),
             mock.patch.object(journal, "_sync", lambda handle: os.fsync(handle)),
         ]
 
