@@ -7,7 +7,7 @@ any model is scored, and is the same for target, control and untrained model.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,23 +26,19 @@ from audits.exposures.exposure import (
     threshold_p_value,
 )
 from audits.extraction import GUESSES, baseline_rate, extracted
-from audits.models import LoadedModel
 from audits.planting.canaries import CanarySet
 from audits.planting.canary import Canary
 from audits.planting.labels import Labels
-from audits.scores.scoring import (
-    NOT_FINITE,
-    Progress,
-    greedy_in_alphabets,
-    joint_logprobs,
-    secret_positions,
-)
 from audits.statistics import (
     clopper_pearson,
     fdp_one_run_epsilon,
     holm,
     one_run_epsilon,
 )
+
+if TYPE_CHECKING:  # who reads evidence has no model, and waits for no torch
+    from audits.models import LoadedModel
+    from audits.scores.scoring import Progress
 
 TESTS = ("gating", "exposure", "canary_extraction")
 """The tests that share the error budget, by their names in the evidence.
@@ -51,10 +47,6 @@ A lower bound is no fourth: wherever the one-run bound at their strictest level 
 claim, the gating test rejects by the same guesses, and a fourth share would cost all of them power
 (half the noise at claim 8: 75 % caught instead of 81 %, benchmarks/audit_power.py).
 """
-_CALIBRATION: dict[str, Any] = {
-    "applicable": False,
-    "reason": f"the reference that calibrates it: {NOT_FINITE}",
-}
 
 
 @dataclass(frozen=True)
@@ -107,8 +99,12 @@ class Scores:
         return bool(np.isfinite(self.logprobs).all() and (self.decoded >= 0).all())
 
 
-def score(subject: LoadedModel, rows: Sequence[Canary], progress: Progress | None = None) -> Scores:
+def score(
+    subject: "LoadedModel", rows: Sequence[Canary], progress: "Progress | None" = None
+) -> Scores:
     """One joint pass and L decoding passes over every canary; which are included is not known."""
+    from audits.scores.scoring import greedy_in_alphabets, joint_logprobs
+
     return Scores(
         logprobs=joint_logprobs(subject, rows, progress=progress),
         decoded=greedy_in_alphabets(subject, rows, progress=progress),
@@ -123,6 +119,8 @@ def membership_scores(
     Sum over positions of log p(secret) less the mean over the alphabet, less the same of the
     reference model. The centring takes out what training does to every candidate of a position.
     """
+    from audits.scores.scoring import secret_positions
+
     index = secret_positions(canaries)[:, :, None]
 
     def centred(logprobs: np.ndarray) -> np.ndarray:
@@ -133,7 +131,7 @@ def membership_scores(
 
 
 def judge(
-    subject: LoadedModel,
+    subject: "LoadedModel",
     canaries: CanarySet,
     labels: Labels,
     scores: Scores,
@@ -145,15 +143,21 @@ def judge(
     Scores that are not finite, of the model or of its reference, make the tests that rest on them
     not applicable: such a model is neither accused nor cleared.
     """
+    from audits.scores.scoring import NOT_FINITE, secret_positions
+
     if not scores.finite:
         return unscored(subject, NOT_FINITE, canaries=len(canaries.canaries))
+    uncalibrated: dict[str, Any] = {
+        "applicable": False,
+        "reason": f"the reference that calibrates it: {NOT_FINITE}",
+    }
     rows = canaries.canaries
     coins = np.array(labels.of(rows))
     guesses = _guesses(rows, coins, scores, reference, rules)
     ranked = exposures(scores.logprobs, secret_positions(rows))
     hits = extracted(rows, scores.logprobs, scores.decoded)
     parts = {
-        "gating": _CALIBRATION | {"canaries": len(rows), "p_value": None}
+        "gating": uncalibrated | {"canaries": len(rows), "p_value": None}
         if guesses is None
         else _gating(guesses, rules),
         "exposure": _exposure(ranked, coins, canaries.space_bits, rules),
@@ -167,7 +171,7 @@ def judge(
     return {
         "model_digest": subject.digest,
         **parts,
-        "lower_bound": _CALIBRATION if guesses is None else _lower_bound(guesses, rules),
+        "lower_bound": uncalibrated if guesses is None else _lower_bound(guesses, rules),
         "rejected_by": sorted(rejected),
     }
 
@@ -194,7 +198,7 @@ def following(found: Mapping[str, Any], rules: Rules) -> dict[str, dict[str, Any
     return parts
 
 
-def unscored(subject: LoadedModel, reason: str, *, canaries: int | None = None) -> dict[str, Any]:
+def unscored(subject: "LoadedModel", reason: str, *, canaries: int | None = None) -> dict[str, Any]:
     """A subject whose tests say nothing, and why; `canaries` where some were planted."""
     part = {"applicable": False, "reason": reason}
     planted = {} if canaries is None else {"canaries": canaries}

@@ -121,12 +121,18 @@ def _missing(
     inserted = int((target.get("canary_extraction") or {}).get("n", 0))
     if inserted < FEWEST:
         return f"{inserted} canaries were inserted: {FEWEST - inserted} more are needed"
-    return _odd(target)
+    return next((odd for odd in oddities(target).values() if odd), None)
 
 
-def _odd(target: Mapping[str, Any]) -> str | None:
-    """Figures that refute nothing, and that no sound audit of a sound model has."""
-    exposure, guesses = target["exposure"], target["gating"]
+def oddities(target: Mapping[str, Any]) -> dict[str, str | None]:
+    """Figures that refute nothing, and that no sound audit of a sound model has, by their test.
+
+    `target` is a subject of evidence; each value says what is odd, and is None where nothing is.
+    """
+    return {"exposure": _exposed(target["exposure"]), "gating": _reversed(target["gating"])}
+
+
+def _exposed(exposure: Mapping[str, Any]) -> str | None:
     mean, ceiling = exposure.get("mean_bits"), exposure.get("ceiling_bits")
     # By chance alone exposure is exponential, 1/ln 2 bits its mean and its deviation.
     if (
@@ -135,6 +141,10 @@ def _odd(target: Mapping[str, Any]) -> str | None:
         and (mean - SIGMAS / (math.log(2) * math.sqrt(exposure["n"])) > ceiling)
     ):
         return f"mean exposure is {mean:.2f} bits, and the claim allows {ceiling:.2f}"
+    return None
+
+
+def _reversed(guesses: Mapping[str, Any]) -> str | None:
     correct, made = guesses.get("correct"), guesses.get("guesses")
     if correct is not None and binom.cdf(correct, made, 0.5) < TOO_FEW:
         return f"{correct} of {made} guesses were right, fewer than coins get: a score is reversed"

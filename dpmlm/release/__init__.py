@@ -1,8 +1,10 @@
 """From evidence to a released model: policy, gate, bundle, verification, report.
 
 Reading order: `policy` (what must hold), `facts` (what is looked at), `gate` (the verdict),
-`bundle` (what is released), `inventory`, `consistency` and `verification` (how a stranger checks
-it), `report` and `card` (what people read).
+`bundle` (what is released), `provenance` and `attestations` (what its signer states of it),
+`countersigning` (what others do), `inventory`, `consistency`, `trust` and `verification` (how a
+stranger checks it), `log/` (the log of releases), `ledger_check` (a bundle beside its ledger),
+`registry/` (releases under names), `exports` (what left in clear), `report/` (what people read).
 """
 
 from typing import TYPE_CHECKING
@@ -11,17 +13,20 @@ from dpmlm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from dpmlm.release.bundle import load_released, write_bundle
-    from dpmlm.release.card import model_card
     from dpmlm.release.facts import public_evidence
     from dpmlm.release.gate import Decision, RuleResult, decide
     from dpmlm.release.inventory import Finding
+    from dpmlm.release.outside import Outside
     from dpmlm.release.policy import ReleasePolicy, load_policy, policy_names
-    from dpmlm.release.report import PrivateFigures, ReportData, render_report
+    from dpmlm.release.provenance import BuildInputs
+    from dpmlm.release.report import PrivateFigures, ReportData, model_card, render_report
     from dpmlm.release.verification import Verification, verify_bundle
 
 __all__ = [
+    "BuildInputs",
     "Decision",
     "Finding",
+    "Outside",
     "PrivateFigures",
     "ReleasePolicy",
     "ReportData",
@@ -43,12 +48,13 @@ __getattr__ = lazy_names(
     __name__,
     {
         "bundle": ("load_released", "write_bundle"),
-        "card": ("model_card",),
         "facts": ("public_evidence",),
         "gate": ("Decision", "RuleResult", "decide"),
         "inventory": ("Finding",),
+        "outside": ("Outside",),
         "policy": ("ReleasePolicy", "load_policy", "policy_names"),
-        "report": ("PrivateFigures", "ReportData", "render_report"),
+        "provenance": ("BuildInputs",),
+        "report": ("PrivateFigures", "ReportData", "model_card", "render_report"),
         "verification": ("Verification", "verify_bundle"),
     },
 )

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dpmlm.release import words
 from dpmlm.release.facts import number
 from dpmlm.release.gate import Decision
-from dpmlm.release.pointers import HELD
+from dpmlm.release.report import words
+from dpmlm.release.report.pointers import HELD
 
 OWNERS = "to be filled in by the controller"
 """Stands where no run can know the answer."""

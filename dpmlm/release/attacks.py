@@ -7,10 +7,10 @@ find. Results on private text are in the auditor's copy alone.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dpmlm.release import words
 from dpmlm.release.facts import is_private
-from dpmlm.release.pointers import HELD
-from dpmlm.release.reach import quantity, reach
+from dpmlm.release.report import words
+from dpmlm.release.report.pointers import HELD
+from dpmlm.release.report.reach import quantity, reach
 
 PRIVATE = "asked for; the result, or why there is none, is in the auditor's copy"
 _NO_LEAK = "nothing beyond what the text by itself tells"
@@ -50,8 +50,11 @@ def declared_tests(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def on_target(subjects: Mapping[str, Any], test: str) -> tuple[str, str]:
     """Word and colour class for one test on the released model: silence of a test counts where
-    this very test caught the control."""
-    word, kind = words.outcome((subjects.get("target") or {}).get(test), "target")
+    this very test caught the control, and where it could have found something by itself."""
+    part = (subjects.get("target") or {}).get(test)
+    word, kind = words.outcome(part, "target")
+    if kind == "good" and (part or {}).get("needed_strict", 0) is None:
+        return "silent; alone it could find nothing", "open"
     caught = ((subjects.get("control") or {}).get(test) or {}).get("rejected")
     if kind == "good" and not caught:
         return "silent, and not shown to notice a leak", "open"

@@ -6,6 +6,7 @@
     report.html MODEL_CARD.md                              for people
     bom.cdx.json                                           bill of materials, for tools
     model/                                                 weights, tokenizer, config, sealed
+    attestations/             signed statements about the release; proof that the log holds it
 
 The model's key is always wrapped for those who keep the bundle (trainer, auditor), and for its
 consumers on PASS only: a model that has not passed cannot be opened by them.
@@ -15,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,18 +28,22 @@ from dpmlm.artifacts import (
     SealedFolder,
     SigningKey,
     atomic_write,
-    canonical_json,
     load_identity,
 )
+from dpmlm.artifacts.atomic import place_folder
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.release import mlbom
-from dpmlm.release.consistency import contradictions, read_contents, withheld
+from dpmlm.release.attestations import write_signed, write_statements
+from dpmlm.release.consistency import Contents, contradictions, read_contents, withheld
 from dpmlm.release.facts import spelled
 from dpmlm.release.gate import Decision
-from dpmlm.release.inventory import MANIFEST, PAYLOAD_TYPE, ROLE, SEALED_MODEL, take_inventory
+from dpmlm.release.inventory import MANIFEST, ROLE, SEALED_MODEL, take_inventory
+from dpmlm.release.log.appending import log_release
+from dpmlm.release.outside import Outside
 from dpmlm.release.policy import ReleasePolicy
-from dpmlm.release.verification import SCHEMA, verify_bundle
+from dpmlm.release.provenance import STATEMENT, BuildInputs
+from dpmlm.release.verification import PREDICATE_TYPE, SCHEMA, verify_bundle
 
 PRIVATE_MARK = 'data-audience="auditor"'
 """Stands in every report that shows private figures; no bundle takes such a page."""
@@ -64,16 +70,19 @@ def write_bundle(
     signing_key: SigningKey,
     report_html: str,
     model_card: str,
+    inputs: BuildInputs,
     training: Mapping[str, Any] | None = None,
+    log: Path | None = None,
 ) -> Path:
     """Write a signed bundle at `folder`, whole or not at all, and return its path.
 
     `evidence_public` comes from `public_evidence`; `report_html` is the page without private
-    figures; `training` are the public facts that the decision was made on.
+    figures; `inputs` is what the run was made from, and `training` are the public facts that the
+    decision was made on. In `log`, if given, the release is entered before it is signed.
 
     Raises:
         UserError: `folder` exists; the decision does not follow from policy and facts; the
-            evidence is about another model or plan.
+            evidence is about another model or plan; `log` is not what its head was signed over.
         ValueError: something private was handed in.
     """
     from dpmlm.artifacts import model_digest, tokenizer_digest
@@ -98,6 +107,7 @@ def write_bundle(
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": decision.verdict,
+        "run_id": ledger_summary["run_id"],
         "policy_digest": policy.digest,
         "plan_digest": plan.digest,
         "model_digest": model_digest(model),
@@ -122,9 +132,11 @@ def write_bundle(
         for name, text in texts.items():
             with atomic_write(partial / name) as file:
                 file.write(text.encode())
-        _refuse_contradictions(partial, predicate)
-        _sign(partial, predicate, signing_key)
-        os.replace(partial, folder)
+        contents = _agreeing_contents(partial, predicate)
+        if log is not None:
+            log_release(partial, predicate, ledger_summary, log, signing_key)
+        _sign(partial, predicate, contents, inputs, signing_key)
+        place_folder(partial, folder)
     except OSError as error:
         raise UserError(
             f"bundle {folder}",
@@ -137,12 +149,19 @@ def write_bundle(
 
 
 def load_released(
-    bundle: Path | str, *, identity: Identity | Path | str, trusted_keys: Path | str
+    bundle: Path | str,
+    *,
+    identity: Identity | Path | str,
+    trusted_keys: Path | str,
+    require: Sequence[str] = (),
+    policy: Path | str | None = None,
 ) -> tuple[Any, Any]:
     """Model and tokenizer of a bundle that verifies, decrypted in memory.
 
     `identity` is a consumer's (or keeper's) identity or its file; `trusted_keys` a folder of .pub
-    files of signers.
+    files of signers; `require` are roles (auditor, approver) who must have countersigned it,
+    and `policy` is the one that it must have been judged by, a shipped one by name. What whoever
+    uses the model has to know is a warning (`warnings`).
 
     Raises:
         IntegrityError: the bundle does not verify, or what is sealed in it is another model or
@@ -153,13 +172,16 @@ def load_released(
     from dpmlm.artifacts import load_model, model_digest, tokenizer_digest
 
     path = Path(bundle)
-    checked = verify_bundle(path, Path(trusted_keys), now=datetime.now(UTC))
-    if not checked.ok:
-        first = checked.findings[0]
-        more = f" (and {len(checked.findings) - 1} more)" if len(checked.findings) > 1 else ""
-        raise IntegrityError(
-            f"bundle {path}, {first.file} {first.where}", first.what + more, first.next_step
-        )
+    checked = verify_bundle(
+        path,
+        Path(trusted_keys),
+        now=datetime.now(UTC),
+        require=require,
+        outside=Outside(policy=policy),
+    )
+    checked.insist(path)
+    for warning in checked.warnings:
+        warnings.warn(f"bundle {path}: {warning}", stacklevel=2)
     opener = identity if isinstance(identity, Identity) else load_identity(Path(identity))
     keepers = checked.manifest["recipients"]["keep"]
     if checked.verdict != "PASS" and opener.key_id not in keepers:
@@ -200,21 +222,27 @@ def _sealed_files(bundle: Path) -> dict[str, Path]:
     return {f"{SEALED_MODEL}/{path.name}": path for path in files}
 
 
-def _sign(folder: Path, predicate: Mapping[str, Any], key: SigningKey) -> None:
-    from dpmlm.artifacts import sign_envelope
-
+def _sign(
+    folder: Path,
+    predicate: Mapping[str, Any],
+    contents: Contents,
+    inputs: BuildInputs,
+    key: SigningKey,
+) -> None:
+    """Sign the statements about all that is there, and the manifest, which lists them too."""
     files = take_inventory(folder)
+    stated = {**predicate, "files": files}
+    files |= write_statements(folder, stated, contents, inputs, key)
     payload = {
-        "_type": "https://in-toto.io/Statement/v1",
+        "_type": STATEMENT,
         "subject": [
             {"name": name, "digest": {"sha256": record["digest"].removeprefix("sha256:")}}
             for name, record in sorted(files.items())
         ],
-        "predicateType": f"urn:{SCHEMA.replace('/', ':')}",
+        "predicateType": PREDICATE_TYPE,
         "predicate": {**predicate, "files": files},
     }
-    with atomic_write(folder / MANIFEST) as file:
-        file.write(canonical_json(sign_envelope(payload, PAYLOAD_TYPE, [key])))
+    write_signed(folder / MANIFEST, payload, key)
 
 
 def _refuse_private(evidence: Mapping[str, Any], report_html: str) -> None:
@@ -234,17 +262,19 @@ def _refuse_existing(folder: Path) -> None:
         )
 
 
-def _refuse_contradictions(folder: Path, predicate: Mapping[str, Any]) -> None:
+def _agreeing_contents(folder: Path, predicate: Mapping[str, Any]) -> Contents:
+    """The public files as a reader parses them; UserError where they contradict each other."""
     contents, findings = read_contents(folder)
     if contents is not None:
         findings = contradictions(contents, predicate)
-    if findings:
+    if contents is None or findings:
         first = findings[0]
         raise UserError(
             f"{first.file}, {first.where}",
             first.what,
             "run `dpmlm audit` and `dpmlm gate` again for this model and plan",
         )
+    return contents
 
 
 def _value(part: _Json | Mapping[str, Any]) -> Any:

@@ -4,28 +4,30 @@ A signature says who wrote a bundle, not that it makes sense: a signer who write
 evidence that fails is found here.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from audits.recheck import contradictions as audit_contradictions
+from dpmlm.artifacts.recipients import WrappedKey
+from dpmlm.canonical import read_json
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure
 from dpmlm.privacy.details import details, epsilon_by_accountant
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.statement import rounded_up, standard_exclusions, vocabulary_of
 from dpmlm.privacy.summary import claim_of
+from dpmlm.release import mlbom
 from dpmlm.release.facts import find, number, public, spelled
 from dpmlm.release.gate import Decision, RuleResult, decide, not_covered, verdict_of
 from dpmlm.release.inventory import GET_ORIGINAL, RECIPIENTS, Finding
 from dpmlm.release.policy import ReleasePolicy, parse_policy
 from dpmlm.release.waivers import Waiver, read_waiver
 
-_SIGNER_ERRED = "ask the signer: the signature is theirs, so the contradiction is too"
+SIGNER_ERRED = "ask the signer: the signature is theirs, so the contradiction is too"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ class Contents:
     """The policy that it was decided under."""
     recipients: frozenset[str]
     """Key ids that the model's key is wrapped for."""
+    bill: Mapping[str, Any]
+    """The bill of materials."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Package URLs of the libraries in its bill of materials, sorted."""
+        return tuple(sorted(one["purl"] for one in self.bill["components"] if "purl" in one))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -64,11 +73,20 @@ def read_contents(folder: Path) -> tuple[Contents | None, list[Finding]]:
     """Parse a bundle's public files; what cannot be parsed is a finding and gives None."""
     findings: list[Finding] = []
 
-    def read(name: str, build: Any = lambda value: value) -> Any:
+    def read(name: str, build: Any, *, raw: bool = False) -> Any:
         try:
             data = (folder / name).read_bytes()
-            return build(json.loads(data) if name.endswith(".json") else data)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, UserError) as error:
+            return build(data if raw else read_json(data))
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            ArithmeticError,
+            RecursionError,
+            UserError,
+        ) as error:
             rule = error.args[1] if isinstance(error, UserError) else "it cannot be read"
             findings.append(Finding(name, "whole file", str(rule), GET_ORIGINAL))
             return None
@@ -80,12 +98,29 @@ def read_contents(folder: Path) -> tuple[Contents | None, list[Finding]]:
         ledger=read("ledger.json", dict),
         training=read("training.json", dict),
         decision=read("decision.json", Decision.from_json),
-        policy=read("policy.yaml", lambda data: parse_policy(data, name="policy.yaml")),
-        recipients=read(
-            RECIPIENTS, lambda value: frozenset(str(row["key_id"]) for row in value["recipients"])
-        ),
+        policy=read("policy.yaml", lambda data: parse_policy(data, name="policy.yaml"), raw=True),
+        recipients=read(RECIPIENTS, _openers, raw=True),
+        bill=read(mlbom.NAME, _bill),
     )
     return (None if findings else contents), findings
+
+
+def _openers(data: bytes) -> frozenset[str]:
+    """Key ids of a recipients file; UserError unless it has the form of one, and one entry a key.
+
+    Whether an entry opens only its recipient can tell.
+    """
+    wrapped = WrappedKey.parse(data, name=RECIPIENTS)
+    if len(set(wrapped.key_ids)) < len(wrapped.key_ids):
+        raise UserError(RECIPIENTS, "a key has two entries", GET_ORIGINAL)
+    return frozenset(wrapped.key_ids)
+
+
+def _bill(value: Any) -> dict[str, Any]:
+    """A bill of materials whose libraries can be listed. Raises TypeError or KeyError."""
+    if not all(isinstance(one.get("purl", ""), str) for one in value["components"]):
+        raise TypeError("not text")
+    return dict(value)
 
 
 def contradictions(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
@@ -96,7 +131,38 @@ def contradictions(contents: Contents, manifest: Mapping[str, Any]) -> list[Find
         *_claims_otherwise(contents),
         *_decided_otherwise(contents, manifest),
         *_wrong_recipients(contents, manifest),
+        *(
+            Finding(mlbom.NAME, place, "the rest of the bundle says otherwise", SIGNER_ERRED)
+            for place in mlbom.disagreements(
+                contents.bill, manifest, contents.statement, contents.decision
+            )
+        ),
     ]
+
+
+def decided_again(contents: Contents, now: datetime) -> Decision:
+    """What the policy and the facts of a bundle come to at `now`; private rules as recorded.
+
+    Raises UserError for a waiver that is not in force then.
+    """
+    recorded = contents.decision
+    waivers = [read_waiver(envelope, name="a waiver") for envelope in recorded.waivers]
+    for waiver in waivers:
+        waiver.check(contents.policy, contents.training.get("model_digest"), now)
+    known = [one for one in waivers if not contents.policy.known(one.rule).private]
+    again = decide(contents.policy, contents.facts, now=now, waivers=known)
+    private = {rule.id: rule for rule in recorded.rules if rule.private}
+    rules = tuple(private.get(rule.id, rule) for rule in again.rules)
+    return replace(again, rules=rules, verdict=verdict_of(rules), waivers=recorded.waivers)
+
+
+TOLD = (
+    "report.html and MODEL_CARD.md are the signer's words, held against nothing: take figures "
+    "from statement.json, ledger.json, evidence.json and decision.json, which were",
+    "that the sealed model and tokenizer have the signed model_digest and tokenizer_digest is "
+    "checked by whoever opens them",
+)
+"""What nobody without a key can check, of any bundle."""
 
 
 def unchecked(contents: Contents) -> list[str]:
@@ -112,23 +178,38 @@ def _other_subjects(contents: Contents, manifest: Mapping[str, Any]) -> list[Fin
     """Evidence about another plan or another model is no evidence about this one."""
     findings = []
     expected = (
-        ("evidence.json", contents.evidence, "claim.plan_digest", contents.plan.digest),
-        ("evidence.json", contents.evidence, "claim.epsilon", spelled(contents.plan.epsilon)),
-        (
-            "evidence.json",
-            contents.evidence,
-            "subjects.target.model_digest",
-            manifest.get("model_digest"),
-        ),
+        *(("evidence.json", contents.evidence, *row) for row in _subjects(contents.plan, manifest)),
         ("ledger.json", contents.ledger, "plan_digest", contents.plan.digest),
+        ("ledger.json", contents.ledger, "run_id", manifest.get("run_id")),
         ("manifest.dsse.json", manifest, "plan_digest", contents.plan.digest),
         ("manifest.dsse.json", manifest, "policy_digest", contents.policy.digest),
     )
     for file, part, path, value in expected:
         if part and not same(find(part, path), value):
-            what = f"it is about another {path.split('.')[-1].split('_')[0]} than this bundle's"
-            findings.append(Finding(file, path, what, _SIGNER_ERRED))
+            findings.append(Finding(file, path, _another(path), SIGNER_ERRED))
     return findings
+
+
+def _subjects(plan: PrivacyPlan, manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Paths in evidence that say what it is about, and what has to stand there."""
+    return [
+        ("claim.plan_digest", plan.digest),
+        ("claim.epsilon", spelled(plan.epsilon)),
+        ("subjects.target.model_digest", manifest.get("model_digest")),
+    ]
+
+
+def _another(path: str) -> str:
+    return f"it is about another {path.split('.')[-1].split('_')[0]} than this bundle's"
+
+
+def other_evidence(
+    evidence: Mapping[str, Any], plan: PrivacyPlan, manifest: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Places in evidence that are about another plan or model, or follow from nothing in it."""
+    about = [(p, _another(p)) for p, value in _subjects(plan, manifest)
+             if not same(find(evidence, p), value)]  # fmt: skip
+    return about or audit_contradictions(evidence, plan.to_json())
 
 
 def _concludes_otherwise(contents: Contents) -> list[Finding]:
@@ -137,7 +218,7 @@ def _concludes_otherwise(contents: Contents) -> list[Finding]:
         return []
     plan = contents.plan.to_json()
     return [
-        Finding("evidence.json", path, what, _SIGNER_ERRED)
+        Finding("evidence.json", path, what, SIGNER_ERRED)
         for path, what in audit_contradictions(contents.evidence, plan)
     ]
 
@@ -149,7 +230,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
     findings = []
     if claimed is None or spent is None or not (claimed == spent or 0 <= claimed - spent < 2e-4):
         what = f"it claims {claim.get('epsilon')}, the ledger counts {ledger.get('epsilon')}"
-        findings.append(Finding("statement.json", "epsilon", what, _SIGNER_ERRED))
+        findings.append(Finding("statement.json", "epsilon", what, SIGNER_ERRED))
     for name, value in (
         ("delta", ledger.get("delta")),
         ("unit", plan.unit),
@@ -167,7 +248,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
             what = f"it claims {claim.get(name)}, plan and ledger say {value}"
             if isinstance(value, Mapping):
                 what = f"its {name} are not those of plan and ledger"
-            findings.append(Finding("statement.json", name, what, _SIGNER_ERRED))
+            findings.append(Finding("statement.json", name, what, SIGNER_ERRED))
     findings += _unfounded(claim, plan, not_covered(contents.decision.rules))
     findings += _accounted_otherwise(plan, ledger)
     if not findings and claimed is not None:
@@ -178,7 +259,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         )
         if not all(part in str(claim.get("sentence")) for part in clause):
             what = "its sentence does not say what its fields say"
-            findings.append(Finding("statement.json", "sentence", what, _SIGNER_ERRED))
+            findings.append(Finding("statement.json", "sentence", what, SIGNER_ERRED))
     return findings
 
 
@@ -191,7 +272,7 @@ def _unfounded(claim: Mapping[str, Any], plan: PrivacyPlan, verdict: list[str]) 
     if any(str(part) not in str(claim.get("sentence")) for part in told):
         missing.append("what its sentence leaves out")
     findings = [
-        Finding("statement.json", "not_covered", f"it leaves out: {part}", _SIGNER_ERRED)
+        Finding("statement.json", "not_covered", f"it leaves out: {part}", SIGNER_ERRED)
         for part in missing
     ]
     shown, again = claim.get("epsilon_by_accountant"), epsilon_by_accountant(plan)
@@ -199,7 +280,7 @@ def _unfounded(claim: Mapping[str, Any], plan: PrivacyPlan, verdict: list[str]) 
         _close(shown.get(name), value) for name, value in again.items()
     ):
         what = "they are not those that the accountants give for its plan"
-        findings.append(Finding("statement.json", "epsilon_by_accountant", what, _SIGNER_ERRED))
+        findings.append(Finding("statement.json", "epsilon_by_accountant", what, SIGNER_ERRED))
     return findings
 
 
@@ -216,9 +297,17 @@ def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[F
     counted = number(ledger.get("epsilon"))
     try:
         expected, delta = claim_of(plan, ledger)
-    except (AccountantFailure, AttributeError, KeyError, TypeError, ValueError, UserError):
+    except (
+        AccountantFailure,
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        UserError,
+    ):
         return [
-            Finding("ledger.json", "whole file", "no claim follows from its steps", _SIGNER_ERRED)
+            Finding("ledger.json", "whole file", "no claim follows from its steps", SIGNER_ERRED)
         ]
     # Another version of an accountant may round its grid otherwise, in the fourth digit.
     close = counted is not None and (
@@ -230,7 +319,7 @@ def _accounted_otherwise(plan: PrivacyPlan, ledger: Mapping[str, Any]) -> list[F
         f"it counts epsilon {ledger.get('epsilon')} at delta {ledger.get('delta')}, its plan and "
         f"steps give {expected:.4f} at {delta:g}"
     )
-    return [Finding("ledger.json", "epsilon", what, _SIGNER_ERRED)]
+    return [Finding("ledger.json", "epsilon", what, SIGNER_ERRED)]
 
 
 def _decided_otherwise(contents: Contents, manifest: Mapping[str, Any]) -> list[Finding]:
@@ -305,21 +394,21 @@ def _wrong_recipients(contents: Contents, manifest: Mapping[str, Any]) -> list[F
     """The recipients are those listed, and consumers are among them only on PASS."""
     listed = manifest.get("recipients")
     if not isinstance(listed, Mapping):
-        return [Finding("manifest.dsse.json", "recipients", "they are not listed", _SIGNER_ERRED)]
+        return [Finding("manifest.dsse.json", "recipients", "they are not listed", SIGNER_ERRED)]
     keep, consumers = frozenset(listed.get("keep", ())), frozenset(listed.get("consumers", ()))
     findings = []
     if contents.decision.verdict != "PASS" and consumers:
         what = f"consumers can open a model whose verdict is {contents.decision.verdict}"
-        findings.append(Finding("manifest.dsse.json", "recipients", what, _SIGNER_ERRED))
+        findings.append(Finding("manifest.dsse.json", "recipients", what, SIGNER_ERRED))
     if contents.recipients != keep | consumers:
         odd = ", ".join(sorted(contents.recipients ^ (keep | consumers)))
         what = f"keys {odd} are not those that the manifest lists"
-        findings.append(Finding(RECIPIENTS, "recipients", what, _SIGNER_ERRED))
+        findings.append(Finding(RECIPIENTS, "recipients", what, SIGNER_ERRED))
     return findings
 
 
 def _wrong(where: str, what: str) -> Finding:
-    return Finding("decision.json", where, what, _SIGNER_ERRED)
+    return Finding("decision.json", where, what, SIGNER_ERRED)
 
 
 def same(one: Any, other: Any) -> bool:

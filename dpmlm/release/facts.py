@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audits.recheck import contradictions
+from audits.verdict import oddities
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.noise import NOISE_SOURCES
@@ -29,7 +30,11 @@ PRIVATE_PATHS = (
 )
 """Parts computed from private text: for the auditor, never in a bundle."""
 
-_DERIVED = ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon")
+_DERIVED = {
+    "plan": ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon"),
+    "audit": ("odd",),
+}
+_NOTHING = "none"
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
     Adds `plan.private`, `plan.cryptographic_noise`, `plan.whole_texts` (whether the unit is a
     document or a person, not a part of one) and `plan.accounted_epsilon` (from noise, sampling rate
     and steps, by PLD, or by RDP where the noise is discrete). A plan that is not sound in itself
-    gets none of them, so that rules that need them find them missing.
+    gets none of them, so that rules that need them find them missing. Evidence gets `audit.odd`:
+    of each test that can have figures that no sound audit has, what is odd about them, or "none".
     """
     whole = {str(part): spelled(value) for part, value in facts.items()}
     plan = whole.get("plan")
@@ -107,14 +113,25 @@ def complete(facts: Mapping[str, Any]) -> dict[str, Any]:
         if whole.get("audit") and contradictions(whole["audit"], as_given):
             # Conclusions that do not follow from their own figures are no evidence.
             whole["audit"] = {"applicable": False, "reason": "it contradicts itself or the plan"}
+    if isinstance(whole.get("audit"), dict):
+        as_given = given(whole["audit"], "audit")
+        whole["audit"] = {**as_given, **_odd(as_given)}
     return whole
+
+
+def _odd(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found = oddities(evidence["subjects"]["target"])
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
+        return {}
+    return {"odd": {test: odd or _NOTHING for test, odd in found.items()}}
 
 
 def given(part: Any, name: str) -> Any:
     """A part of completed facts without what `complete` added to it."""
-    if name != "plan" or not isinstance(part, Mapping):
+    if name not in _DERIVED or not isinstance(part, Mapping):
         return part
-    return {key: value for key, value in part.items() if key not in _DERIVED}
+    return {key: value for key, value in part.items() if key not in _DERIVED[name]}
 
 
 def public(part: Any, path: str) -> Any:

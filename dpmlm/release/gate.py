@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from audits.statistics import clopper_pearson
 from dpmlm.canonical import digest
@@ -23,6 +23,7 @@ from dpmlm.release.waivers import Waiver
 SCHEMA = "dpmlm.decision/1"
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Status = Literal["pass", "fail", "inconclusive", "error", "waived"]
+_TEXTS = ("policy", "policy_digest", "summary", "decided")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ class RuleResult:
     """Whether the value is computed from private text; consumers do not see it."""
     waiver: str | None = None
     """Who excused it, until when and why; None unless it is waived."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RuleResult":
+        """A result as a decision's file has it. Raises TypeError or ValueError for another form."""
+        found = cls(**data)
+        texts = (found.id, found.title, found.metric, found.explanation, found.why)
+        perhaps = (found.evidence_digest, found.waiver)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("not text")
+        if not all(text is None or isinstance(text, str) for text in perhaps):
+            raise TypeError("not text")
+        if not isinstance(found.threshold, dict) or not isinstance(found.private, bool):
+            raise TypeError("another form")
+        if found.status not in get_args(Status):
+            raise ValueError("no status")
+        return found
 
     def withheld(self) -> "RuleResult":
         """The same result without its value and sentence, if these are private."""
@@ -106,11 +123,13 @@ class Decision:
         try:
             if data["schema"] != SCHEMA or data["verdict"] not in ("PASS", "FAIL", "INCONCLUSIVE"):
                 raise ValueError("another schema")
-            rules = tuple(RuleResult(**rule) for rule in data["rules"])
+            rules = tuple(RuleResult.from_json(rule) for rule in data["rules"])
+            if not all(isinstance(data[name], str) for name in _TEXTS):
+                raise TypeError("not text")
             fields = {key: value for key, value in data.items() if key != "schema"}
-            waivers = tuple(fields.get("waivers", ()))
+            waivers = tuple(dict(waiver) for waiver in fields.get("waivers", ()))
             return cls(**{**fields, "rules": rules, "waivers": waivers})
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 "decision", f"it does not have the fields of {SCHEMA}", "run `dpmlm gate` again"
             ) from None

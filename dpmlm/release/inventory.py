@@ -7,6 +7,7 @@ in clear they are a kibibyte each.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -24,6 +25,7 @@ ROLE = "released-model"
 RECIPIENTS = f"{SEALED_MODEL}/recipients.json"
 ATTESTATIONS = "attestations"
 """Folder of what is said about the release: signed statements, and the log's proof."""
+_COUNTERSIGNED = re.compile(rf"{ATTESTATIONS}/(auditor|approver)-[0-9a-f]{{16}}\.dsse\.json")
 _CLEAR_BLOCK = 1024
 _LOCATOR = 8
 
@@ -33,7 +35,7 @@ class Finding:
     """One thing that is wrong with a bundle."""
 
     file: str
-    """Path inside the bundle; "" for the bundle as a whole."""
+    """Path inside the bundle, or of what it is held against; "" for the bundle as a whole."""
     where: str
     """Byte range, chunk, rule or field."""
     what: str
@@ -50,10 +52,11 @@ GET_ORIGINAL = "get the bundle again from whoever released it, and trust this co
 
 
 def take_inventory(folder: Path) -> dict[str, dict[str, Any]]:
-    """Digest, size and block locators of every file of a bundle but its signed manifest."""
+    """Digest, size and block locators of every file of a bundle but its signed manifest, and the
+    countersignatures that come after it."""
     found = {}
     for name in files_of(folder):
-        if name != MANIFEST:
+        if name != MANIFEST and not countersigned(name):
             with open(folder / name, "rb") as file:
                 found[name] = take_record(file, name)
     return found
@@ -70,6 +73,17 @@ def release_digest(files: Mapping[str, Mapping[str, Any]]) -> str:
         if name != RECIPIENTS and not name.startswith(f"{ATTESTATIONS}/")
     }
     return "sha256:" + hashlib.sha256(canonical_json(named)).hexdigest()
+
+
+def countersigned(name: str) -> bool:
+    """Whether a file of that name in a bundle stands by its own signature; `countersigning.py`."""
+    return _COUNTERSIGNED.fullmatch(name) is not None
+
+
+def countersignatures_of(folder: Path) -> list[str]:
+    """Names of what is there under such a name, sorted."""
+    below = (f"{ATTESTATIONS}/{path.name}" for path in (folder / ATTESTATIONS).glob("*"))
+    return sorted(name for name in below if countersigned(name))
 
 
 def take_record(file: BufferedIOBase, name: str) -> dict[str, Any]:
@@ -93,11 +107,15 @@ def files_of(folder: Path) -> list[str]:
 
 
 def compare(folder: Path, signed: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Findings for files that are missing, were added or differ from the signed inventory."""
+    """Findings for files that are missing, were added or differ from the signed inventory.
+
+    Countersignatures are passed over: no manifest lists them.
+    """
     present = set(files_of(folder)) - {MANIFEST}
     findings = []
     for name in sorted(present - set(signed)):
-        findings.append(Finding(name, "whole file", "the signer did not list it", GET_ORIGINAL))
+        if not countersigned(name):
+            findings.append(Finding(name, "whole file", "the signer did not list it", GET_ORIGINAL))
     for name, record in sorted(signed.items()):
         path = folder / name
         if name not in present:

@@ -11,8 +11,8 @@ from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
-from dpmlm.release import words
 from dpmlm.release.gate import Decision
+from dpmlm.release.report import words
 
 NAME = "bom.cdx.json"
 """Of the file; the ending is the one that tools look for."""
@@ -70,6 +70,35 @@ def bill_of_materials(
     }
 
 
+def disagreements(
+    bill: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    statement: Mapping[str, Any],
+    decision: Decision,
+) -> list[str]:
+    """Places in a bill where it does not say of the model what the rest of its bundle says.
+
+    `manifest` are the signed fields; hashes are compared with its files, where it has them. Prose
+    and the list of libraries are the signer's.
+    """
+    try:
+        model = bill["metadata"]["component"]
+        card = model["modelCard"]
+        told: dict[str, tuple[Any, Any]] = {
+            "version": (model["version"], manifest["model_digest"]),
+            "modelCard.properties": (card["properties"], _judged(decision)),
+            "modelCard.quantitativeAnalysis": (card["quantitativeAnalysis"], _figures(statement)),
+        }
+        if "files" in manifest:
+            hashes = {one["name"]: one["hashes"] for one in model["components"]}
+            sealed = {n: r for n, r in manifest["files"].items() if n.endswith(".sealed")}
+            signed = {n: _hashes(r["digest"].partition(":")[2]) for n, r in sealed.items()}
+            told["components"] = (hashes, signed)
+    except (KeyError, TypeError, AttributeError):
+        return ["metadata.component"]
+    return [f"metadata.component.{place}" for place, (has, due) in told.items() if has != due]
+
+
 def _file(name: str, path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -78,8 +107,12 @@ def _file(name: str, path: Path) -> dict[str, Any]:
         "bom-ref": f"file:{name}",
         "name": name,
         "description": "encrypted",
-        "hashes": [{"alg": "SHA-256", "content": content}],
+        "hashes": _hashes(content),
     }
+
+
+def _hashes(content: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": content}]
 
 
 def _library(name: str) -> dict[str, Any] | None:
@@ -122,15 +155,10 @@ def _first(known: PackageMetadata, name: str) -> str:
 
 def _card(statement: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
     """The model card: what is promised, what the gate said, what is not covered."""
-    figures = [
-        {"type": name, "value": str(statement[name])}
-        for name in ("epsilon", "delta")
-        if statement.get(name) is not None
-    ]
     limits: Sequence[str] = statement.get("not_covered") or ()
     return {
         "modelParameters": {"approach": {"type": "self-supervised"}, "task": "fill-mask"},
-        "quantitativeAnalysis": {"performanceMetrics": figures},
+        "quantitativeAnalysis": _figures(statement),
         "considerations": {
             "technicalLimitations": [str(limit) for limit in limits],
             "ethicalConsiderations": [
@@ -140,8 +168,21 @@ def _card(statement: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
                 }
             ],
         },
-        "properties": [
-            {"name": "dpmlm:policy", "value": decision.policy},
-            {"name": "dpmlm:verdict", "value": decision.verdict},
-        ],
+        "properties": _judged(decision),
     }
+
+
+def _figures(statement: Mapping[str, Any]) -> dict[str, Any]:
+    figures = [
+        {"type": name, "value": str(statement[name])}
+        for name in ("epsilon", "delta")
+        if statement.get(name) is not None
+    ]
+    return {"performanceMetrics": figures}
+
+
+def _judged(decision: Decision) -> list[dict[str, str]]:
+    return [
+        {"name": "dpmlm:policy", "value": decision.policy},
+        {"name": "dpmlm:verdict", "value": decision.verdict},
+    ]

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from dpmlm.canonical import digest
-from dpmlm.config import NotPlain, read_plain, shortened
+from dpmlm.config import NotPlain, read_plain, read_start, shortened
 from dpmlm.errors import UserError
 from dpmlm.release.facts import is_private
 
@@ -185,7 +185,7 @@ def load_policy(name_or_path: str | Path) -> ReleasePolicy:
             f"it is neither a file nor one of {', '.join(policy_names())}",
             "name one of these, or the path of a policy file",
         )
-    return parse_policy(path.read_bytes(), name=f"release policy {path}")
+    return parse_policy(read_start(path), name=f"release policy {path}")
 
 
 def parse_policy(data: bytes, *, name: str) -> ReleasePolicy:

@@ -2,7 +2,7 @@
 
 The signature covers the model's recipients file, as it does every file of a bundle: a change of
 recipients is signed again, by the key that signed the bundle. What did not pass gets no consumers
-even so.
+even so, and a PASS on a waiver that expired gets no more.
 """
 
 import base64
@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from dpmlm.release.inventory import (
     SEALED_MODEL,
     take_record,
 )
+from dpmlm.release.waivers import refuse_expired
+
+_DECISION = "decision.json"
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,19 @@ def plan_bundle(
     identities: Sequence[Identity],
     change: Change,
     signing_key: SigningKey | None = None,
+    now: datetime | None = None,
 ) -> BundleRewrap:
     """What `change` makes of a bundle's recipients; writes nothing.
 
-    Raises UserError as `plan_folder` does, for a consumer of a model that did not pass, where
+    Raises UserError as `plan_folder` does, for a consumer of a model that did not pass, for one
+    more of a model whose PASS rests on a waiver that expired before `now` (this moment), where
     somebody comes or goes and `signing_key` is missing or another than signed the bundle, and
     where others than those signed can open it.
     """
     envelope, payload = _manifest(bundle / MANIFEST)
     predicate = payload["predicate"]
     _refuse_consumers(bundle, predicate, change)
+    _refuse_more(bundle, predicate, change, now or datetime.now(UTC))
     model = plan_folder(bundle / SEALED_MODEL, identities, change)
     if model.label != ROLE:
         raise UserError(
@@ -89,6 +96,26 @@ def _refuse_consumers(bundle: Path, predicate: Mapping[str, Any], change: Change
             "only a model that passed its gate can be opened by consumers",
             f"read {bundle / 'report.html'} to see which rules did not pass",
         )
+
+
+def _refuse_more(bundle: Path, predicate: Mapping[str, Any], change: Change, now: datetime) -> None:
+    """Whoever is added to a PASS is its consumer; who takes another's place opens nothing new."""
+    listed = {key_id for kind in ("keep", "consumers") for key_id in predicate["recipients"][kind]}
+    if predicate["verdict"] != "PASS" or listed >= {one.key_id for one in change.add}:
+        return
+    path = bundle / _DECISION
+    try:
+        data = path.read_bytes()
+        if _record(data) != predicate["files"].get(_DECISION):
+            raise ValueError("another decision")
+        waivers = json.loads(data)["waivers"]
+        if not isinstance(waivers, list):
+            raise ValueError("no waivers")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            str(path), "it is not what was signed", "get the file from a good copy"
+        ) from None
+    refuse_expired(bundle, waivers, now)
 
 
 def _refuse_another_signer(bundle: Path, envelope: Mapping[str, Any], key: SigningKey) -> None:

@@ -89,6 +89,22 @@ class Waiver:
             )
 
 
+def refuse_expired(bundle: Path, envelopes: Sequence[Any], now: datetime) -> None:
+    """UserError unless every waiver that a bundle's PASS rests on is in force at `now`.
+
+    Whoever gave it out till then did so rightly; nobody new gets it, and no alias points to it.
+    """
+    for envelope in envelopes:
+        waiver = read_waiver(envelope, name="a waiver")
+        if waiver.expires < now:
+            raise UserError(
+                f"bundle {bundle}",
+                f"its PASS rests on a waiver of {waiver.rule} that expired at "
+                f"{waiver.expires.isoformat()}",
+                "ask the approver for another, and release the model again",
+            )
+
+
 def sign_waiver(
     *,
     rule: str,

@@ -54,7 +54,8 @@ def write_corpus(folder: Path, persons: int = 40) -> None:
     write_gold(folder, rows[:12])
     shipped = (resources.files("policies") / "release" / "internal.yaml").read_text()
     assert "min: 100" in shipped
-    (folder / "few-canaries.yaml").write_text(shipped.replace("min: 100", "min: 10"))
+    ours = shipped.replace("min: 100", "min: 10").replace("internal/v1", "few-canaries/v1")
+    (folder / "few-canaries.yaml").write_text(ours)
     public = [{"text": sentences(rng, 6)} for _ in range(60)]
     (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
 
@@ -98,7 +99,11 @@ def write_run_file(folder: Path, **changes) -> Path:
         "training": {"steps": 6, "expected_batch_size": 8, "checkpoint_minutes": 0},
         "audit": {"canaries": 40, "control": {"corpus": "public.jsonl"}, "verbatim_spans": 5},
         "telemetry": {"file": "telemetry.jsonl"},
-        "release": {"recipients": ["keys/consumer.pub"], "auditors": ["keys/auditor.pub"]},
+        "release": {
+            "recipients": ["keys/consumer.pub"],
+            "auditors": ["keys/auditor.pub"],
+            "log": "releases.log",
+        },
     }
     for dotted, value in changes.items():
         *sections, leaf = dotted.split("__")

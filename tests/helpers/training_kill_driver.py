@@ -167,7 +167,7 @@ def watch_noise(noted: Noted) -> None:
 
 
 def watch_checkpoints(noted: Noted) -> None:
-    save, load, rename, sync = Checkpoints.save, Checkpoints.load, Path.rename, atomic.sync_folder
+    save, load, sync = Checkpoints.save, Checkpoints.load, atomic.sync_folder
     rmtree, current = shutil.rmtree, {"step": -1}
 
     def saved(checkpoints, model, optimizer, progress):
@@ -183,10 +183,13 @@ def watch_checkpoints(noted: Noted) -> None:
             noted.note("loaded", progress.attempt, progress.step, value)
         return progress
 
-    def renamed(path, target):
-        if path.name == "unfinished":
-            noted.die_if("before the rename", current["step"])
-        return rename(path, target)
+    def placed(draft, target):
+        noted.die_if("before the rename", current["step"])
+        atomic.sync_folder = synced
+        try:
+            atomic.place_folder(draft, target)
+        finally:
+            atomic.sync_folder = sync
 
     def synced(folder):
         noted.die_if("after the rename", current["step"])
@@ -204,8 +207,8 @@ def watch_checkpoints(noted: Noted) -> None:
                 return True
         return False
 
-    Checkpoints.save, Checkpoints.load, Path.rename = saved, loaded, renamed
-    checkpoint.sync_folder, checkpoint.shutil = synced, SimpleNamespace(rmtree=removed)
+    Checkpoints.save, Checkpoints.load = saved, loaded
+    checkpoint.place_folder, checkpoint.shutil = placed, SimpleNamespace(rmtree=removed)
     atomic.os = HalfOs(half)
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from audits.coverage import ATTACKS
-from dpmlm.release import attacks, kinds, reach
+from dpmlm.release import attacks, kinds
 from dpmlm.release.facts import public_evidence
-from dpmlm.release.report import _cell
+from dpmlm.release.report import reach
+from dpmlm.release.report.page import _cell
 
 
 def test_what_was_not_run_has_its_reason_and_what_was_its_finding(evidence):

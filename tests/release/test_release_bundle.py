@@ -1,8 +1,6 @@
 """Bundles: written whole or not at all, and opened by consumers on PASS only."""
 
-import base64
 import copy
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -10,13 +8,14 @@ from datetime import UTC, datetime
 
 import pytest
 import torch
+from signing_again import edit_json, sign_anew
 from tokenizers import normalizers
 
 from audits.verdict import power_of_tests
 from dpmlm.artifacts import SealedFolder, save_model
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.release import decide, load_policy, load_released, verify_bundle
-from dpmlm.release.bundle import PRIVATE_MARK, _sign
+from dpmlm.release import decide, load_policy, load_released, mlbom, verify_bundle
+from dpmlm.release.bundle import PRIVATE_MARK
 from dpmlm.release.inventory import MANIFEST
 
 
@@ -132,14 +131,16 @@ def test_a_signer_who_seals_something_else_is_found_by_whoever_opens(
     else:
         tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
         tokenizer.add_tokens(["another"])
-    payload = json.loads(base64.b64decode(json.loads((bundle / MANIFEST).read_bytes())["payload"]))
     shutil.rmtree(bundle / "model")
     sealed = SealedFolder.create(
         bundle / "model", [*keys.keep, keys.consumer_pub], role="released-model"
     )
     save_model(sealed, model, tokenizer)
     sealed.finish({})
-    _sign(bundle, {k: v for k, v in payload["predicate"].items() if k != "files"}, keys.signing)
+    edit_json(bundle / mlbom.NAME, lambda bill: bill["metadata"]["component"].update(components=[
+        mlbom._file(f"model/{path.name}", path) for path in (bundle / "model").glob("*.sealed")
+    ]))  # fmt: skip
+    sign_anew(bundle, keys.signing)
     assert verify_bundle(bundle, keys.trusted, now=datetime.now(UTC)).ok
     with pytest.raises(IntegrityError, match=f"{other} of digest"):
         load_released(bundle, identity=keys.consumer, trusted_keys=keys.trusted)

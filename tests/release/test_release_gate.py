@@ -92,6 +92,7 @@ def believed(monkeypatch):
 TARGET = "audit.subjects.target"
 _NAMES = ("private", "cryptographic_noise", "whole_texts", "accounted_epsilon")
 DERIVED = {f"plan.{name}" for name in _NAMES}
+COUNTED = {"audit.odd.exposure": f"{TARGET}.exposure", "audit.odd.gating": f"{TARGET}.gating"}
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_every_rule_of_the_policy_stops_a_pass_when_its_metric_is_gone(facts, no
         if rule.metric in DERIVED:
             left["plan"]["noise_multiplier"] = 5.0  # no longer the plan that hashes to its digest
         else:
-            _put(left, rule.metric, None)
+            _put(left, COUNTED.get(rule.metric, rule.metric), None)
         decision = decide(policy, left, now=now)
         assert _status(decision)[rule.id] in ("fail", "inconclusive"), rule.id
         assert decision.verdict != "PASS"

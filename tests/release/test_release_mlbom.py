@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from signing_again import edit_json, sign_manifest
 
 from dpmlm.release import decide, load_policy, mlbom
 
@@ -102,6 +103,28 @@ def test_it_is_signed_for(bundle, check):
     path = bundle / mlbom.NAME
     path.write_text(path.read_text().replace("PASS", "pass"))
     assert [finding.file for finding in check(bundle).findings] == [mlbom.NAME]
+
+
+@pytest.mark.parametrize(
+    ("place", "edit"),
+    [
+        ("version", lambda model: model.update(version="sha256:" + "0" * 64)),
+        ("components", lambda model: model["components"][0]["hashes"][0].update(content="0" * 64)),
+        ("components", lambda model: model["components"].pop()),
+        ("modelCard.properties", lambda model: model["modelCard"]["properties"].pop()),
+        (
+            "modelCard.quantitativeAnalysis",
+            lambda model: model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"].pop(),
+        ),
+        ("", lambda model: model.update(modelCard=7)),
+    ],
+)
+def test_a_bill_that_the_bundle_contradicts_is_found(bundle, check, keys, place, edit):
+    edit_json(bundle / mlbom.NAME, lambda bill: edit(bill["metadata"]["component"]))
+    sign_manifest(bundle, keys.signing)
+    (finding,) = check(bundle).findings
+    assert finding.file == mlbom.NAME
+    assert finding.where == f"metadata.component.{place}".rstrip(".")
 
 
 def test_a_failed_bundle_says_so(failed):

@@ -8,7 +8,7 @@ from dpmlm.errors import UserError
 from dpmlm.release import decide, load_policy, render_report
 from dpmlm.release.gate import not_covered, spans_needed
 from dpmlm.release.policy import parse_policy
-from dpmlm.release.words import shown
+from dpmlm.release.report.words import shown
 
 RULE = """policy: t/v1
 summary: t
@@ -191,10 +191,10 @@ def _with(figures, recall):
 def test_the_auditors_page_says_recall_in_plain_words(page):
     html = page(private=True)
     assert "People read 83 documents" in html
-    assert "takes out 1,171 from the first letter to the last: <b>90.1 %</b>" in html
+    assert "takes out 1,171 from the first letter to the last: <b>90.1\u00a0%</b>" in html
     assert "marked without seeing what the software finds" in html
     assert "what points to one person by itself" in html
-    assert "97.1 % to 99.8 %" in html
+    assert "97.1\u00a0% to 99.8\u00a0%" in html
     assert "297 of 300" in html  # the rule's own row
     assert "not from this corpus" not in html
     assert "recall" not in html.partition("How much of it was found")[2].partition("<table")[0]

@@ -6,13 +6,31 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from signing_again import payload_of, write_envelope
 
-from dpmlm.artifacts import canonical_json, create_keys, load_signing_key
+from dpmlm.artifacts import (
+    canonical_json,
+    create_keys,
+    load_identity,
+    load_signing_key,
+    new_identity,
+)
+from dpmlm.artifacts.rotation import Change
 from dpmlm.errors import UserError
 from dpmlm.release import bundle as bundles
-from dpmlm.release import decide, load_policy, model_card, render_report, verify_bundle
+from dpmlm.release import (
+    decide,
+    load_policy,
+    load_released,
+    model_card,
+    render_report,
+    verify_bundle,
+)
 from dpmlm.release.gate import Decision
 from dpmlm.release.policy import parse_policy
+from dpmlm.release.provenance import timestamp
+from dpmlm.release.rewrap import plan_bundle
+from dpmlm.release.verification import attest_bundle
 from dpmlm.release.waivers import load_waiver, sensible_date, sign_waiver
 
 RULE, REASON = "dp.epsilon", "The partner's contract forbids attacks; reviewed in person."
@@ -73,6 +91,12 @@ def waived(tmp_path, write, facts, policy, sign, now):
         return write(tmp_path / "waived", facts, policy=policy, decision=decision)
 
     return written
+
+
+def signs_anything(monkeypatch):
+    """A signer who does not look at what they sign, and states nothing about it."""
+    monkeypatch.setattr(bundles, "_agreeing_contents", lambda folder, predicate: None)
+    monkeypatch.setattr(bundles, "write_statements", lambda *given: {})
 
 
 def test_a_waived_rule_makes_a_pass_that_says_so(facts, policy, sign, now):
@@ -153,13 +177,30 @@ def test_a_reader_who_trusts_the_approver_is_told_who_waived_what(waived, truste
     found = verify_bundle(folder, trusted, now=now)
     assert found.ok, found.findings
     assert found.verdict == "PASS"
-    (note,) = found.notes
+    (note,) = found.warnings
     assert note.startswith(f"rule {RULE} does not hold. Waived until ")
     assert REASON in note
     assert "expired" not in note
     later = verify_bundle(folder, trusted, now=now + timedelta(days=31))
     assert later.ok
-    assert later.notes[0].endswith("It has expired since.")
+    assert later.warnings[0].endswith("It has expired since.")
+
+
+def test_an_approver_decides_again_and_refuses_an_expired_waiver(waived, trusted, approver, now):
+    folder, late = waived(), now + EXPIRES + timedelta(days=1)
+    key = load_signing_key(approver / "approver.key")
+    with pytest.raises(UserError, match="it expired at"):
+        attest_bundle(folder, "approver", key, trusted_keys=trusted, now=late)
+    passed = attest_bundle(folder, "approver", key, trusted_keys=trusted, now=now)
+    assert passed.result == "PASSED"
+    # What was decided while the waiver was in force holds afterwards.
+    assert verify_bundle(folder, trusted, now=late).ok
+    edited = payload_of(folder / passed.file)
+    edited["predicate"]["timeVerified"] = timestamp(late.isoformat())
+    write_envelope(folder / passed.file, edited, key)
+    (finding,) = verify_bundle(folder, trusted, now=late).findings
+    assert finding.where == "predicate.timeVerified"
+    assert "it expired at" in finding.what
 
 
 def test_a_reader_who_does_not_trust_the_approver_refuses(waived, trusted, keys, now, approver):
@@ -167,16 +208,19 @@ def test_a_reader_who_does_not_trust_the_approver_refuses(waived, trusted, keys,
     found = verify_bundle(folder, keys.trusted, now=now)
     assert [finding.where for finding in found.findings] == ["waivers"]
     assert "nobody is trusted" in found.findings[0].what
-    # An approver's key among those that sign bundles is no approver's any more.
+    # An approver's key among those that sign bundles could excuse its own.
     shutil.copy(approver / "approver.pub", trusted)
-    (finding,) = verify_bundle(folder, trusted, now=now).findings
-    assert "excuses none of its rules" in finding.what
+    with pytest.raises(UserError, match="trusted as trainer and as approver"):
+        verify_bundle(folder, trusted, now=now)
 
 
 def test_nobody_waives_a_rule_for_a_bundle_they_sign(waived, trusted, keys, sign, now):
-    shutil.copy(keys.trusted / "sign.pub", trusted / "approver")
-    (finding,) = verify_bundle(waived(sign(key=keys.signing)), trusted, now=now).findings
+    folder = waived(sign(key=keys.signing))
+    (finding,) = verify_bundle(folder, trusted, now=now).findings
     assert "excuses none of its rules" in finding.what
+    shutil.copy(keys.trusted / "sign.pub", trusted / "approver")
+    with pytest.raises(UserError, match="trusted as trainer and as approver"):
+        verify_bundle(folder, trusted, now=now)
 
 
 def test_a_signed_waiver_that_was_changed_is_found(waived, trusted, sign, now, monkeypatch):
@@ -204,7 +248,7 @@ def test_a_decision_that_its_waivers_do_not_make_is_found(
     }[fault]
     with pytest.raises(UserError, match=r"decision\.json"):
         waived(waiver, **changed)
-    monkeypatch.setattr(bundles, "_refuse_contradictions", lambda folder, predicate: None)
+    signs_anything(monkeypatch)
     found = verify_bundle(waived(waiver, **changed), trusted, now=now)
     assert found.findings
     assert {finding.file for finding in found.findings} == {"decision.json"}
@@ -226,7 +270,7 @@ def test_a_private_rule_can_be_waived_and_its_figure_stays_withheld(
     assert rule.observed is None
     assert rule.waiver == waiver.sentence
     # The claim of the fixtures excludes no verdict, which is found as well.
-    monkeypatch.setattr(bundles, "_refuse_contradictions", lambda folder, predicate: None)
+    signs_anything(monkeypatch)
     for waivers, files in ((decision.waivers, set()), ((), {"decision.json"})):
         told = replace(decision, waivers=waivers)
         folder = write(tmp_path / f"b{len(waivers)}", facts, policy=policy, decision=told)
@@ -271,3 +315,24 @@ def test_a_file_that_is_no_waiver_is_refused(tmp_path, sign, spoil):
         load_waiver(path)
     with pytest.raises(UserError, match="cannot be read"):
         load_waiver(tmp_path / "none.json")
+
+
+def test_nobody_new_gets_a_model_whose_waiver_expired(waived, trusted, keys, now):
+    folder, late = waived(), now + EXPIRES + timedelta(seconds=1)
+    trainer, more = load_identity(keys.folder / "trainer.key"), new_identity(role="consumer")
+    added = Change(add=(more.recipient,))
+    with pytest.raises(UserError, match=rf"waiver of {RULE} that expired"):
+        plan_bundle(folder, [trainer], added, keys.signing, now=late)
+    # Whoever has it keeps it, under another key too.
+    heir = Change(replace=((keys.consumer.key_id, more.recipient),))
+    for change in (heir, Change(add=(keys.consumer_pub,))):
+        plan_bundle(folder, [trainer], change, keys.signing, now=late)
+    decision = (folder / "decision.json").read_bytes()
+    told = json.loads(decision) | {"waivers": []}
+    (folder / "decision.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match="not what was signed"):
+        plan_bundle(folder, [trainer], added, keys.signing, now=late)
+    (folder / "decision.json").write_bytes(decision)
+    plan_bundle(folder, [trainer], added, keys.signing, now=now).write()
+    with pytest.warns(UserWarning, match=rf"rule {RULE} does not hold. Waived until"):
+        load_released(folder, identity=more, trusted_keys=trusted)

@@ -1,0 +1,36 @@
+"""Reading a signed file of a bundle: one DSSE envelope, in the one spelling its signer gave it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dpmlm.artifacts import canonical_json
+from dpmlm.artifacts.signing import VerifyKey
+from dpmlm.canonical import read_json
+from dpmlm.errors import IntegrityError
+from dpmlm.release.inventory import GET_ORIGINAL, PAYLOAD_TYPE
+
+
+def open_signed(
+    path: Path, trusted: Mapping[str, VerifyKey], *, most: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The payload of a file of at most `most` bytes, and the key ids of all who signed it.
+
+    Raises IntegrityError (where, what, next step) unless every signer is in `trusted`.
+    """
+    from dpmlm.artifacts import open_envelope
+
+    if path.is_symlink() or not path.is_file():
+        raise IntegrityError("whole file", "it is no plain file", GET_ORIGINAL)
+    if path.stat().st_size > most:
+        raise IntegrityError("whole file", "it is too large to be what it is named", GET_ORIGINAL)
+    data = path.read_bytes()
+    try:
+        envelope = read_json(data)
+        spelled_so = canonical_json(envelope) == data
+    except ValueError:
+        raise IntegrityError("whole file", "it is not JSON", GET_ORIGINAL) from None
+    if not spelled_so or not isinstance(envelope, dict):
+        raise IntegrityError("whole file", "it is not spelled as it was signed", GET_ORIGINAL)
+    payload = open_envelope(envelope, trusted, payload_type=PAYLOAD_TYPE)
+    return payload, tuple(entry["keyid"] for entry in envelope["signatures"])
