@@ -28,7 +28,9 @@ from dpmlm.cli import (
     init,
     keys,
     ledger,
+    log,
     plan,
+    registry,
     release,
     report,
     run,
@@ -54,7 +56,7 @@ app = typer.Typer(
 )
 for verb in (
     init, plan, run, runs, scrub, dedup, vocab, train, evaluate,
-    audit, gate, release, verify, report, ledger, keys, doctor, bench,
+    audit, gate, release, verify, registry, report, ledger, log, keys, doctor, bench,
 ):  # fmt: skip
     verb.register(app)
 

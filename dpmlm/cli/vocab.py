@@ -34,6 +34,10 @@ def vocab(
     ] = None,
     text: Text = "text",
     signing_key: SigningKeyFile = None,
+    pseudonym_key: Annotated[
+        Path | None,
+        typer.Option(help="Key by which forgotten persons are known; where there are any."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn a WordPiece vocabulary from IN with differential privacy; each call is charged.
@@ -54,8 +58,9 @@ def vocab(
         size=size, epsilon=epsilon, delta=delta, words_per_unit=words_per_unit, unused=unused
     )
     done = vocabulary_file(
-        source, target, ledger, config, text=text, person=person, signing_key=signing_key
-    )
+        source, target, ledger, config, text=text, person=person, signing_key=signing_key,
+        pseudonym_key=pseudonym_key,
+    )  # fmt: skip
     if as_json:
         print_json("dpmlm.vocab/1", done.to_json())
     else:

@@ -1,7 +1,7 @@
 """The run file and how it is read."""
 
 from dpmlm.config.loading import load_config, parse_overrides
-from dpmlm.config.plain import NotPlain, read_plain, shortened
+from dpmlm.config.plain import NotPlain, read_plain, read_start, shortened
 from dpmlm.config.run import LedgerConfig, RunConfig, TelemetryConfig
 from dpmlm.config.section import claim_fields
 from dpmlm.config.text import (
@@ -26,5 +26,6 @@ __all__ = [
     "load_config",
     "parse_overrides",
     "read_plain",
+    "read_start",
     "shortened",
 ]

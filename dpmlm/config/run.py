@@ -233,6 +233,8 @@ class ReleaseConfig(Section):
 
     policy: str = "internal"
     """Name of a shipped policy or path of a YAML file."""
+    intended_use: str = ""
+    """What the model is for, in a sentence for its card; empty: what the policy says of a PASS."""
     recipients: list[Path] = Field(min_length=1)
     """Public keys of the consumers; they get the model's key on PASS only."""
     auditors: list[Path] = Field(default_factory=list)
@@ -241,6 +243,8 @@ class ReleaseConfig(Section):
     """Waivers of rules that do not hold, as `dpmlm gate waive` signs them."""
     approvers: list[Path] = Field(default_factory=list)
     """Public keys of those who may sign waivers; never the run's own signing key."""
+    log: Path | None = speed(None)
+    """Append-only log that the release is entered in, its signed head beside it (docs/log.md)."""
 
 
 class RunConfig(Section):

@@ -15,7 +15,7 @@ from dpmlm.corpus.shards import (
     write_shard,
     write_shards,
 )
-from dpmlm.corpus.units import Split, Unit, split_of, stage_document, unit_of
+from dpmlm.corpus.units import Split, Unit, pseudonym_of, split_of, stage_document, unit_of
 
 __all__ = [
     "Document",
@@ -23,6 +23,7 @@ __all__ = [
     "Split",
     "Unit",
     "count_shards",
+    "pseudonym_of",
     "read_corpus",
     "read_documents",
     "read_shard",

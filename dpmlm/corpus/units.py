@@ -24,11 +24,16 @@ def unit_of(document: Document, unit: Unit, key: bytes) -> str:
     person is a unit of its own. Raises UserError for a key below 16 bytes.
     """
     if unit == "person" and document.person is not None:
-        person = unicodedata.normalize("NFC", document.person).strip()
-        return _keyed(key, b"dpmlm/unit/person", person).hex()[:32]
+        return pseudonym_of(document.person, key)
     if unit in ("document", "person"):
         return _keyed(key, b"dpmlm/unit/document", document.id).hex()[:32]
     raise UserError(f"unit {unit!r}", "a unit is document or person", "choose one of the two")
+
+
+def pseudonym_of(person: str, key: bytes) -> str:
+    """Of a person: the unit id of their documents where persons are the units."""
+    name = unicodedata.normalize("NFC", person).strip()
+    return _keyed(key, b"dpmlm/unit/person", name).hex()[:32]
 
 
 def split_of(unit_id: str, validation: float, key: bytes) -> Split:
@@ -48,8 +53,12 @@ def split_of(unit_id: str, validation: float, key: bytes) -> Split:
 def stage_document(
     document: Document, *, unit: Unit, validation: float, key: bytes
 ) -> dict[str, Any]:
-    """The dict that stages pass on: id, text, unit, split, source, row. The person stays behind."""
+    """The dict that stages pass on: id, text, unit, split, source, row, person.
+
+    The person is a pseudonym whatever the unit, so that erasure finds it; None if nobody is named.
+    """
     unit_id = unit_of(document, unit, key)
+    person = document.person
     return {
         "id": document.id,
         "text": document.text,
@@ -57,6 +66,7 @@ def stage_document(
         "split": split_of(unit_id, validation, key),
         "source": document.source,
         "row": document.row,
+        "person": None if person is None else pseudonym_of(person, key),
     }
 
 

@@ -26,12 +26,14 @@ from dpmlm.corpus import (
     write_shards,
 )
 from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.context import Run, data_order
 from dpmlm.pipeline.duplicates import build_dedup, dedup_settings, sketching
 from dpmlm.pipeline.planted import planted_documents, planted_ids, plants, refuse_taken
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.secrets import key_check
 from dpmlm.pipeline.stages import BEGUN, ShardWork, Stage, do_shard, shard_codes
+from dpmlm.pipeline.tombstones import Tombstones, tombstones_of
 from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
 from dpmlm.scrub.scrubber import cores
@@ -39,6 +41,11 @@ from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tok
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+PERSONS = "persons"
+"""Sealed file of the corpus stage: under which key its documents name persons, and the tombstones
+that they were read with; written before the first shard."""
 
 
 def read_public(path: Path, text: str) -> Iterator[Document]:
@@ -60,15 +67,22 @@ def sample_public(path: Path, text: str, count: int) -> list[Document]:
 def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     dropped: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
+    forgotten = 0
     units: dict[str, str] = {}
+    persons, stones = _begin_persons(run, folder)
     planted = list(planted_documents(run))
     some_planted = plants(run.config)
 
     def kept() -> Iterator[dict[str, Any]]:
+        nonlocal forgotten
         for count, item in enumerate(_read(run), start=1):
             report(count, count)
+            document = item.document if isinstance(item, Dropped) else item
+            if stones.name(document.person):
+                forgotten += 1
+                continue
             if some_planted:
-                refuse_taken(item.document if isinstance(item, Dropped) else item)
+                refuse_taken(document)
             if isinstance(item, Dropped):
                 reasons[item.reason] += 1
                 dropped.append(item.as_dict())
@@ -96,11 +110,29 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         "documents": count - len(planted),
         **_said(run, {"documents": len(planted)}),
         "dropped": dict(reasons),
+        **({"forgotten": forgotten} if stones else {}),
         "units": len(units),
         "train_units": splits["train"],
         "validation_units": splits["validation"],
     }
-    return {"counts": counts}
+    return {"counts": counts, **persons}
+
+
+def _begin_persons(run: Run, folder: SealedFolder) -> tuple[dict[str, Any], Tombstones]:
+    """How persons are recorded, for the manifest, and whose documents are kept out.
+
+    Shards of an attempt that recorded none, or knew fewer tombstones, are written again.
+    """
+    stones = tombstones_of(open_ledger(run.config.ledger), run.secrets)
+    mine = {"persons": key_check(run.secrets.unit_key), "tombstones": stones.record}
+    begun = folder.read_json(PERSONS) if folder.has(PERSONS) else None
+    if begun is not None:
+        stones.refuse_shorter(begun["tombstones"], f"workspace {run.workspace.path}")
+    if begun != mine:
+        for name in folder.names("documents-"):
+            folder.remove(name)
+        folder.write_json(PERSONS, mine)
+    return mine, stones
 
 
 def _said(run: Run, counts: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """What leaves the sealed world, on explicit request: the auditor's page, and plain weights."""
 
+import base64
 import hashlib
+import json
+import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +12,14 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from dpmlm.artifacts import SealedFolder, atomic_write, canonical_json, load_identity
+from dpmlm.artifacts.atomic import place_folder, sync_folder
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.outcome import REPORT
 from dpmlm.pipeline.workspace import Workspace, deciding_settings
 from dpmlm.release import load_released
+from dpmlm.release.exports import log_export, log_of
+from dpmlm.release.inventory import MANIFEST, release_digest
 
 RECORD = "dpmlm-export.json"
 """Says in an exported folder which bundle it came from, when, and whose key opened it."""
@@ -40,29 +46,46 @@ def open_report(config: RunConfig, target: Path, *, identity: Path | None) -> Pa
     return target
 
 
-def export_plaintext(bundle: Path, target: Path, *, identity: Path, trusted_keys: Path) -> Path:
-    """Write the model of a verified bundle as a plain folder; it is there whole or not at all."""
-    if target.exists():
+def export_plaintext(
+    bundle: Path, target: Path, *, identity: Path, trusted_keys: Path, log: Path | None = None
+) -> Path:
+    """Write the model of a verified bundle as a plain folder; it is there whole or not at all.
+
+    The export is logged first, in `log` or else in `exports.log_of`; without that nothing is
+    written. The folder and all in it belong to its owner alone.
+    """
+    if os.path.lexists(target):
         raise UserError(f"--to {target}", "it is there already", "name a new folder")
+    place = log_of(bundle) if log is None else log
+    _refuse_within(place, {"--to": target, "bundle": bundle})
     opener = load_identity(identity)
+    signed = (bundle / MANIFEST).read_bytes()
     model, tokenizer = load_released(bundle, identity=opener, trusted_keys=trusted_keys)
+    if (bundle / MANIFEST).read_bytes() != signed:
+        raise UserError(f"bundle {bundle}", "another one took its place meanwhile", "repeat this")
+    manifest = "sha256:" + hashlib.sha256(signed).hexdigest()
+    release = _release(signed)
+    log_export(
+        place, release=release, manifest=manifest, opened_by=opener.key_id, target=target.name
+    )
     record = {
         "schema": "dpmlm.export/1",
-        "bundle_manifest": _digest(bundle / "manifest.dsse.json"),
+        "bundle_manifest": manifest,
         "opened_by": opener.key_id,
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     logging.disable_progress_bar()
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(mode=0o700)  # before anything is in it
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        with atomic_write(partial / RECORD) as file:
-            file.write(canonical_json(record))
-        partial.rename(target)
-    except SafetensorError as error:
+        (partial / RECORD).write_bytes(canonical_json(record))
+        _settle(partial)
+        place_folder(partial, target)
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"--to {target}", f"the model could not be written ({error})", "make room and repeat"
         ) from None
@@ -71,5 +94,27 @@ def export_plaintext(bundle: Path, target: Path, *, identity: Path, trusted_keys
     return target
 
 
-def _digest(path: Path) -> str:
-    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+def _refuse_within(log: Path, folders: dict[str, Path]) -> None:
+    """A log that lies in what is exported goes with it; one in the bundle breaks its signature."""
+    for name, folder in folders.items():
+        if log.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"--log {log}", f"it lies in {name} {folder}", "name a file outside of it"
+            )
+
+
+def _settle(folder: Path) -> None:
+    """Give everything to its owner alone, and bring it to the disk."""
+    for base, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with open(Path(base) / name, "rb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                os.fsync(file.fileno())
+        Path(base).chmod(0o700)
+        sync_folder(Path(base))
+
+
+def _release(signed: bytes) -> str:
+    """What a manifest that verified is about."""
+    predicate = json.loads(base64.b64decode(json.loads(signed)["payload"]))["predicate"]
+    return release_digest(predicate["files"])

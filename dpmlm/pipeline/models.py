@@ -25,6 +25,7 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.whitebox import gradient_bindings, keep_transcript, planted_gradients
 from dpmlm.privacy import PrivacyPlan, make_plan
 from dpmlm.telemetry import EventFile, Label, Sink
@@ -178,7 +179,9 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             "the corpus and its canaries hold more units than that",
             "declare a larger upper bound on units, in a new workspace",
         )
-    charges = LedgerCharges(open_ledger(run.config.ledger, run.signing), run_id, plan)
+    ledger = open_ledger(run.config.ledger, run.signing)
+    refuse_forgotten(run, ledger)
+    charges = LedgerCharges(ledger, run_id, plan)
     sinks = sinks_of(run.config.telemetry)
     return _fit(run, folder, units, plan, charges, report, sinks, gradients)
 

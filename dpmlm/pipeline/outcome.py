@@ -3,30 +3,34 @@
 import base64
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import SealedFolder, load_model
-from dpmlm.artifacts.atomic import sync_folder
+from dpmlm.artifacts.atomic import replace_folder, settle_folder
 from dpmlm.canonical import digest
 from dpmlm.config import DedupConfig, RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.logged import check_run_log
 from dpmlm.pipeline.models import EVENTS, open_ledger, planned
+from dpmlm.pipeline.openers import tell_changed_openers
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.recall import RECALL, recall_evidence
 from dpmlm.pipeline.stages import Stage
+from dpmlm.pipeline.tombstones import refuse_forgotten
+from dpmlm.pipeline.workspace import BUNDLE as BUNDLE
 from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import (
+    BuildInputs,
     Decision,
     PrivateFigures,
     ReleasePolicy,
@@ -40,8 +44,8 @@ from dpmlm.release import (
 )
 from dpmlm.release.gate import not_covered
 from dpmlm.release.inventory import MANIFEST, compare
+from dpmlm.release.verification import SCHEMA
 
-BUNDLE = "bundle"
 REPORT = "report"
 """Name of the auditor's page inside the release folder."""
 AUDITOR = "auditor"
@@ -112,6 +116,7 @@ def judge(config: RunConfig, policy: str | None = None) -> Decision:
 
 
 def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+    refuse_forgotten(run, open_ledger(run.config.ledger))
     policy = load_policy(run.config.release.policy)
     facts, decision = _decided(run, folder, policy)
     plan, _ = planned(run)
@@ -125,6 +130,8 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     model, tokenizer = load_model(run.folder("training"))
     bundle = run.workspace.stage(BUNDLE)
     draft = _swept(bundle)
+    tell_changed_openers(run, bundle, passed=decision.verdict == "PASS")
+    check_run_log(run)
     write_bundle(
         draft,
         model=model,
@@ -139,12 +146,24 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         recipients_keep=run.keepers,
         signing_key=run.signing,
         report_html=render_report(data, private=False),
-        model_card=model_card(data, base=run.config.model.from_ or ""),
+        model_card=model_card(data),
+        inputs=build_inputs(run),
         training=facts["training"],
+        log=run.config.release.log,
     )
     signed = _manifest_digest(draft)
-    _replace(bundle, draft)
+    replace_folder(draft, bundle)
     return {"counts": {"verdict": decision.verdict}, "bundle": signed}
+
+
+def build_inputs(run: Run) -> BuildInputs:
+    """What the provenance of a release names of its run; digests of ciphertext, nothing private."""
+    return BuildInputs(
+        name=run.config.name,
+        settings=digest(deciding_settings(run.config)),
+        code=(run.folder("training").manifest or {})["code"],
+        stages={name: run.folder(name).digest for name in _lineage(run.config.dedup)},
+    )
 
 
 def _decided(
@@ -165,23 +184,10 @@ def _decided(
 def _swept(bundle: Path) -> Path:
     """Where a new bundle is written, after what killed attempts left is removed."""
     draft = bundle.with_name(f"{BUNDLE}.next")
-    for left in (draft, _former(bundle), *bundle.parent.glob(f".{BUNDLE}.*.partial")):
+    settle_folder(bundle)
+    for left in (draft, *bundle.parent.glob(f".{BUNDLE}.*.partial")):
         shutil.rmtree(left, ignore_errors=True)
     return draft
-
-
-def _replace(bundle: Path, draft: Path) -> None:
-    """Put a whole new bundle where the former one is: readers find one of them, or none."""
-    former = _former(bundle)
-    if os.path.lexists(bundle):
-        bundle.rename(former)
-    draft.rename(bundle)
-    sync_folder(bundle.parent)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _former(bundle: Path) -> Path:
-    return bundle.with_name(f"{BUNDLE}.former")
 
 
 def _intact(run: Run, folder: SealedFolder) -> bool:
@@ -252,6 +258,8 @@ def report_data(
         training=facts["training"],
         digests=digests,
         versions=versions,
+        base=run.config.model.from_ or "",
+        intended_use=run.config.release.intended_use,
         private=_private_figures(run, facts),
     )
 
@@ -293,14 +301,18 @@ def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
     events = [json.loads(line) for line in lines]
     corpus, scrub, dedup = (_counts(run, stage) for stage in ("corpus", "scrub", "dedup"))
     evaluation = run.folder("evaluation").read_json("evaluation")
-    losses = [(event["step"], event["private"]["loss"]) for event in events]
     stages = ["corpus", "scrub", "dedup", "tokens", "training", "control", "evaluation", "audit"]
     if run.config.scrub.gold is not None:
         stages.append(RECALL.name)
     return PrivateFigures(
-        loss_curve=[(step, loss) for step, loss in losses if loss is not None],
+        loss_curve=_curve(events, "loss"),
+        norm_curve=_curve(events, "median_norm"),
+        clipped_curve=_curve(events, "clipped"),
         documents={
-            "read": corpus["documents"] + sum(corpus["dropped"].values()),
+            "read": corpus["documents"]
+            + sum(corpus["dropped"].values())
+            + corpus.get("forgotten", 0),
+            **({"forgotten": corpus["forgotten"]} if "forgotten" in corpus else {}),
             "with text": corpus["documents"],
             "after scrubbing": scrub["documents"],
             "after deduplication": dedup["documents"],
@@ -322,14 +334,23 @@ def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
     )
 
 
+def _curve(events: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:
+    """A private figure of each step that recorded it; NaN where the step had no number."""
+    found = [(event["step"], event["private"]) for event in events]
+    return [(step, nan if own[name] is None else own[name]) for step, own in found if name in own]
+
+
 def _settings(run: Run) -> dict[str, Any]:
     release = run.config.release
     # Of private text, but no input: a new measurement makes a new decision, not another run.
     gold = run.config.scrub.gold
     measured = {} if gold is None else {"recall": run.folder(RECALL.name).digest}
+    use = release.intended_use
     return {
         **measured,
+        **({"intended_use": use} if use else {}),
         **({"waivers": sorted(map(_file_digest, release.waivers))} if release.waivers else {}),
+        "bundle": SCHEMA,
         "policy": load_policy(release.policy).digest,
         "recipients": sorted(recipient.key_id for recipient in run.consumers),
         "keepers": sorted(recipient.key_id for recipient in run.keepers),

@@ -11,8 +11,10 @@ from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_mode
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
+from dpmlm.pipeline.logged import check_run_log
 from dpmlm.pipeline.models import plan_of, sinks_of
 from dpmlm.pipeline.recall import check_gold
+from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.vocabulary import FOLDER, selection_of
 from dpmlm.privacy import PartitionSelection
 from dpmlm.release import load_policy as load_release_policy
@@ -32,7 +34,9 @@ def preflight(run: Run) -> None:
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
     _check_telemetry(config)
+    check_run_log(run)
     ledger = open_ledger(config.ledger, run.signing)
+    refuse_forgotten(run, ledger)
     vocabulary = config.tokens.vocabulary
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)

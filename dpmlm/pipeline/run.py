@@ -11,15 +11,16 @@ from dpmlm.pipeline.canaries import canaries_stage
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.evidence import AUDIT, EVALUATION
+from dpmlm.pipeline.logged import enter_finished
 from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
-from dpmlm.pipeline.outcome import BUNDLE, RELEASE, read_outcome
+from dpmlm.pipeline.outcome import RELEASE, read_outcome
 from dpmlm.pipeline.planted import PLANTED, plants
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.summary import private_figures, public_figures, table
-from dpmlm.pipeline.workspace import deciding_settings
+from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
 from dpmlm.training import Interrupted, Ranks
 
 DONE = "done"
@@ -139,6 +140,8 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
         preflight(active)
         active.workspace.claim(config.name, settings)
         execute(active, stages)
+        if RELEASE in stages:
+            enter_finished(active)
         return _result(active, finished=RELEASE in stages)
 
 

@@ -28,6 +28,8 @@ class RunSecrets:
     """Behind the pseudonyms that scrubbing writes."""
     corpus_key: bytes
     """Keyed digest of source files, to notice that they changed."""
+    tombstone_key: bytes
+    """Behind the tombstones of persons whose documents are kept out."""
 
     @classmethod
     def derive(cls, secret: bytes, seed: int) -> "RunSecrets":
@@ -40,4 +42,5 @@ class RunSecrets:
             mask_seed=key(f"mask/{seed}"),
             pseudonym_key=key("pseudonym"),
             corpus_key=key("corpus"),
+            tombstone_key=key("tombstone"),
         )

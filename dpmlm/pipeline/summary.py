@@ -22,11 +22,11 @@ def public_figures(run: Run) -> dict[str, Any]:
         figures["statement"] = claim.to_json()
     audit = run.finished("audit")
     if audit is not None:
-        figures["audit"] = _attacks(audit.read_json("evidence"))
+        figures["audit"] = attacks(audit.read_json("evidence"))
     return figures
 
 
-def _attacks(evidence: dict[str, Any]) -> dict[str, Any]:
+def attacks(evidence: dict[str, Any]) -> dict[str, Any]:
     """The short form of the evidence: what was tried on whom, and what came of it."""
     shown: dict[str, Any] = {"power": evidence["power"]["status"]}
     for name, subject in evidence["subjects"].items():
@@ -143,6 +143,8 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
         corpus = private["corpus"]
         rows.append(("documents", f"{corpus['documents']} of {corpus['units']} units, "
                      f"dropped {corpus['dropped'] or 'none'}"))  # fmt: skip
+        if "forgotten" in corpus:
+            rows.append(("forgotten", f"{corpus['forgotten']} rows kept out by tombstones"))
     if "scrub" in private:
         found = sorted(private["scrub"]["found"].items(), key=lambda item: -item[1])
         rows.append(("scrubbed", ", ".join(f"{name} {count}" for name, count in found)))

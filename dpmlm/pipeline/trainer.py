@@ -26,6 +26,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.secrets import RunSecrets
+from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
 from dpmlm.telemetry import EventFile
@@ -61,7 +62,8 @@ class Trainer:
             begun with.
         keys: folder that `dpmlm keys new` wrote.
         ledger: a registered ledger; None registers one in the workspace, with a cap of twice the
-            plan's budget, and without a cap for a plan that promises nothing.
+            plan's budget, and without a cap for a plan that promises nothing. Documents of persons
+            who were forgotten there (`dpmlm runs forget`) are left out.
         window: tokens a row, special tokens included.
         precision: of the forward and backward pass; norms, sums and noise are float32 always.
         activation_checkpointing: run layers again in the backward pass: less memory, more than
@@ -129,6 +131,9 @@ class Trainer:
             checkpoint_minutes=checkpoint_minutes,
         )
         who = person if plan.unit == "person" else None
+        if ledger is not None:
+            stones = tombstones_of(Ledger.open(ledger), secrets)
+            documents = stones.without(documents, person)
         found = list(read_documents(documents, text=text, id=id, person=who))
         self._ranks = Ranks.current()
         with self._ranks.in_turn(), self._workspace.locked():

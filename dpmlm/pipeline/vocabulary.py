@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpmlm.artifacts import SealedFolder, atomic_write, load_signing_key
+from dpmlm.artifacts import SealedFolder, atomic_write, load_secret_key, load_signing_key
 from dpmlm.config import PrivateVocabularyConfig
 from dpmlm.corpus import Document, Unit, read_corpus, read_shards, unit_of
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import left_text, open_ledger
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.secrets import RunSecrets
+from dpmlm.pipeline.tombstones import Tombstones, file_beside, tombstones_of
 from dpmlm.privacy import Ledger, PartitionSelection, SecretStream
 from dpmlm.tokens import (
     WordHistogram,
@@ -159,10 +161,12 @@ def vocabulary_file(
     text: str,
     person: str | None,
     signing_key: Path | None = None,
+    pseudonym_key: Path | None = None,
 ) -> VocabularyFile:
     """Write a vocab.txt of a corpus file or folder; it is covered by its budget, so it is clear.
 
-    The unit is the person where a field names them, else the document. Raises UserError, before
+    The unit is the person where a field names them, else the document. Persons who were forgotten
+    on the ledger are left out, which takes the field and `pseudonym_key`. Raises UserError, before
     anything is charged, for an existing output, a broken corpus, and a budget over what is left.
     """
     if output.exists():
@@ -170,12 +174,14 @@ def vocabulary_file(
     selection, account = selection_of(config), Ledger.open(ledger)
     if signing_key is not None:
         account.sign_with(load_signing_key(signing_key))
+    stones = _forgotten(account, person, pseudonym_key)
     histogram = WordHistogram(config.words_per_unit, secrets.token_bytes(32))
     unit_key = secrets.token_bytes(32)
     unit: Unit = "person" if person else "document"
     with Progress().bar("words"):
         for document in _documents(source, text, person):
-            histogram.add(unit_of(document, unit, unit_key), document.text)
+            if stones is None or not stones.name(document.person):
+                histogram.add(unit_of(document, unit, unit_key), document.text)
     output.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw(
         histogram, config, account, label=f"vocabulary {output.name}",
@@ -193,6 +199,23 @@ def vocabulary_file(
         selection.divergence(account.order),
         {"epsilon": left.epsilon, "delta": left.delta, "rdp": left.rdp},
     )
+
+
+def _forgotten(ledger: Ledger, person: str | None, key: Path | None) -> Tombstones | None:
+    """The tombstones of a ledger; None where there are none.
+
+    Raises UserError where there are some and nobody says whose a document is, or by which key.
+    """
+    file = file_beside(ledger.path)
+    if ledger.tombstones is None and not file.exists():
+        return None
+    if person is None or key is None:
+        raise UserError(
+            f"ledger {ledger.path}",
+            f"persons of its corpus were forgotten ({file}), and their words stay out",
+            "give --person FIELD and --pseudonym-key KEY, the run file's keys.scrub",
+        )
+    return tombstones_of(ledger, RunSecrets.derive(load_secret_key(key), 0))
 
 
 def _documents(source: Path, text: str, person: str | None) -> Iterable[Document]:

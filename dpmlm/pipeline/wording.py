@@ -57,9 +57,11 @@ def verification_text(checked: "Verification") -> str:
     if checked.ok:
         signers = ", ".join(checked.signers)
         lines = [f"verified: signed by {signers}, verdict {checked.verdict}"]
+        lines += [f"judged by policy {checked.policy}, {checked.manifest.get('policy_digest')}"]
     else:
         lines = ["NOT VERIFIED"]
         lines += [f"  {f.file} {f.where}: {f.what}; {f.next_step}" for f in checked.findings]
+    lines += [f"WARNING: {warning}" for warning in checked.warnings]
     return "\n".join([*lines, *(f"note: {note}" for note in checked.notes)])
 
 

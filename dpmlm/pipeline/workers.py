@@ -17,10 +17,12 @@ from dpmlm.artifacts import SealedFolder
 from dpmlm.config import RunConfig
 from dpmlm.corpus import count_shards
 from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.stages import Stage, begin, begun_under, do_shard
+from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.workspace import deciding_settings
 
 
@@ -97,6 +99,7 @@ def prepare(run: Run, name: str, *, worker: str) -> Work:
             "no run has begun in it",
             "take the run to the stage before: dpmlm run RUN.yaml --until corpus",
         )
+    refuse_forgotten(run, open_ledger(run.config.ledger))
     shards = count_shards(run.source(name))
     origin = stage.origin(run)
     with workspace.beginning():

@@ -16,6 +16,8 @@ from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 
 SCHEMA = "dpmlm.workspace/1"
+BUNDLE = "bundle"
+"""Folder of a run's release in its workspace."""
 
 
 class Workspace:
@@ -145,7 +147,8 @@ class Workspace:
 
     def _read(self, marker: Path) -> dict[str, Any]:
         try:
-            found = json.loads(marker.read_bytes())
+            # A pipe would be waited for without end.
+            found = json.loads(marker.read_bytes()) if marker.is_file() else None
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):

@@ -16,7 +16,7 @@ from dpmlm.privacy.rules import SCOPES
 
 _KINDS = (
     "register", "reserve", "attempt", "charge", "keep", "commit", "spend", "select", "choose",
-    "repair",
+    "tombstones", "repair",
 )  # fmt: skip
 HIGHEST_ORDER = 1024.0
 """Of a cap: the time that a divergence takes grows with its order."""
@@ -106,6 +106,8 @@ class Balance:
         self.selections: list[dict[str, Any]] = []
         self.choices: list[dict[str, Any]] = []
         """Among runs: label, epsilon, and the number of candidates."""
+        self.tombstones: dict[str, Any] | None = None
+        """Lines and head of the tombstone file, as last noted."""
 
     def apply(self, entry: dict[str, Any]) -> None:
         """Take in one entry. Raises IntegrityError when it makes no sense where it stands."""
@@ -246,6 +248,13 @@ class Balance:
         self.others += 1
         self.other_divergence += divergence
         self.other_delta += delta
+
+    def _tombstones(self, entry: Mapping[str, Any]) -> None:
+        """Persons are forgotten, never unforgotten; no amount changes."""
+        before = self.tombstones["lines"] if self.tombstones else 0
+        if whole_number(entry["lines"]) <= before or not isinstance(entry["head"], str):
+            raise ValueError("a tombstone file grows")
+        self.tombstones = {"lines": entry["lines"], "head": entry["head"]}
 
     def _repair(self, entry: Mapping[str, Any]) -> None:
         """A mended last line changes no amount."""

@@ -42,19 +42,29 @@ class Verifier(Protocol):
 class Journal:
     """Reads new lines as others append them, and appends under a file lock.
 
-    `apply` is called once for each entry, in order, and may raise to refuse a file.
+    `apply` is called once for each entry, in order, and may raise to refuse a file. `what` the file
+    is stands in messages.
     """
 
     def __init__(
-        self, path: Path, apply: Callable[[dict[str, Any]], None], signer: Signer | None
+        self,
+        path: Path,
+        apply: Callable[[dict[str, Any]], None],
+        signer: Signer | None,
+        what: str = "ledger",
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared` journals are written under several keys, any of which may mend a torn line."""
         self.path = path
+        self.name = f"{what} {path}"
         self.signer = signer
         self.head = GENESIS
         self.length = 0
         self._apply = apply
         self._offset = 0
         self._key_id: str | None = None
+        self._shared = shared
         self._lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
 
     @contextmanager
@@ -64,12 +74,12 @@ class Journal:
             self._lock.acquire(poll_interval=0.005)
         except Timeout:
             raise UserError(
-                f"ledger {self.path}",
+                self.name,
                 f"another process held its lock for {LOCK_SECONDS:.0f} seconds",
-                "wait for that run, or end it",
+                "wait for it, or end it",
             ) from None
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise _cannot_write(self.name, error) from error
         try:
             tail = self._read_new()
             if tail:
@@ -102,7 +112,7 @@ class Journal:
         head = GENESIS
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                entry = _parse(self.path, line, number, head)
+                entry = _parse(self.name, line, number, head)
                 head = entry["hash"]
                 yield entry
 
@@ -112,7 +122,7 @@ class Journal:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < self._offset:
                     raise IntegrityError(
-                        f"ledger {self.path}, line {self.length}",
+                        f"{self.name}, line {self.length}",
                         "the file became shorter than it was",
                         "restore the whole file",
                     )
@@ -120,11 +130,11 @@ class Journal:
                 for line in file:
                     if not line.endswith(b"\n"):
                         return line
-                    self._take(_parse(self.path, line, self.length + 1, self.head))
+                    self._take(_parse(self.name, line, self.length + 1, self.head))
                     self._offset += len(line)
         except OSError as error:
             raise UserError(
-                f"ledger {self.path}", f"it cannot be read ({error.strerror})", "check its path"
+                self.name, f"it cannot be read ({error.strerror})", "check its path"
             ) from error
         return b""
 
@@ -137,7 +147,7 @@ class Journal:
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise _cannot_write(self.name, error) from error
         try:
             written = os.write(handle, line)
             if written != len(line):
@@ -145,7 +155,7 @@ class Journal:
             _sync(handle)
         except OSError as error:
             os.ftruncate(handle, self._offset)
-            raise _cannot_write(self.path, error) from error
+            raise _cannot_write(self.name, error) from error
         finally:
             os.close(handle)
         self._offset += len(line)
@@ -156,14 +166,15 @@ class Journal:
         A line is torn by a power cut before its writer was answered, so nothing was drawn for it.
         Of a signed file that is for somebody with its key: who only reads leaves it as it is.
         """
-        if self._key_id != (self.signer.key_id if self.signer else None):
+        ours = self.signer.key_id if self.signer else None
+        if self._key_id != ours and not (self._shared and ours):
             return
         if not self.length:
             # A ledger appears with its first line whole, so this file never was one.
-            raise _broken(self.path, 1, "the line is incomplete")
+            raise _broken(self.name, 1, "the line is incomplete")
         text = tail.rstrip(b"\0")
         if not _is_torn(text):
-            raise _broken(self.path, self.length + 1, "the last line does not end where it should")
+            raise _broken(self.name, self.length + 1, "the last line does not end where it should")
         whole = _complete(text)
         with self.path.open("r+b") as file:
             file.truncate(self._offset + (len(text) if whole else 0))
@@ -176,56 +187,62 @@ class Journal:
         self.append("repair", {"bytes": len(tail), "kept": whole})
 
 
-def create(path: Path, kind: str, fields: Mapping[str, Any], signer: Signer | None) -> None:
+def create(
+    path: Path,
+    kind: str,
+    fields: Mapping[str, Any],
+    signer: Signer | None,
+    what: str = "ledger",
+) -> None:
     """A new file with one entry, whole or not at all. Raises UserError when it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     draft.write_bytes(b"")
     try:
-        Journal(draft, lambda entry: None, signer).append(kind, fields)
+        Journal(draft, lambda entry: None, signer, what).append(kind, fields)
         os.link(draft, path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
     except FileExistsError:
         raise UserError(
-            f"ledger {path}", "it is already registered", "open it, or choose another path"
+            f"{what} {path}", "it is already registered", "open it, or choose another path"
         ) from None
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(f"{what} {path}", error) from error
     finally:
         draft.unlink(missing_ok=True)
 
 
-def check_signature(path: Path, entry: Mapping[str, Any], trusted: Mapping[str, Verifier]) -> None:
-    """Raises IntegrityError unless a trusted key signed the entry."""
+def check_signature(name: str, entry: Mapping[str, Any], trusted: Mapping[str, Verifier]) -> None:
+    """Raises IntegrityError, naming the journal, unless a trusted key signed the entry."""
     body = {key: value for key, value in entry.items() if key not in ("hash", "signature")}
     key = trusted.get(str(entry.get("key_id")))
     if key is None:
-        raise _broken(path, entry["number"], f"signer {entry.get('key_id')} is not trusted")
+        raise _broken(name, entry["number"], f"signer {entry.get('key_id')} is not trusted")
     try:
         signature = bytes.fromhex(str(entry.get("signature")))
     except ValueError:
         signature = b""
     if not key.verify(signature, _SIGNING + canonical_json(body)):
-        raise _broken(path, entry["number"], "its signature does not verify")
+        raise _broken(name, entry["number"], "its signature does not verify")
 
 
-def _parse(path: Path, line: bytes, number: int, head: str) -> dict[str, Any]:
+def _parse(name: str, line: bytes, number: int, head: str) -> dict[str, Any]:
     if not line.endswith(b"\n"):
-        raise _broken(path, number, "the line is incomplete")
+        raise _broken(name, number, "the line is incomplete")
     try:
         entry = json.loads(line)
         hash_of_body = digest({key: value for key, value in entry.items() if key != "hash"})
         canonical = canonical_json(entry) + b"\n" == line
     except (ValueError, AttributeError, RecursionError):
-        raise _broken(path, number, "it is not a JSON object") from None
+        raise _broken(name, number, "it is not a JSON object") from None
     if not canonical:
-        raise _broken(path, number, "it is not spelled canonically")
+        raise _broken(name, number, "it is not spelled canonically")
     if entry.get("hash") != hash_of_body:
-        raise _broken(path, number, "its content does not match its hash")
+        raise _broken(name, number, "its content does not match its hash")
     if entry.get("previous") != head or entry.get("number") != number:
-        raise _broken(path, number, "it does not follow the line before")
+        raise _broken(name, number, "it does not follow the line before")
     return entry
 
 
@@ -248,17 +265,17 @@ def _is_torn(text: bytes) -> bool:
     return end == len(text.decode())
 
 
-def _broken(path: Path, number: int, why: str) -> IntegrityError:
+def _broken(name: str, number: int, why: str) -> IntegrityError:
     return IntegrityError(
-        f"ledger {path}, line {number}",
+        f"{name}, line {number}",
         f"the chain is broken: {why}",
-        "restore the file from a copy; nothing is charged to a broken ledger",
+        "restore the file from a copy; nothing is added to a broken chain",
     )
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def _cannot_write(name: str, error: OSError) -> UserError:
     return UserError(
-        f"ledger {path}",
+        name,
         f"it cannot be written ({error.strerror})",
         "free space or mend its permissions, then run again",
     )

@@ -279,6 +279,22 @@ class Ledger:
                 divergence=divergence,
             )  # fmt: skip
 
+    def note_tombstones(self, lines: int, head: str) -> None:
+        """Record how far the file of forgotten persons reaches, so that a cut one is found.
+
+        Nothing is charged; what was noted already is no change.
+        """
+        with self._journal.exclusive():
+            noted = self._state.tombstones
+            if noted is None or noted["lines"] < lines:
+                self._write("tombstones", lines=lines, head=head)
+
+    @property
+    def tombstones(self) -> dict[str, Any] | None:
+        """`lines` and `head` as last noted; None where nobody was forgotten."""
+        self._journal.refresh()
+        return self._state.tombstones
+
     @property
     def cap(self) -> tuple[float, float]:
         """Epsilon and delta with which the corpus was registered."""
@@ -298,6 +314,11 @@ class Ledger:
     def key_id(self) -> str | None:
         """Key that signs every entry; None for a ledger that was registered without one."""
         return self._state.key_id
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self._journal.path
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -366,7 +387,7 @@ class Ledger:
         for entry in self._journal.entries():
             replay(entry, fresh)
             if trusted is not None:
-                check_signature(self._journal.path, entry, trusted)
+                check_signature(self._journal.name, entry, trusted)
             seen = seen or (head is not None and entry["hash"] == head["hash"])
         if head is not None and not seen:
             raise IntegrityError(

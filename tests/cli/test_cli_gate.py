@@ -50,7 +50,7 @@ def test_a_waiver_takes_a_failed_run_to_a_pass_that_names_it(copy, call):
     shutil.copy(copy / "approver/approver.pub", copy / "keys/trusted/approver")
     known = call(*VERIFY)
     assert known.status == 0, known.out
-    assert "note: rule dp.epsilon does not hold. Waived until" in known.out
+    assert "WARNING: rule dp.epsilon does not hold. Waived until" in known.out
     # Another policy is tried without it, and the run's own key is no approver's.
     assert call("gate", "run.yaml", "--policy", "tight.yaml").status == 1
     shutil.copy(copy / "keys/sign.pub", copy / "approver/approver.pub")

@@ -153,7 +153,7 @@ def test_after_a_rotation_the_run_signs_its_release_again_and_spends_nothing(new
     assert ledger.read_bytes() == spent
     assert manifest.read_bytes() != signed
     verified = call("verify", "work/bundle", "--trusted-keys", "keys/trusted", "--json")
-    assert json.loads(verified.out)["notes"] == []
+    assert not any("private" in note for note in json.loads(verified.out)["notes"])
     assert not any(opens(folder, "keys/trainer.key") for folder in sealed_folders())
 
 

@@ -45,6 +45,7 @@ CALLS = [
     ("dpmlm.explanation/1", "gate", "run.yaml", "--explain"),
     ("dpmlm.verification/1", "verify", *BUNDLE),
     ("dpmlm.written/1", "release", "export", *BUNDLE, *OPEN, "--to", "plain"),
+    ("dpmlm.exports/1", "release", "exports", "work/bundle"),
     ("dpmlm.written/1", "report", "run.yaml", "--open-to", "report.html"),
     ("dpmlm.account/1", "ledger", "show", "ledger.jsonl"),
     ("dpmlm.account/1", "ledger", "register", "other.jsonl", "--epsilon", "9", "--delta", "1e-6"),
@@ -135,6 +136,7 @@ def test_a_person_reads_each_result(prepared, call):
     assert "\n  why       " in said["gate run.yaml --explain"]
     assert said[f"verify {BUNDLE[0]}"].startswith("verified: signed by ")
     assert "in clear" in said["release export"]
+    assert "chain intact" in said["release exports"]
     assert "private figures" in said["report run.yaml"]
     assert "chain intact" in said["ledger show"]
     assert "chain intact" in said["ledger verify"]

@@ -39,6 +39,33 @@ print(execute_run(load_config(sys.argv[2])).verdict)
 """
 
 
+UNLINK = RUN[: RUN.index("from dpmlm.config")]
+TRAIN = (
+    UNLINK
+    + """
+import json
+from datasets import Dataset
+from dpmlm import Trainer, make_plan
+from dpmlm.artifacts import create_keys
+from dpmlm.tokens import train_tokenizer
+from dpmlm.training import new_model
+rows = [json.loads(line) for line in open("private.jsonl")]
+public = [json.loads(line)["text"] for line in open("public.jsonl")]
+tokenizer = train_tokenizer(public, vocab_size=300)
+create_keys("keys")
+plan = make_plan(epsilon=8, delta=1e-3, units=100, unit="person", expected_batch_size=4, steps=2,
+                 max_grad_norm=1.0, accountant="rdp")
+documents = Dataset.from_list(rows)
+trainer = Trainer(new_model("tiny", tokenizer, 32, seed=0), tokenizer, plan, documents=documents,
+                  person="author", workspace="work", keys="keys", window=32, checkpoint_minutes=0)
+trainer.train()
+if sys.argv[2] == "leak":
+    Dataset.from_list(rows).to_json(os.environ["HF_DATASETS_CACHE"] + "/left.jsonl")
+print("trained", documents.num_rows)
+"""
+)
+
+
 def private_pieces(folder: Path) -> set[bytes]:
     """Sentences and telephone numbers of the private corpus that the public one has not."""
     private, public = (
@@ -70,6 +97,45 @@ def in_clear(folder: Path, pieces: set[bytes], skip: tuple[str, ...] = ()) -> di
     return found
 
 
+def in_fresh_caches(
+    folder: Path, code: str, work: Path, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run code in `work` with every cache and temporary folder in `folder`."""
+    caches = {name: str(folder / name.lower()) for name in CACHES}
+    for place in caches.values():
+        Path(place).mkdir()
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, **caches},
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("what", ["train", "leak"])
+def test_a_dataset_of_hugging_face_leaves_no_sentence_in_clear(tmp_path: Path, what: str) -> None:
+    """And where rows are written to the cache on purpose, the search finds them."""
+    pytest.importorskip("datasets", reason="datasets is not installed: no Dataset can be made")
+    work, kept = tmp_path / "run", tmp_path / "removed"
+    for folder in (work, kept):
+        folder.mkdir()
+    write_corpus(work)
+    done = in_fresh_caches(tmp_path, TRAIN, work, str(kept), what)
+    assert done.stdout.split()[-2:] == ["trained", "82"]
+    pieces = private_pieces(work)
+    assert len(pieces) > 300
+    found = in_clear(tmp_path, pieces, GIVEN)
+    if what == "train":
+        assert found == {}
+        output = (done.stdout + done.stderr).encode()
+        assert not [piece for piece in pieces if piece in output]
+    else:
+        assert found["hf_datasets_cache/left.jsonl"] == len(pieces)
+
+
 @pytest.mark.full
 def test_no_sentence_of_the_corpus_lies_in_clear_after_a_run(tmp_path: Path) -> None:
     work, kept = tmp_path / "run", tmp_path / "removed"
@@ -78,12 +144,7 @@ def test_no_sentence_of_the_corpus_lies_in_clear_after_a_run(tmp_path: Path) -> 
     write_corpus(work)
     write_run_file(work, **PASSING)
     initialise(work)
-    caches = {name: str(tmp_path / name.lower()) for name in CACHES}
-    for place in caches.values():
-        Path(place).mkdir()
-    environment = {**os.environ, **caches}
-    command = [sys.executable, "-c", RUN, str(kept), str(work / "run.yaml")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = in_fresh_caches(tmp_path, RUN, work, str(kept), str(work / "run.yaml"))
     assert done.stdout.split()[-1] == "PASS"
     pieces = private_pieces(work)
     assert len(pieces) > 300

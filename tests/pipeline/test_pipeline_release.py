@@ -95,9 +95,13 @@ def test_a_damaged_bundle_is_made_again_from_the_same_decision(copy, case):
 def test_other_recipients_are_wrapped_for_without_new_budget(copy):
     create_keys(copy / "others")
     kept, ledger = stamps(copy / "work"), (copy / "ledger.jsonl").read_bytes()
-    change = {"release.recipients": [str(copy / "others/consumer.pub")]}
+    use = "To find codes in notes, and for nothing else."
+    others = [str(copy / "others/consumer.pub")]
+    change = {"release.recipients": others, "release.intended_use": use}
     result = execute_run(load_config(copy / "run.yaml", change))
     assert result.verdict == "PASS"
+    for name in ("MODEL_CARD.md", "report.html"):
+        assert use in (result.bundle / name).read_text()
     trusted = copy / "keys/trusted"
     load_released(result.bundle, identity=copy / "others/consumer.key", trusted_keys=trusted)
     with pytest.raises(UserError):

@@ -8,9 +8,11 @@ import pytest
 from small_run import WORDS
 
 from dpmlm import PrivacyPlan, Trainer, make_plan
-from dpmlm.artifacts import SealedFolder, create_keys, load_identity
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity, load_secret_key
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec
+from dpmlm.pipeline.secrets import RunSecrets
+from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.privacy import Ledger
 from dpmlm.tokens import train_tokenizer
 from dpmlm.training import new_model
@@ -127,6 +129,23 @@ def test_another_setting_is_refused(begin, name: str) -> None:
 
 def test_spelling_and_speed_are_no_other_setting(begin) -> None:
     assert begin().run_id == begin(stride=None, physical_batch_size=8).run_id
+
+
+def test_rows_of_a_person_who_was_forgotten_on_the_ledger_are_left_out(tmp_path, begin) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger.register(path, epsilon=30, delta=1e-2, corpus="notes")
+    begin(ledger=path)
+    secrets = RunSecrets.derive(load_secret_key(tmp_path / "keys/pseudonym.key"), 0)
+    stones = tombstones_of(ledger, secrets)
+    stones.add("p3", "request 17")
+    ledger.note_tombstones(stones.record["lines"], stones.record["head"])
+    with pytest.raises(UserError, match="other documents"):
+        begin(ledger=path)
+    begin(ledger=path, workspace=tmp_path / "again")
+    left = SealedFolder.open(
+        tmp_path / "again/tokens", [load_identity(tmp_path / "keys/trainer.key")]
+    ).manifest["documents"]
+    assert left == sum(row["person"] != "p3" for row in ROWS) < len(ROWS)
 
 
 def test_dropped_rows_are_kept_sealed_and_counted(tmp_path: Path, begin) -> None:

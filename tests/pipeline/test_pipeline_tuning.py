@@ -10,10 +10,10 @@ from small_run import PASSING, write_corpus, write_run_file
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
-from dpmlm.pipeline import tuning
 from dpmlm.pipeline.run import execute_until
+from dpmlm.pipeline.runs import tuning
+from dpmlm.pipeline.runs.tuning import select_run
 from dpmlm.pipeline.start import initialise
-from dpmlm.pipeline.tuning import select_run
 from dpmlm.privacy import Ledger
 
 SHORT = {**PASSING, "ledger__cap": {"epsilon": 60, "delta": 1e-4}}
