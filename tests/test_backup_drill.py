@@ -95,16 +95,19 @@ def test_keys_and_ledger_are_restored_and_go_on(folder):
 
 
 def test_the_checks_of_the_drill_can_fail(folder):
-    """A key or a line of the ledger less, and one of its last commands says so."""
+    """A key, a line of the ledger or the log less, and one of its last commands says so."""
     _, checks = SCRIPT.split("# The keys open everything")
     head = Account.of(Path("ledger.jsonl")).head
     commands = [shlex.split(line.replace("$(cat head.txt)", head))[1:]
                 for line in checks.splitlines() if line.startswith("dpmlm ")]  # fmt: skip
-    assert [status_of(words) for words in commands] == [0, 0]
+    shutil.copy("releases.log.head", "releases.head")
+    assert [status_of(words) for words in commands] == [0, 0, 0]
     ledger = Path("ledger.jsonl").read_bytes()
     Path("ledger.jsonl").write_bytes(b"".join(ledger.splitlines(keepends=True)[:-1]))
     Path("keys/trainer.key").chmod(0o644)
-    assert [status_of(words) for words in commands] == [2, 1]
+    Path("releases.log").unlink()
+    Path("releases.log.head").unlink()
+    assert [status_of(words) for words in commands] == [2, 1, 2]
     Path("keys/trainer.key").unlink()
     assert status_of(commands[0]) == 2
 

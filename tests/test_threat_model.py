@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from dpmlm.cli.main import app
-from dpmlm.release.threats import LIMITS, THREATS
+from dpmlm.release.report.threats import LIMITS, THREATS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/threat-model.md").read_text()

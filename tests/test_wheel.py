@@ -28,8 +28,8 @@ print(json.dumps({
     "scrub": shipped_policies(),
     "release": release_policy("internal").policy,
     "scrubbed": scrubbed.text,
-    "report": len(files("dpmlm.release").joinpath("report.html.j2").read_text()),
-    "card": len(files("dpmlm.release").joinpath("model_card.md.j2").read_text()),
+    "report": len(files("dpmlm.release.report").joinpath("page.html.j2").read_text()),
+    "card": len(files("dpmlm.release.report").joinpath("card.md.j2").read_text()),
     "init": status_of(["init", "fresh"]),
 }))
 """

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from dpmlm.canonical import digest
-from dpmlm.config import NotPlain, read_plain
+from dpmlm.config import NotPlain, read_plain, read_start
 from dpmlm.errors import UserError
 from dpmlm.scrub.operators.generalised import GENERALISED
 from dpmlm.scrub.operators.surrogates import SURROGATES
@@ -231,7 +231,7 @@ def _read(name_or_path: str | Path) -> str:
     shipped = resources.files("policies") / "scrub" / f"{name_or_path}.yaml"
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8")
+            return read_start(path).decode()
         except UnicodeDecodeError:
             raise UserError(str(path), "a scrub policy is UTF-8 text", "save it so") from None
     if path.name == str(name_or_path) and shipped.is_file():

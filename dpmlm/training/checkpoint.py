@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpmlm.artifacts import Identity, Recipient, SealedFolder
-from dpmlm.artifacts.atomic import sync_folder
+from dpmlm.artifacts.atomic import place_folder
 from dpmlm.errors import IntegrityError
 from dpmlm.telemetry import Event
 
@@ -71,8 +71,7 @@ class Checkpoints:
         if progress.transcript is not None:
             sealed.write_bytes("transcript", progress.transcript.astype("<f4").tobytes())
         sealed.finish({"schema": SCHEMA, "plan": self._plan_digest, "step": progress.step})
-        draft.rename(target)
-        sync_folder(self._folder)
+        place_folder(draft, target)
         for other in self._finished():
             if other.name < target.name:
                 shutil.rmtree(other)

@@ -86,7 +86,8 @@ def killed_at(monkeypatch, place: str) -> None:
     if place == "finish":
         monkeypatch.setattr(SealedFolder, "finish", die)
     if place == "named":
-        monkeypatch.setattr(checkpoint, "sync_folder", die)
+        named = checkpoint.place_folder
+        monkeypatch.setattr(checkpoint, "place_folder", lambda *names: (named(*names), die()))
 
 
 @pytest.mark.parametrize("place", ["weights", "optimizer", "state", "finish", "named"])
