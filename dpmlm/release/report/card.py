@@ -38,6 +38,13 @@ class Card:
     """What the promise does not cover."""
 
 
+UNTOLD_USE = (
+    "To fill in hidden words of text like that it was trained on, or to be trained further for "
+    "such text. Its makers name no other purpose (release.intended_use in the run file)."
+)
+"""Where the run file says nothing."""
+
+
 def model_card(data: ReportData) -> str:
     """A card for a bundle, in Markdown: verdict, promise, attacks, limits; nothing private."""
     decision = data.decision.public()
@@ -58,7 +65,7 @@ def card(data: ReportData) -> Card:
     target: dict[str, Any] = dict((evidence.get("subjects") or {}).get("target") or {})
     listed = evidence.get("attacks") or []
     return Card(
-        use=" ".join(data.intended_use.split()) or words.summary(decision),
+        use=" ".join(data.intended_use.split()) or UNTOLD_USE,
         text=_text(data),
         figures=key_figures(promise(data), evidence, decision),
         tests=_tests(evidence, target),

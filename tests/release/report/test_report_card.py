@@ -7,7 +7,7 @@ from html_page import Page
 
 from audits.verdict import power_of_tests
 from dpmlm.release import model_card, render_report
-from dpmlm.release.report.card import card
+from dpmlm.release.report.card import UNTOLD_USE, card
 
 
 def test_model_card_shows_failures_and_nothing_private(report_data, failing):
@@ -16,6 +16,8 @@ def test_model_card_shows_failures_and_nothing_private(report_data, failing):
     assert "**Verdict: FAIL**" in card
     assert "Found 470, required is at most 0." in card
     assert "Research." in card
+    assert UNTOLD_USE not in card
+    assert UNTOLD_USE in model_card(report_data())
     assert "&#" not in card
     for trace in ("4123", "McNemar", "183.1", "8717"):
         assert trace not in card
