@@ -132,7 +132,7 @@ def test_a_person_reads_each_result(prepared, call):
     assert "all in place" in said["plan run.yaml --checklist"]
     assert said["run run.yaml"].startswith("verdict      PASS")
     assert "--show-private" in said["evaluate run.yaml"]
-    assert said["gate run.yaml"].startswith("PASS under internal")
+    assert said["gate run.yaml"].startswith("PASS under few-canaries")
     assert "\n  why       " in said["gate run.yaml --explain"]
     assert said[f"verify {BUNDLE[0]}"].startswith("verified: signed by ")
     assert "in clear" in said["release export"]

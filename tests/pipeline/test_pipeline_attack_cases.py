@@ -38,7 +38,9 @@ def test_members_were_trained_on_and_the_others_were_not(run) -> None:
     assert not {r.unit for r in case.non_members} & {r.unit for r in case.population}
     assert len(case.members) == 7
     assert 7 <= len(case.non_members) <= 8
-    assert case.population
+    # Who is held out is drawn anew with each key; now and then it is only as many as are needed.
+    left = units["validation"] - {record.unit for record in case.non_members}
+    assert bool(case.population) is bool(left)
     assert membership_case(run, 7) == case
 
 

@@ -207,7 +207,7 @@ def test_a_reader_who_does_not_trust_the_approver_refuses(waived, trusted, keys,
     folder = waived()
     found = verify_bundle(folder, keys.trusted, now=now)
     assert [finding.where for finding in found.findings] == ["waivers"]
-    assert "nobody is trusted" in found.findings[0].what
+    assert "no key is trusted" in found.findings[0].what
     # An approver's key among those that sign bundles could excuse its own.
     shutil.copy(approver / "approver.pub", trusted)
     with pytest.raises(UserError, match="trusted as trainer and as approver"):
