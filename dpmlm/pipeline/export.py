@@ -1,8 +1,6 @@
 """What leaves the sealed world, on explicit request: the auditor's page, and plain weights."""
 
-import base64
 import hashlib
-import json
 import os
 import shutil
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from dpmlm.pipeline.workspace import Workspace, deciding_settings
 from dpmlm.release import load_released
 from dpmlm.release.exports import log_export, log_of
 from dpmlm.release.inventory import MANIFEST, release_digest
+from dpmlm.release.signed import peek
 
 RECORD = "dpmlm-export.json"
 """Says in an exported folder which bundle it came from, when, and whose key opened it."""
@@ -64,7 +63,7 @@ def export_plaintext(
     if (bundle / MANIFEST).read_bytes() != signed:
         raise UserError(f"bundle {bundle}", "another one took its place meanwhile", "repeat this")
     manifest = "sha256:" + hashlib.sha256(signed).hexdigest()
-    release = _release(signed)
+    release = release_digest(peek(signed)[1]["predicate"]["files"])
     log_export(
         place, release=release, manifest=manifest, opened_by=opener.key_id, target=target.name
     )
@@ -112,9 +111,3 @@ def _settle(folder: Path) -> None:
                 os.fsync(file.fileno())
         Path(base).chmod(0o700)
         sync_folder(Path(base))
-
-
-def _release(signed: bytes) -> str:
-    """What a manifest that verified is about."""
-    predicate = json.loads(base64.b64decode(json.loads(signed)["payload"]))["predicate"]
-    return release_digest(predicate["files"])

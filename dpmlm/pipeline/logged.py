@@ -8,13 +8,13 @@ log has lost, is entered once the run is done.
 
 import json
 
-from dpmlm.artifacts import open_envelope
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.workspace import BUNDLE
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.release.log.appending import append, check_log
 from dpmlm.release.log.entry import entry_of
+from dpmlm.release.signed import open_signed
 
 
 def check_run_log(run: Run) -> None:
@@ -46,8 +46,7 @@ def enter_finished(run: Run) -> None:
     check_run_log(run)
     bundle = run.workspace.stage(BUNDLE)
     trusted = {run.signing.key_id: run.signing.verify_key}
-    envelope = json.loads((bundle / MANIFEST).read_bytes())
-    manifest = open_envelope(envelope, trusted)["predicate"]
+    manifest = open_signed(bundle / MANIFEST, trusted)[0]["predicate"]
     ledger = json.loads((bundle / "ledger.json").read_bytes())
     entry = entry_of(manifest, ledger, manifest["files"])
     _, index, added = append(log, entry, run.signing, trusted)

@@ -5,13 +5,12 @@ write the run file or a .pub file can add themselves; a run that makes the bundl
 run file alone, and says before who comes and who goes.
 """
 
-import json
 from pathlib import Path
 
-from dpmlm.artifacts import open_envelope
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.release.inventory import MANIFEST
+from dpmlm.release.signed import open_signed
 
 _PLACES = {"consumers": "release.recipients", "keep": "release.auditors"}
 """Fields of the run file, by kind."""
@@ -53,8 +52,7 @@ def _listed(run: Run, bundle: Path) -> dict[str, list[str]]:
     """Key ids by kind, as the signed manifest lists them; empty where there is no such bundle."""
     key = run.signing
     try:
-        envelope = json.loads((bundle / MANIFEST).read_bytes())
-        payload = open_envelope(envelope, {key.key_id: key.verify_key})
+        payload, _ = open_signed(bundle / MANIFEST, {key.key_id: key.verify_key})
         return {kind: list(ids) for kind, ids in payload["predicate"]["recipients"].items()}
-    except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, UserError, KeyError, TypeError, AttributeError):
         return {}

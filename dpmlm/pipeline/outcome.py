@@ -1,6 +1,5 @@
 """The last stage: the gate, the bundle, and the two reports."""
 
-import base64
 import hashlib
 import json
 import shutil
@@ -24,8 +23,7 @@ from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.recall import RECALL, recall_evidence
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.tombstones import refuse_forgotten
-from dpmlm.pipeline.workspace import BUNDLE as BUNDLE
-from dpmlm.pipeline.workspace import deciding_settings
+from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
 from dpmlm.privacy.headroom import epsilon_after
@@ -44,6 +42,7 @@ from dpmlm.release import (
 )
 from dpmlm.release.gate import not_covered
 from dpmlm.release.inventory import MANIFEST, compare
+from dpmlm.release.signed import peek
 from dpmlm.release.verification import SCHEMA
 
 REPORT = "report"
@@ -159,7 +158,6 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 def build_inputs(run: Run) -> BuildInputs:
     """What the provenance of a release names of its run; digests of ciphertext, nothing private."""
     return BuildInputs(
-        name=run.config.name,
         settings=digest(deciding_settings(run.config)),
         code=(run.folder("training").manifest or {})["code"],
         stages={name: run.folder(name).digest for name in _lineage(run.config.dedup)},
@@ -199,8 +197,7 @@ def _intact(run: Run, folder: SealedFolder) -> bool:
             return False
     except (UserError, OSError):
         return False
-    envelope = json.loads((bundle / MANIFEST).read_bytes())
-    signed = json.loads(base64.b64decode(envelope["payload"]))
+    _, signed = peek((bundle / MANIFEST).read_bytes())
     return not compare(bundle, signed["predicate"]["files"])
 
 

@@ -9,7 +9,6 @@ are about the release (`release_digest`), so they stay when its recipients chang
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from dpmlm.errors import IntegrityError
 from dpmlm.release import provenance as said
 from dpmlm.release.consistency import SIGNER_ERRED, Contents
 from dpmlm.release.inventory import ATTESTATIONS, GET_ORIGINAL, PAYLOAD_TYPE, Finding, take_record
-from dpmlm.release.log.entry import name_of
 from dpmlm.release.signed import open_signed
 from dpmlm.release.trust import TRAINER
 
@@ -150,8 +148,7 @@ def _expected(
     """The statement that belongs into a file of this bundle."""
     decision, files = contents.decision, manifest["files"]
     if name == PROVENANCE and inputs is not None:
-        named = replace(inputs, name=name_of(manifest["run_id"]))
-        predicate = said.provenance(named, manifest, decision, contents.packages, signer)
+        predicate = said.provenance(inputs, manifest, decision, contents.packages, signer)
     elif name == TEST_RESULT:
         evidence = said.evidence_digest(contents.evidence)
         tests = said.outcomes(decision, contents.evidence)

@@ -6,7 +6,6 @@ verifies the bundle first; whoever reads checks that key, release and predicate 
 needs one says so (`--require`), as else a statement that somebody took away is not missed.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from audits.subject import TESTS
 from dpmlm.artifacts import SigningKey
+from dpmlm.canonical import read_json
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.release import provenance as said
 from dpmlm.release.attestations import (
@@ -219,12 +219,12 @@ def read_evidence(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_EVIDENCE_BYTES:
             raise ValueError("too large")
-        evidence = json.loads(path.read_bytes())
+        evidence = read_json(path.read_bytes())
         if not isinstance(evidence, dict):
             raise ValueError("no object")
     except OSError:
         raise UserError(f"--evidence {path}", "it cannot be read", "name a file") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise UserError(
             f"--evidence {path}", "it is no evidence", "name what `dpmlm audit --out` wrote"
         ) from None

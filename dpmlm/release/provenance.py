@@ -21,6 +21,7 @@ from dpmlm.canonical import digest
 from dpmlm.release.facts import find
 from dpmlm.release.gate import Decision
 from dpmlm.release.inventory import SEALED_MODEL, release_digest
+from dpmlm.release.log.entry import name_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -50,8 +51,6 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 class BuildInputs:
     """What a run was made from, as far as no other file of its bundle says it; all of it public."""
 
-    name: str
-    """Of the run; a bundle's provenance has the one that its run id begins with."""
     settings: str
     """Digest of every setting that decides results."""
     code: str
@@ -60,14 +59,17 @@ class BuildInputs:
     """Stage to the digest of its ciphertext, in the order that the model came through them."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for anything but a name, digests, and every stage."""
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError("a run has a name")
+        """Raises ValueError for anything but digests, and every stage."""
         if set(self.stages) != set(STAGES):
             raise ValueError(f"the stages are not {', '.join(STAGES)}")
         for value in (self.settings, self.code, *self.stages.values()):
-            if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+            if not is_digest(value):
                 raise ValueError("a digest is sha256: and 64 hexadecimal digits")
+
+
+def is_digest(value: Any) -> bool:
+    """Whether it is spelled as a SHA-256 digest is in every file of a bundle."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def subject_of(files: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -107,7 +109,7 @@ def provenance(
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
-                "name": inputs.name,
+                "name": name_of(manifest["run_id"]),
                 "settings": digest_set(inputs.settings),
                 "policy": {"name": decision.policy, "digest": digest_set(decision.policy_digest)},
             },
@@ -146,7 +148,7 @@ def inputs_of(predicate: Mapping[str, Any]) -> BuildInputs:
     code = named.pop("code")
     stages = {k.removeprefix("stage:"): v for k, v in named.items() if k.startswith("stage:")}
     settings = f"sha256:{parameters['settings']['sha256']}"
-    return BuildInputs(parameters["name"], settings, code, stages)
+    return BuildInputs(settings, code, stages)
 
 
 def outcomes(decision: Decision, evidence: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -5,7 +5,6 @@ recipients is signed again, by the key that signed the bundle. What did not pass
 even so, and a PASS on a waiver that expired gets no more.
 """
 
-import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from dpmlm.release.inventory import (
     SEALED_MODEL,
     take_record,
 )
+from dpmlm.release.signed import peek
 from dpmlm.release.waivers import refuse_expired
 
 _DECISION = "decision.json"
@@ -194,8 +194,7 @@ def recipients_after(
 def _manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Envelope and payload; whoever signs again or verifies checks the signature."""
     try:
-        envelope = json.loads(path.read_bytes())
-        payload = json.loads(base64.b64decode(envelope["payload"], validate=True))
+        envelope, payload = peek(path.read_bytes())
         predicate = payload["predicate"]
         whole = isinstance(payload["subject"], list) and isinstance(predicate["files"], dict)
         if not whole or not all(
@@ -204,7 +203,7 @@ def _manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise ValueError("no manifest of a bundle")
         str(predicate["verdict"])
         return envelope, payload
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             str(path), "it is no manifest of a bundle", "get the bundle again, or name another"
         ) from None

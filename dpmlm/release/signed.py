@@ -1,5 +1,6 @@
 """Reading a signed file of a bundle: one DSSE envelope, in the one spelling its signer gave it."""
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,26 @@ from dpmlm.canonical import read_json
 from dpmlm.errors import IntegrityError
 from dpmlm.release.inventory import GET_ORIGINAL, PAYLOAD_TYPE
 
+MAX_MANIFEST_BYTES = 256 << 20
+
+
+def peek(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Envelope and payload of a signed file, for whoever checks it elsewhere: no signature is.
+
+    Raises ValueError where it has another form.
+    """
+    try:
+        envelope = read_json(data)
+        payload = read_json(base64.b64decode(envelope["payload"], validate=True))
+    except (KeyError, TypeError):
+        raise ValueError("it is no envelope") from None
+    if not isinstance(payload, dict):
+        raise ValueError("its payload is no object")
+    return envelope, payload
+
 
 def open_signed(
-    path: Path, trusted: Mapping[str, VerifyKey], *, most: int
+    path: Path, trusted: Mapping[str, VerifyKey], *, most: int = MAX_MANIFEST_BYTES
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The payload of a file of at most `most` bytes, and the key ids of all who signed it.
 

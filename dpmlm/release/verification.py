@@ -5,7 +5,6 @@ from the policy and the facts in the bundle, then what the signer and others sta
 finding names the file and where in it.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,7 +35,7 @@ from dpmlm.release.ledger_check import check_included
 from dpmlm.release.log.check import check_logged
 from dpmlm.release.outside import Outside
 from dpmlm.release.policy import load_policy
-from dpmlm.release.provenance import STATEMENT, digest_set
+from dpmlm.release.provenance import STATEMENT, digest_set, is_digest
 from dpmlm.release.signed import open_signed
 from dpmlm.release.trust import APPROVER, TRAINER, Trust, load_trust
 from dpmlm.release.waivers import read_waiver
@@ -44,8 +43,6 @@ from dpmlm.release.waivers import read_waiver
 SCHEMA = "dpmlm.bundle/2"
 """Of the signed manifest; bundles of schema 1 have no run id and no statements."""
 PREDICATE_TYPE = f"urn:{SCHEMA.replace('/', ':')}"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_MAX_MANIFEST_BYTES = 256 << 20
 _ALONE = Outside()
 
 
@@ -257,7 +254,7 @@ def _open_manifest(path: Path, trust: Trust) -> tuple[dict[str, Any], tuple[str,
         raise IntegrityError(
             "whole file", "there is no signed manifest, so nothing vouches for it", GET_ORIGINAL
         )
-    payload, signers = open_signed(path, trust.keys[TRAINER], most=_MAX_MANIFEST_BYTES)
+    payload, signers = open_signed(path, trust.keys[TRAINER])
     if odd := _odd_part(payload):
         raise IntegrityError(
             "payload",
@@ -283,7 +280,7 @@ def _odd_part(payload: Mapping[str, Any]) -> str | None:
     ]:
         return "subject"
     for name in ("model_digest", "tokenizer_digest", "plan_digest", "policy_digest"):
-        if not _is_digest(predicate.get(name)):
+        if not is_digest(predicate.get(name)):
             return name
     for name in ("verdict", "run_id", "created"):
         if not isinstance(predicate.get(name), str):
@@ -301,14 +298,10 @@ def _is_record(record: Any) -> bool:
     return (
         isinstance(record, Mapping)
         and record.keys() == {"digest", "size", "blocks"}
-        and _is_digest(record["digest"])
+        and is_digest(record["digest"])
         and type(record["size"]) is int
         and isinstance(record["blocks"], str)
     )
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _from_the_future(manifest: Mapping[str, Any], now: datetime) -> list[Finding]:

@@ -312,7 +312,6 @@ def write(plan, ledger_summary, claim, released_model, keys):
     from dpmlm.release.provenance import STAGES
 
     inputs = BuildInputs(
-        name="clinic notes 2026",
         settings="sha256:" + "5" * 64,
         code="sha256:" + "6" * 64,
         stages={stage: f"sha256:{number:064x}" for number, stage in enumerate(STAGES)},

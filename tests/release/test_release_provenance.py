@@ -353,15 +353,15 @@ def test_statements_survive_a_rotation(bundle, check, keys):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"name": ""}, {"name": 3}, {"settings": "x"}, {"code": "sha256:" + "G" * 64}, {"stages": {}}],
+    [{"settings": 3}, {"settings": "x"}, {"code": "sha256:" + "G" * 64}, {"stages": {}}],
 )
-def test_inputs_are_a_name_and_digests(changed):
+def test_inputs_are_digests(changed):
     good = {
-        "name": "run", "settings": "sha256:" + HEX, "code": "sha256:" + HEX,
+        "settings": "sha256:" + HEX, "code": "sha256:" + HEX,
         "stages": dict.fromkeys(STAGES, "sha256:" + HEX),
     }  # fmt: skip
     BuildInputs(**good)
-    with pytest.raises(ValueError, match=r"name|digest|stages"):
+    with pytest.raises(ValueError, match=r"digest|stages"):
         BuildInputs(**{**good, **changed})
 
 

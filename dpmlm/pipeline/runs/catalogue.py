@@ -5,7 +5,6 @@ stages have a manifest, and the bundle's public files, held against the digests 
 whose signature `dpmlm verify` checks. What is broken is listed with what is wrong.
 """
 
-import base64
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.workspace import BUNDLE, SCHEMA
 from dpmlm.release.inventory import MANIFEST, release_digest
+from dpmlm.release.signed import peek
 
 STAGES = (
     "planted", "corpus", "scrub", "dedup", "recall", "tokens", "canaries", "plan", "training",
@@ -173,7 +173,7 @@ def read_bundle(path: Path) -> dict[str, Any] | None:
         return None
 
     def facts() -> dict[str, Any]:
-        signed = json.loads(base64.b64decode(_read(path / MANIFEST)["payload"]))["predicate"]
+        signed = peek((path / MANIFEST).read_bytes())[1]["predicate"]
         claim, ledger, *_ = (_as_signed(path, name, signed["files"]) for name in _SHOWN)
         return {
             **{name: _text(signed[name]) for name in ("verdict", "created", "model_digest")},
