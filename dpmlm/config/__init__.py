@@ -2,8 +2,10 @@
 
 from dpmlm.config.loading import load_config, parse_overrides
 from dpmlm.config.plain import NotPlain, read_plain, read_start, shortened
-from dpmlm.config.run import LedgerConfig, RunConfig, TelemetryConfig
+from dpmlm.config.privacy import LedgerConfig
+from dpmlm.config.run import RunConfig
 from dpmlm.config.section import claim_fields
+from dpmlm.config.telemetry import TelemetryConfig
 from dpmlm.config.text import (
     DedupConfig,
     DedupMode,

@@ -1,0 +1,22 @@
+"""`model:` in a run file: which encoder is trained."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpmlm.config.section import Section
+
+
+class ModelConfig(Section):
+    """Which model is trained."""
+
+    size: Literal["tiny", "mini", "small"] | None = None
+    """A new BERT: tiny 2 layers of 128, mini 4 of 256, small 4 of 512."""
+    from_: str | None = Field(None, alias="from")
+    """A folder or hub name to continue from; its text counts as public."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.size is None) == (self.from_ is None):
+            raise ValueError("name exactly one of model.size and model.from")
+        return self
