@@ -187,6 +187,10 @@ class Journal:
         self.append("repair", {"bytes": len(tail), "kept": whole})
 
 
+class AlreadyThere(UserError):
+    """Another file has the name of a journal that was to be made."""
+
+
 def create(
     path: Path,
     kind: str,
@@ -194,7 +198,10 @@ def create(
     signer: Signer | None,
     what: str = "ledger",
 ) -> None:
-    """A new file with one entry, whole or not at all. Raises UserError when it exists."""
+    """A new file with one entry, whole or not at all.
+
+    Raises AlreadyThere when it exists, UserError when it cannot be made durable.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     draft.write_bytes(b"")
@@ -205,7 +212,7 @@ def create(
         os.fsync(folder)
         os.close(folder)
     except FileExistsError:
-        raise UserError(
+        raise AlreadyThere(
             f"{what} {path}", "it is already registered", "open it, or choose another path"
         ) from None
     except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.privacy.journal import GENESIS, Journal, create
+from dpmlm.privacy.journal import GENESIS, AlreadyThere, Journal, create
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.release.registry.history import JOURNAL
 
@@ -93,9 +93,8 @@ def log_export(path: Path, *, release: str, manifest: str, opened_by: str, targe
     if not path.exists():
         try:
             return create(path, _KIND, fields, None, _WHAT)
-        except UserError:
-            if not path.exists():  # or another export began it just now
-                raise
+        except AlreadyThere:  # another export began it just now
+            pass
 
     def check(entry: dict[str, Any]) -> None:
         _check(path, entry)
