@@ -1,7 +1,8 @@
-"""Masking: which tokens a row hides, as a function of (seed, example id, visit) alone.
+"""Masking: which tokens a row hides, as a function of (seed, example id, visit) and of constants.
 
 Reading order: `spec` (how much), `table` (what a vocabulary allows), `window`, `strategies`,
-`assembly` (all of it together). `batch.MaskedBatch` is what leaves this package.
+`choice` (a strategy for a batch), `assembly` (all of it together). `batch.MaskedBatch` is what
+leaves this package.
 """
 
 from dpmlm.masking.assembly import make_batch

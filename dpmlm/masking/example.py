@@ -15,3 +15,6 @@ class Example:
     """Integer [N] content token ids, without CLS and SEP; N may be 0 or far above the window."""
     secret_span: tuple[int, int] | None = None
     """Canaries: [start, end) in `tokens`; exactly these are masked, all by the mask token."""
+    names: np.ndarray | None = None
+    """uint8 [N], for strategy entity: 1 where the name of a person, a place or an organisation
+    begins, 2 inside of it, 0 elsewhere. None: no names are known."""

@@ -1,15 +1,14 @@
 """`TokenTable`: what masking has to know of a vocabulary, one entry a token id."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from dpmlm.errors import UserError
 from dpmlm.masking.pieces import describe_pieces
+from dpmlm.masking.spec import MaskingSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +28,24 @@ class TokenTable:
     special: np.ndarray
     """bool [V]: never masked, never drawn as a replacement (unknown token and gaps included)."""
     continuation: np.ndarray
-    """bool [V]: the piece continues the word of the piece before it."""
-    breaks: np.ndarray
-    """bool [V]: a word of its own, and what follows begins another: punctuation, line ends."""
+    """bool [V]: the piece continues the word of the piece before it, unless that one closes."""
+    closes: np.ndarray
+    """bool [V]: what follows begins another word: punctuation, line ends, Han."""
+    clings: np.ndarray | None = None
+    """bool [V]: the piece belongs to the one before it in any case: it begins inside a character.
+    None: no piece does."""
+    weights: np.ndarray | None = None
+    """float64 [V], above 0: how readily each token is chosen beside the others, from public text.
+    None: all alike."""
+    marks_words: bool = True
+    """Whether words can be told from pieces; without, only strategy token is right."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "TokenTable":
-        """The table of a fast tokenizer: WordPiece, byte-level BPE, Unigram, word level.
+        """The table of a fast tokenizer: WordPiece, BPE, Unigram, word level.
 
-        Raises UserError when it is not a fast tokenizer, lacks one of the mask, padding, CLS
-        and SEP tokens, or marks word boundaries in a way that is not known.
+        Raises UserError when it is not a fast tokenizer, or lacks one of the mask, padding, CLS
+        and SEP tokens.
         """
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -55,9 +62,20 @@ class TokenTable:
         special[[i for i, token in added.items() if token.special]] = True
         special[list(tokenizer.all_special_ids)] = True
         ordinary = {t: i for t, i in vocabulary.items() if not special[i] and i not in added}
-        continuation, breaks = describe_pieces(json.loads(backend.to_str()), ordinary, size)
+        words = describe_pieces(json.loads(backend.to_str()), ordinary, size)
         mask, pad, cls_id, sep = _row_tokens(tokenizer)
-        return cls(size, mask, pad, cls_id, sep, special, continuation, breaks)
+        return cls(
+            size,
+            mask,
+            pad,
+            cls_id,
+            sep,
+            special,
+            words.continuation,
+            words.closes,
+            words.clings,
+            marks_words=words.known,
+        )
 
     def __post_init__(self) -> None:
         if self.special.all():
@@ -67,47 +85,35 @@ class TokenTable:
                 "train the tokenizer on more text",
             )
 
+    def refuse_unfit(self, spec: MaskingSpec) -> None:
+        """Raise UserError where `spec` masks words and the tokenizer does not mark any."""
+        if spec.strategy != "token" and not self.marks_words:
+            raise UserError(
+                f"masking strategy {spec.strategy} with a tokenizer that marks neither word starts "
+                "nor continuations",
+                "whole words must be told from their pieces",
+                "use masking.strategy: token, or WordPiece, byte-level BPE or SentencePiece",
+            )
+
     def word_starts(self, tokens: np.ndarray, maskable: np.ndarray) -> np.ndarray:
         """Where words begin, bool [..., T], in rows of `tokens` int [..., T].
 
         A token that is not `maskable` belongs to no word and ends the one before it; a window
         that opens inside a word opens with the rest of that word.
         """
-        joined = self.continuation[tokens] & ~self.breaks[tokens]
-        after = maskable & ~self.breaks[tokens]
-        joined[..., 1:] &= after[..., :-1]
-        joined[..., :1] = False
-        return maskable & ~joined
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON value: the scalars, and each bool array as the list of its true ids."""
-        return {
-            "vocab_size": self.vocab_size,
-            "mask_id": self.mask_id,
-            "pad_id": self.pad_id,
-            "cls_id": self.cls_id,
-            "sep_id": self.sep_id,
-            "special": np.flatnonzero(self.special).tolist(),
-            "continuation": np.flatnonzero(self.continuation).tolist(),
-            "breaks": np.flatnonzero(self.breaks).tolist(),
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "TokenTable":
-        """The table that `to_dict` wrote; raises UserError on ids outside of the vocabulary."""
-        size = int(value["vocab_size"])
-        mask, pad, cls_id, sep = (int(value[f"{n}_id"]) for n in ("mask", "pad", "cls", "sep"))
-        arrays = [value[name] for name in ("special", "continuation", "breaks")]
-        if not all(0 <= i < size for ids in ([mask, pad, cls_id, sep], *arrays) for i in ids):
-            raise UserError(
-                f"a token table of {size} tokens with an id outside of them",
-                "ids lie in 0..vocab_size-1",
-                "build the table again from its tokenizer",
-            )
-        marks = np.zeros((len(arrays), size), dtype=bool)
-        for mark, ids in zip(marks, arrays, strict=True):
-            mark[ids] = True
-        return cls(size, mask, pad, cls_id, sep, *marks)
+        before = np.zeros_like(maskable)
+        before[..., 1:] = maskable[..., :-1]
+        closed = self.closes[tokens]
+        joined = self.continuation[tokens]
+        if self.clings is not None and (inside := self.clings[tokens] & before).any():
+            # A character in several pieces closes its word if its first piece does.
+            place = np.where(inside, 0, np.arange(tokens.shape[-1]))
+            head = np.maximum.accumulate(place, axis=-1)
+            closed |= np.take_along_axis(closed, head, axis=-1)
+        else:
+            inside = np.zeros_like(maskable)
+        joined[..., 1:] &= ~closed[..., :-1]
+        return maskable & ~((joined & before) | inside)
 
 
 def _row_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

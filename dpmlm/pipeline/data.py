@@ -42,6 +42,8 @@ from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tok
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from dpmlm.scrub.mentions import Mentions
+
 
 PERSONS = "persons"
 """Sealed file of the corpus stage: under which key its documents name persons, and the tombstones
@@ -310,13 +312,29 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
             reached += document["id"] in planted
             yield document
 
-    facts = TokenStore.build(folder, documents(), tokenizer, progress=report)
+    names = names_finder(run.config.masking.strategy, run.config.scrub.policy)
+    facts = TokenStore.build(folder, documents(), tokenizer, progress=report, names=names)
     # Tokens are of both: how many of the documents are canaries is said beside them.
     return {"counts": {**facts, **_said(run, {"documents_among_these": reached})}}
 
 
 def _tokens_settings(run: Run) -> dict[str, Any]:
-    """Of the window, nothing: it is drawn at training time."""
+    """Of the window nothing: it is drawn in training. Of masking, whether names are marked."""
+    if run.config.masking.strategy == "entity":
+        return _vocabulary_settings(run) | {"names": load_policy(run.config.scrub.policy).digest}
+    return _vocabulary_settings(run)
+
+
+def names_finder(strategy: str, policy: str) -> "Mentions | None":
+    """What finds the names that masking strategy `entity` masks apart; None for the others."""
+    if strategy != "entity":
+        return None
+    from dpmlm.scrub.mentions import Mentions
+
+    return Mentions(load_policy(policy))
+
+
+def _vocabulary_settings(run: Run) -> dict[str, Any]:
     tokens = run.config.tokens
     if tokens.private is not None:
         return claim_fields(tokens.private)

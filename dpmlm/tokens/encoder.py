@@ -43,6 +43,31 @@ class Encoder:
             encoded += [np.array(row.ids, dtype=self.dtype) for row in rows]
         return encoded
 
+    def marked(
+        self, texts: Sequence[str], names: Sequence[Sequence[tuple[int, int]]]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What `encode` gives of each text, and uint8 [N] beside it: 1 where one of its names
+        begins, 2 inside of it, 0 elsewhere.
+
+        `names` are characters [start, end) of each text; where they overlap they are one name. A
+        token that shares a character with a name is of it, so that it makes no difference whether
+        a tokenizer counts the space before a word to the word (`trim_offsets`).
+        """
+        found = []
+        for text, spans in zip(texts, names, strict=True):
+            ids, offsets = self.located(text)
+            marks = np.zeros(len(ids), dtype=np.uint8)
+            begin, end = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+            upto = -1
+            for first, last in sorted(spans):
+                inside = (begin < last) & (end > first)
+                marks[inside & (marks == 0)] = 2
+                if first >= upto:
+                    marks[inside.nonzero()[0][:1]] = 1
+                upto = max(upto, last)
+            found.append((np.array(ids, dtype=self.dtype), marks))
+        return found
+
     def located(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Content token ids of a text, and the characters (start, end) that each is made of."""
         row = self._backend.encode(encodable(text), add_special_tokens=False)

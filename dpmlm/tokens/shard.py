@@ -1,8 +1,9 @@
 """`TokenShard`: the token ids of some documents, end to end in one array.
 
 Layout of the (sealed) bytes: the magic line, the header's length as uint32, the header as JSON
-{"ids", "units", "splits", "tokenizer", "dtype", "unknown"}, then offsets uint64 [N + 1], then the
-ids. All integers are little-endian. Document i is tokens[offsets[i]:offsets[i + 1]].
+{"ids", "units", "splits", "tokenizer", "dtype", "unknown", "names"}, then offsets uint64 [N + 1],
+then the ids, then, if "names" is true, a byte for each. All integers are little-endian. Document i
+is tokens[offsets[i]:offsets[i + 1]].
 """
 
 import json
@@ -36,6 +37,9 @@ class TokenShard:
     """uint16 or uint32, all documents one after the other, without special tokens."""
     unknown: int
     """How many of the tokens are the unknown token; private."""
+    names: np.ndarray | None = None
+    """uint8 for each token: 1 where a name begins, 2 inside of one, 0 elsewhere; None: not looked
+    for."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,6 +47,12 @@ class TokenShard:
     def document(self, i: int) -> np.ndarray:
         """Token ids of the i-th document, a view."""
         return self.tokens[int(self.offsets[i]) : int(self.offsets[i + 1])]
+
+    def names_of(self, i: int) -> np.ndarray | None:
+        """`names` of the i-th document, a view."""
+        if self.names is None:
+            return None
+        return self.names[int(self.offsets[i]) : int(self.offsets[i + 1])]
 
     def to_bytes(self) -> bytes:
         """The layout of the module's docstring."""
@@ -54,10 +64,12 @@ class TokenShard:
                 "tokenizer": self.tokenizer,
                 "dtype": self.tokens.dtype.str,
                 "unknown": self.unknown,
+                "names": self.names is not None,
             }
         )
         parts = (_MAGIC, len(header).to_bytes(4, "little"), header)
-        return b"".join((*parts, self.offsets.tobytes(), self.tokens.tobytes()))
+        names = b"" if self.names is None else self.names.tobytes()
+        return b"".join((*parts, self.offsets.tobytes(), self.tokens.tobytes(), names))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str) -> "TokenShard":
@@ -70,6 +82,7 @@ class TokenShard:
             header = json.loads(data[start : start + length])
             ids, units, splits = (tuple(header[field]) for field in ("ids", "units", "splits"))
             tokenizer, kind, unknown = header["tokenizer"], header["dtype"], int(header["unknown"])
+            named = bool(header["names"])
         except (ValueError, KeyError, TypeError):
             raise _broken(name, "its header is not readable") from None
         count = len(ids)
@@ -77,13 +90,18 @@ class TokenShard:
             raise _broken(name, "its header contradicts itself")
         body = data[start + length :]
         size, item = 8 * (count + 1), np.dtype(kind).itemsize
-        if len(body) < size or (len(body) - size) % item:
+        each = item + named
+        if len(body) < size or (len(body) - size) % each:
             raise _broken(name, "it is cut off")
         offsets = np.frombuffer(body, "<u8", count + 1)
-        tokens = np.frombuffer(body, kind, offset=size)
+        length = (len(body) - size) // each
+        tokens = np.frombuffer(body, kind, length, offset=size)
+        names = np.frombuffer(body, np.uint8, offset=size + length * item) if named else None
         if offsets[0] != 0 or offsets[-1] != len(tokens) or (offsets[1:] < offsets[:-1]).any():
             raise _broken(name, "its offsets do not fit its tokens")
-        return cls(ids, units, splits, tokenizer, offsets, tokens, unknown)
+        if names is not None and names.max(initial=0) > 2:
+            raise _broken(name, "a token is marked as no name can be")
+        return cls(ids, units, splits, tokenizer, offsets, tokens, unknown, names)
 
 
 def pack(
@@ -94,13 +112,16 @@ def pack(
     *,
     tokenizer: str,
     unknown_id: int | None,
+    names: Sequence[np.ndarray] | None = None,
 ) -> TokenShard:
-    """A shard of `encoded` documents, which share one dtype."""
+    """A shard of `encoded` documents, which share one dtype, with their names if looked for."""
     ends = np.cumsum([len(tokens) for tokens in encoded], dtype="<u8")
     tokens = np.concatenate(encoded)
     unknown = 0 if unknown_id is None else int((tokens == unknown_id).sum())
     offsets = np.concatenate([np.zeros(1, "<u8"), ends])
-    return TokenShard(tuple(ids), tuple(units), tuple(splits), tokenizer, offsets, tokens, unknown)
+    marks = None if names is None else np.concatenate(names)
+    places = tuple(ids), tuple(units), tuple(splits)
+    return TokenShard(*places, tokenizer, offsets, tokens, unknown, marks)
 
 
 def _broken(name: str, rule: str) -> IntegrityError:

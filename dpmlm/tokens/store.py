@@ -1,7 +1,7 @@
 """`TokenStore`: a corpus as token ids, sealed, found by document and by unit."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from dpmlm.artifacts import SealedFolder
 
+NamesOf = Callable[[str], Sequence[tuple[int, int]]]
+"""Where the names of a text stand."""
 PER_SHARD = 2000
 """Documents in a full shard unless the caller says otherwise."""
 _PREFIX = "tokens-"
@@ -54,13 +56,15 @@ class TokenStore:
         *,
         per_shard: int = PER_SHARD,
         progress: Callable[[int, int], None] | None = None,
+        names: NamesOf | None = None,
     ) -> dict[str, Any]:
         """Encode stage documents ("id", "text", "unit", "split") into sealed shards.
 
         Returns what belongs into the folder's manifest, which is the caller's to `finish`: the
         tokenizer's digest and vocabulary size (public), and private counts of documents, empty
         documents, tokens, unknown tokens, and the rate of these. The tokenizer is saved beside the
-        shards. `progress` is told (done, done) after each shard.
+        shards. `progress` is told (done, done) after each shard. With `names`, which finds the
+        characters [start, end) of each name in a text, the tokens of names are marked.
 
         Resumable: repeat the call with the same documents, and shards that are there already are
         kept; those of other ids, units, splits or another tokenizer are written again. Texts are
@@ -77,7 +81,7 @@ class TokenStore:
         number = 0
         for number, part in enumerate(_parts(documents, per_shard), start=1):
             _check_splits(part, split_of_unit)
-            shard = _shard(folder, f"{_PREFIX}{number - 1:05d}", part, encoder, digest)
+            shard = _shard(folder, f"{_PREFIX}{number - 1:05d}", part, encoder, digest, names)
             counts["documents"] += len(shard)
             counts["empty_documents"] += int((shard.offsets[1:] == shard.offsets[:-1]).sum())
             counts["tokens"] += len(shard.tokens)
@@ -138,6 +142,12 @@ class TokenStore:
         """Content token ids of document i, uint16 or uint32 [N], a read-only view; N may be 0."""
         s, row = self._place[i]
         return self._shards[s].document(row)
+
+    def names(self, i: int) -> np.ndarray | None:
+        """Of each token of document i: 1 where a name begins, 2 inside of one, 0 elsewhere, uint8
+        [N]; None where names were not looked for."""
+        s, row = self._place[i]
+        return self._shards[s].names_of(row)
 
     def id(self, i: int) -> str:
         """Stable id of document i."""
@@ -205,14 +215,30 @@ def _shard(
     part: list[Mapping[str, Any]],
     encoder: Encoder,
     digest: str,
+    names: NamesOf | None,
 ) -> TokenShard:
     """The shard of `part`: the one an interrupted build left, if it is of these documents."""
     ids, units, splits = (tuple(d[field] for d in part) for field in ("id", "unit", "split"))
     if folder.has(name):
         kept = TokenShard.from_bytes(folder.read_bytes(name), name=name)
-        if (kept.ids, kept.units, kept.splits, kept.tokenizer) == (ids, units, splits, digest):
+        same = (kept.ids, kept.units, kept.splits, kept.tokenizer) == (ids, units, splits, digest)
+        if same and (kept.names is None) == (names is None):
             return kept
-    encoded = encoder.encode([document["text"] for document in part])
-    shard = pack(ids, units, splits, encoded, tokenizer=digest, unknown_id=encoder.unknown_id)
+    texts = [document["text"] for document in part]
+    marks = None
+    if names is None:
+        encoded = encoder.encode(texts)
+    else:
+        both = encoder.marked(texts, [names(text) for text in texts])
+        encoded, marks = [row for row, _ in both], [mark for _, mark in both]
+    shard = pack(
+        ids,
+        units,
+        splits,
+        encoded,
+        tokenizer=digest,
+        unknown_id=encoder.unknown_id,
+        names=marks,
+    )
     folder.write_bytes(name, shard.to_bytes())
     return shard

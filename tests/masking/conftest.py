@@ -23,18 +23,19 @@ def table() -> TokenTable:
         sep_id=3,
         special=special,
         continuation=continuation,
-        breaks=np.zeros(VOCABULARY, dtype=bool),
+        closes=np.zeros(VOCABULARY, dtype=bool),
     )
 
 
 @pytest.fixture(scope="session")
 def examples() -> list[Example]:
-    """Lengths from empty to ten windows, an unknown token now and then."""
+    """Lengths from empty to ten windows, an unknown token now and then, names in most."""
     rng = np.random.default_rng(5)
     lengths = [0, 1, 2, 3, 5, 8, 13, 30, 31, 40, 300, *rng.integers(1, 60, 60)]
     made = []
     for i, length in enumerate(lengths):
         tokens = rng.integers(5, 199, length)
         tokens[rng.random(length) < 0.05] = 1
-        made.append(Example(f"doc-{i}", tokens))
+        names = rng.choice(np.array([0, 0, 0, 0, 1, 2], dtype=np.uint8), length)
+        made.append(Example(f"doc-{i}", tokens, names=names if i % 4 else None))
     return made

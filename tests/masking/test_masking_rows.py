@@ -1,76 +1,18 @@
 """make_batch against a row-at-a-time twin, and what a batch must never do."""
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from naive_rows import SEED, naive_row, naive_words, slots_of
 
 from dpmlm.errors import UserError
-from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, counter_rng, make_batch
-from dpmlm.masking.window import window_starts
+from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_batch
 
-SEED = b"mask seed"
 WINDOW = 32
-
-
-def naive_words(tokens: Sequence[int], table: TokenTable) -> list[list[int]]:
-    words: list[list[int]] = []
-    previous = None
-    for position, token in enumerate(tokens):
-        joins = table.continuation[token] and not table.breaks[token]
-        if table.special[token]:
-            previous = None
-            continue
-        if joins and previous is not None and not table.breaks[previous]:
-            words[-1].append(position)
-        else:
-            words.append([position])
-        previous = token
-    return words
-
-
-def naive_choice(
-    tokens: Sequence[int], keys: np.ndarray, table: TokenTable, spec: MaskingSpec, slots: int
-) -> list[int]:
-    maskable = [i for i, token in enumerate(tokens) if not table.special[token]]
-    if not maskable:
-        return []
-    budget = max(1, round(spec.ratio * len(maskable)))
-    if spec.strategy == "token":
-        return sorted(sorted(maskable, key=lambda i: keys[i])[:budget])
-    words = sorted(naive_words(tokens, table), key=lambda word: keys[word[0]])
-    chosen: list[int] = []
-    for word in words:
-        if len(chosen) + len(word) <= budget:
-            chosen += word
-    if not chosen:
-        chosen = next((word for word in words if len(word) <= slots), words[0][:budget])
-    return sorted(chosen)
-
-
-def naive_row(
-    example: Example, visit: int, table: TokenTable, spec: MaskingSpec, window: int, stride: int
-) -> tuple[list[int], list[int], list[int]]:
-    """(input ids, masked positions, labels) of one row without its padding."""
-    slots = max(1, round(spec.ratio * (window - 2)))
-    rng = counter_rng(SEED, "mask", example.id, visit)
-    first = rng.random()
-    keys, action, pick = rng.random(window - 2), rng.random(slots), rng.random(slots)
-    starts = list(window_starts(len(example.tokens), window - 2, stride))
-    start = starts[int(first * len(starts))]
-    tokens = [int(t) for t in example.tokens[start : start + window - 2]]
-    labels, row = [], list(tokens)
-    chosen = naive_choice(tokens, keys, table, spec, slots)
-    ordinary = [i for i in range(table.vocab_size) if not table.special[i]]
-    for slot, position in enumerate(chosen):
-        labels.append(tokens[position])
-        if action[slot] < spec.mask_fraction:
-            row[position] = table.mask_id
-        elif action[slot] < spec.mask_fraction + spec.random_fraction:
-            row[position] = ordinary[int(pick[slot] * len(ordinary))]
-    return [table.cls_id, *row, table.sep_id], [p + 1 for p in chosen], labels
+STRATEGIES = ["token", "whole_word", "span", "entity"]
 
 
 def unpack(batch: MaskedBatch, b: int) -> tuple[list[int], list[int], list[int]]:
@@ -79,22 +21,53 @@ def unpack(batch: MaskedBatch, b: int) -> tuple[list[int], list[int], list[int]]
     return ids, batch.masked_positions[b][used].tolist(), batch.masked_labels[b][used].tolist()
 
 
+def check_twin(examples: list[Example], table: TokenTable, spec: MaskingSpec, **more: Any) -> None:
+    stride, share = more.get("stride", 7), more.get("step_share", 0.0)
+    visits = [i % 3 for i in range(len(examples))]
+    batch = make_batch(
+        examples,
+        visits,
+        seed=SEED,
+        table=table,
+        spec=spec,
+        window=WINDOW,
+        stride=stride,
+        step_share=share,
+    )
+    assert batch.masked_positions.shape[1] == slots_of(spec, WINDOW) == spec.masked_slots(WINDOW)
+    for b, (example, visit) in enumerate(zip(examples, visits)):
+        assert unpack(batch, b) == naive_row(example, visit, table, spec, WINDOW, stride, share)
+
+
 @pytest.mark.parametrize("stride", [1, 7, 32])
 @pytest.mark.parametrize("ratio", [0.05, 0.15, 0.4, 0.9])
-@pytest.mark.parametrize("strategy", ["token", "whole_word"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_rows_equal_the_naive_twin(
     examples: list[Example], table: TokenTable, strategy: str, ratio: float, stride: int
 ) -> None:
-    spec = MaskingSpec(strategy, ratio)  # type: ignore[arg-type]
-    visits = [i % 3 for i in range(len(examples))]
-    batch = make_batch(
-        examples, visits, seed=SEED, table=table, spec=spec, window=WINDOW, stride=stride
+    check_twin(examples, table, MaskingSpec(strategy, ratio), stride=stride)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("step_share", [0.0, 0.3, 1.0])
+def test_weighted_static_scheduled_rows_equal_the_naive_twin(
+    examples: list[Example], table: TokenTable, strategy: str, step_share: float
+) -> None:
+    """With pieces that cling and close their words, too."""
+    rng = np.random.default_rng(8)
+    table = dataclasses.replace(
+        table,
+        closes=rng.random(table.vocab_size) < 0.2,
+        clings=(rng.random(table.vocab_size) < 0.2) & table.continuation,
     )
-    for b, (example, visit) in enumerate(zip(examples, visits)):
-        assert unpack(batch, b) == naive_row(example, visit, table, spec, WINDOW, stride)
+    spec = MaskingSpec(strategy, 0.4, ratio_end=0.1)  # type: ignore[arg-type]
+    check_twin(examples, table, spec, step_share=step_share)
+    spec = MaskingSpec(strategy, 0.1, 0.3, 0.5, 0.4, static=True, entity_share=0.8)  # type: ignore[arg-type]
+    table = dataclasses.replace(table, weights=rng.uniform(0.125, 8, table.vocab_size))
+    check_twin(examples, table, spec, step_share=step_share)
 
 
-@pytest.mark.parametrize("strategy", ["token", "whole_word"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_row_is_independent_of_its_batch(
     examples: list[Example], table: TokenTable, strategy: str
 ) -> None:
@@ -137,7 +110,7 @@ def test_seed_id_and_visit_each_change_the_mask(table: TokenTable) -> None:
     assert len({tuple(r) for r in (row(), row(seed=b"x"), row(id="b"), row(visit=1))}) == 4
 
 
-@pytest.mark.parametrize("strategy", ["token", "whole_word"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_slots_and_types_are_those_of_the_contract(
     examples: list[Example], table: TokenTable, strategy: str
 ) -> None:
@@ -148,10 +121,7 @@ def test_slots_and_types_are_those_of_the_contract(
         assert (
             batch.masked_positions.shape
             == (len(part), spec.masked_slots(WINDOW))
-            == (
-                len(part),
-                round(0.15 * 30),
-            )
+            == (len(part), {"token": 4, "whole_word": 9}.get(strategy, 13))
         )
         assert batch.input_ids.shape[1] <= WINDOW
         for name in ("input_ids", "masked_positions", "masked_labels"):
@@ -173,7 +143,7 @@ def test_every_example_with_a_maskable_token_gets_a_mask(table: TokenTable) -> N
         Example("lost", lost),
         Example("long none", np.full(3000, 1)),
     ]
-    for strategy in ("token", "whole_word"):
+    for strategy in STRATEGIES:
         for stride in (1, 30):
             for visit in range(5):
                 batch = make_batch(
@@ -189,17 +159,23 @@ def test_every_example_with_a_maskable_token_gets_a_mask(table: TokenTable) -> N
                 assert batch.masked_labels[3, 0] == 50
 
 
-def test_rates_are_80_10_10_and_replacements_are_ordinary(table: TokenTable) -> None:
+@pytest.mark.parametrize("strategy", ["token", "whole_word", "entity"])
+def test_rates_are_80_10_10_and_replacements_are_ordinary(table: TokenTable, strategy: str) -> None:
     rng = np.random.default_rng(1)
     made = [Example(str(i), rng.integers(5, 199, 126)) for i in range(2500)]
     batch = make_batch(
-        made, [0] * len(made), seed=SEED, table=table, spec=MaskingSpec(), window=128
+        made,
+        [0] * len(made),
+        seed=SEED,
+        table=table,
+        spec=MaskingSpec(strategy),  # type: ignore[arg-type]
+        window=128,
     )
-    assert bool(batch.masked_weights.all())
-    seen = batch.input_ids.gather(1, batch.masked_positions).numpy()
-    label = batch.masked_labels.numpy()
+    used = batch.masked_weights.bool()
+    seen = batch.input_ids.gather(1, batch.masked_positions)[used].numpy()
+    label = batch.masked_labels[used].numpy()
     total, ordinary = seen.size, int((~table.special).sum())
-    assert total == 2500 * 19
+    assert total == 2500 * 19 if strategy == "token" else abs(total / (2500 * 19) - 1) < 0.01
     changed = (seen != table.mask_id) & (seen != label)
     # A replacement equals the label once in `ordinary` draws.
     for count, rate in [
@@ -243,11 +219,10 @@ def test_only_chosen_positions_change(examples: list[Example], table: TokenTable
 
 
 @pytest.mark.parametrize("ratio", [0.05, 0.15, 0.5])
-def test_whole_words_are_never_split(
+def test_words_are_not_split_below_six_pieces_and_twice_the_count(
     examples: list[Example], table: TokenTable, ratio: float
 ) -> None:
     spec = MaskingSpec("whole_word", ratio, mask_fraction=1.0, random_fraction=0.0)
-    slots = spec.masked_slots(WINDOW)
     for visit in range(4):
         batch = make_batch(
             examples, [visit] * len(examples), seed=SEED, table=table, spec=spec, window=WINDOW
@@ -256,27 +231,26 @@ def test_whole_words_are_never_split(
             ids, positions, labels = unpack(batch, b)
             for position, label in zip(positions, labels):
                 ids[position] = label
+            count = max(1, round(ratio * sum(not table.special[token] for token in ids)))
             for word in naive_words(ids, table):
                 share = len(set(word) & set(positions)) / len(word)
-                assert share in (0, 1) or (len(word) > slots and len(positions) <= slots)
+                assert share in (0, 1) or len(word) > min(6, 2 * count)
 
 
-def test_a_word_longer_than_the_budget_is_whole_if_k_holds_it(table: TokenTable) -> None:
-    spec = MaskingSpec("whole_word", 0.15)
-    assert spec.masked_slots(WINDOW) == 4
-    four = Example("four pieces", np.array([9, 130, 131, 132]))
-    five = Example("five pieces", np.array([9, 130, 131, 132, 133]))
-    batch = make_batch([four, five], [0, 0], seed=SEED, table=table, spec=spec, window=WINDOW)
-    assert batch.masked_labels[0].tolist() == [9, 130, 131, 132]
-    assert batch.masked_labels[1][batch.masked_weights[1].bool()].tolist() == [9]
-
-
-def test_a_word_above_k_gives_way_to_one_that_k_holds(table: TokenTable) -> None:
-    spec = MaskingSpec("whole_word", 0.15)
-    five, four = [9, 130, 131, 132, 133], [10, 140, 141, 142]
-    made = [Example(str(i), np.array(five + four)) for i in range(30)]
-    batch = make_batch(made, [0] * 30, seed=SEED, table=table, spec=spec, window=WINDOW)
-    assert batch.masked_labels.tolist() == [four] * 30
+@pytest.mark.parametrize("pieces", [5, 30, 10_000])
+def test_a_long_word_is_masked_in_parts_alike_everywhere(table: TokenTable, pieces: int) -> None:
+    spec, count = MaskingSpec("whole_word", 0.15), 4000
+    word = np.array([9, *[130] * (pieces - 1)])
+    made = [Example(str(i), word) for i in range(count)]
+    batch = make_batch(made, [0] * count, seed=SEED, table=table, spec=spec, window=WINDOW)
+    width = min(pieces, WINDOW - 2)
+    used = batch.masked_weights.bool()
+    hits = np.bincount(batch.masked_positions[used].numpy(), minlength=width + 1)[1:]
+    assert len(hits) == width
+    rate = hits.sum() / (count * width)
+    assert 0.14 < rate < 0.35
+    assert np.abs(hits - count * rate).max() < 4.5 * np.sqrt(count * rate)
+    assert int(used.sum(1).max()) <= {5: 2, 30: 4 + 5, 10_000: 4 + 5}[pieces]
 
 
 def test_a_canary_has_exactly_its_secret_masked(table: TokenTable) -> None:
@@ -287,7 +261,7 @@ def test_a_canary_has_exactly_its_secret_masked(table: TokenTable) -> None:
     odd = Example("odd", np.array([7, 1, 0, 199, 8]), (1, 4))
     other = Example("other", rng.integers(5, 199, 25))
     made = [short, edge, other, start, odd]
-    for strategy in ("token", "whole_word"):
+    for strategy in STRATEGIES:
         spec = MaskingSpec(strategy, mask_fraction=0.0, random_fraction=1.0)  # type: ignore[arg-type]
         for visit in range(20):
             batch = make_batch(
@@ -337,6 +311,12 @@ def test_refusals(table: TokenTable) -> None:
         {"ratio": 1.0},
         {"mask_fraction": 1.1},
         {"random_fraction": 0.3},
+        {"ratio_end": 0.0},
+        {"ratio_end": 1.0},
+        {"ratio_end": float("nan")},
+        {"ratio": float("nan")},
+        {"entity_share": 0.0},
+        {"entity_share": 1.5},
     ):
         with pytest.raises(UserError):
             dataclasses.replace(MaskingSpec(), **change)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 from dpmlm.masking import Example, MaskingSpec, TokenTable, make_batch
 
 
-@pytest.mark.parametrize("strategy", ["token", "whole_word"])
+@pytest.mark.parametrize("strategy", ["token", "whole_word", "span", "entity"])
 def test_256_rows_of_128_tokens_take_less_than_60_ms(strategy: str, table: TokenTable) -> None:
     rng = np.random.default_rng(0)
     made = [Example(str(i), rng.integers(5, 199, 600).astype(np.uint16)) for i in range(256)]

@@ -1,8 +1,8 @@
 """Word boundaries of every tokenizer family, from tiny tokenizers trained here."""
 
-import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,17 +125,12 @@ def test_words_are_those_a_reader_sees(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_special_ids_and_the_round_trip(family: str) -> None:
+def test_special_ids(family: str) -> None:
     tokenizer = FAMILIES[family]()
     table = TokenTable.of(tokenizer)
     assert table.vocab_size == len(tokenizer)
     assert sorted(np.flatnonzero(table.special)) == sorted(tokenizer.all_special_ids)
     assert not (table.special & table.continuation).any()
-    again = TokenTable.from_dict(json.loads(json.dumps(table.to_dict())))
-    assert again.to_dict() == table.to_dict()
-    assert again.special.dtype == table.special.dtype == bool
-    assert np.array_equal(again.continuation, table.continuation)
-    assert np.array_equal(again.breaks, table.breaks)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,8 +146,8 @@ def test_masking_whole_words_of_real_text(family: str) -> None:
     for b in range(40):
         used = batch.masked_weights[b].bool()
         hit = set((batch.masked_positions[b][used] - 1).tolist())
-        touched = {int(word[i]) for i in hit}
-        assert hit == {i for i in range(len(ids)) if int(word[i]) in touched}
+        touched = {w for i in hit if sum(word == (w := int(word[i]))) <= 6}  # longer ones in parts
+        assert hit >= {i for i in range(len(ids)) if int(word[i]) in touched}
     seen = batch.input_ids.gather(1, batch.masked_positions)[batch.masked_weights.bool()]
     assert not table.special[seen.numpy()].any()
 
@@ -170,34 +165,63 @@ def test_gaps_and_added_special_tokens_are_special() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pre_tokenizer", "pieces"),
+    ("model", "pre_tokenizer", "pieces"),
     [
-        # piece: (continues, breaks)
+        # piece: (continues, closes, clings)
         (
+            {"type": "BPE"},
             "ByteLevel",
-            {"Ġ": (0, 0), "ĠĠ": (0, 0), "Ċ": (0, 1), "Ġa": (0, 0), "a": (1, 0), ".": (0, 1)}
-            | {"Ġ(": (0, 1), "Ã": (1, 0), "Ã¼": (1, 0), "âĢĵ": (0, 1), "_": (0, 1), "e-": (1, 0)},
+            {"Ġ": "", "ĠĠ": "", "Ċ": " ^", "Ġa": "", "a": "c", ".": " ^", "Ġ(": " ^"}
+            | {"Ã": "c", "Ã¼": "c", "âĢĵ": " ^", "_": " ^", "e-": "c"}
+            # 今 whole and cut; a later byte; ส of Thai, its block, its first byte alone
+            | {"ä»Ĭ": "^", "Ġä»Ĭ": "^", "ä»": "^", "Ĭ": "c+", "à¸ª": "^", "à¸": "^", "à": "c"}
+            # ि of Hindi, an accent, an emoji cut after three bytes, 。
+            | {"à¤¿": "c+", "ÌĢ": "c+", "Ì": "c+", "ðŁĺ": "^", "ãĢĤ": "^"},
         ),
         (
+            {"type": "Unigram"},
             "Metaspace",
-            {"▁": (0, 0), "▁▁": (0, 0), "▁a": (0, 0), "a": (1, 0), ".": (0, 1), "▁(": (0, 1)},
+            {"▁": "", "▁▁": "", "▁a": "", "a": "c", ".": "^", "▁(": "^", "天": "^", "天気": "^"}
+            | {"▁天": "^", "の": "^", "a天": "c^", "天a": "", "ि": "c+", "िल": "c+", "한": "c"}
+            | {"\u200d": "c+", "❤️": "^", "️": "c+", "<0xE4>": "^", "<0x8A>": "c+", "ส": "^"},
         ),
+        (
+            {"type": "WordPiece", "continuing_subword_prefix": "##"},
+            "BertPreTokenizer",
+            {"a": "", "##a": "c", ",": "^", "##の": "^", "天": "^", "##ि": "c+", "ि": "", "##": ""},
+        ),
+        (
+            {"type": "BPE", "end_of_word_suffix": "</w>"},
+            "BertPreTokenizer",
+            {"a": "c", "a</w>": "c^", ",</w>": "^", "天": "^", "ि</w>": "c+^"},
+        ),
+        ({"type": "WordLevel"}, "Whitespace", {"a": "", "天": "", ".": ""}),
     ],
 )
-def test_pieces_one_by_one(pre_tokenizer: str, pieces: dict[str, tuple[int, int]]) -> None:
-    state = {"model": {"type": "BPE"}, "pre_tokenizer": {"type": pre_tokenizer}}
+def test_pieces_one_by_one(
+    model: dict[str, Any], pre_tokenizer: str, pieces: dict[str, str]
+) -> None:
+    """c: continues; ^: what follows begins a word; +: clings."""
+    state = {"model": model, "pre_tokenizer": {"type": pre_tokenizer}}
     ids = {piece: i for i, piece in enumerate(pieces)}
-    continuation, breaks = describe_pieces(state, ids, len(ids))
-    found = {piece: (int(continuation[i]), int(breaks[i])) for piece, i in ids.items()}
-    assert found == pieces
+    made = describe_pieces(state, ids, len(ids))
+    marks = [(made.continuation, "c"), (made.clings, "+"), (made.closes, "^")]
+    found = {p: "".join(mark for at, mark in marks if at[i]) for p, i in ids.items()}
+    assert found == {piece: mark.strip() for piece, mark in pieces.items()}
+    assert made.known
 
 
 def test_refused_tokenizers() -> None:
     backend = Tokenizer(
         models.BPE({"a": 0, **{t: i + 1 for i, t in enumerate(SPECIALS.values())}}, [])
     )
-    with pytest.raises(UserError, match="word"):
-        TokenTable.of(finish(backend))
+    table = TokenTable.of(finish(backend))
+    row = {"seed": b"s", "table": table, "window": 8}
+    rows = [Example("a", np.zeros(4, dtype=int))]
+    assert int(make_batch(rows, [0], spec=MaskingSpec(), **row).masked_weights.sum()) == 1
+    for strategy in ("whole_word", "span", "entity"):
+        with pytest.raises(UserError, match=r"marks neither word starts"):
+            make_batch(rows, [0], spec=MaskingSpec(strategy), **row)  # type: ignore[arg-type]
     only = Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>"))
     with pytest.raises(UserError, match="mask token"):
         TokenTable.of(PreTrainedTokenizerFast(tokenizer_object=only, unk_token="<unk>"))
@@ -206,11 +230,3 @@ def test_refused_tokenizers() -> None:
     specials = {token: i for i, token in enumerate(SPECIALS.values())}
     with pytest.raises(UserError, match="special tokens only"):
         TokenTable.of(finish(Tokenizer(models.WordLevel(specials, unk_token="<unk>"))))
-
-
-@pytest.mark.parametrize("field", ["mask_id", "special", "continuation", "breaks"])
-def test_a_table_with_a_foreign_id_is_refused(field: str, table: TokenTable) -> None:
-    value = table.to_dict()
-    value[field] = table.vocab_size if field == "mask_id" else [table.vocab_size]
-    with pytest.raises(UserError):
-        TokenTable.from_dict(value)

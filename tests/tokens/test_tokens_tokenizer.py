@@ -70,7 +70,7 @@ def test_sealed_round_trip(folder: SealedFolder, tokenizer: "Tok") -> None:
     assert tokenizer_digest(again) == tokenizer_digest(tokenizer)
     assert again(TEXT).input_ids == tokenizer(TEXT).input_ids
     assert again.model_input_names == ["input_ids", "attention_mask"]
-    assert TokenTable.of(again).to_dict() == TokenTable.of(tokenizer).to_dict()
+    assert str(vars(TokenTable.of(again))) == str(vars(TokenTable.of(tokenizer)))
     folder.write_json("tokenizer", {"backend": {}})
     with pytest.raises(IntegrityError):
         load_sealed_tokenizer(folder)
@@ -215,7 +215,8 @@ def test_bert_base_uncased() -> None:
     table = TokenTable.of(bert)
     assert (table.mask_id, table.pad_id, table.cls_id, table.sep_id) == (103, 0, 101, 102)
     assert sorted(table.special.nonzero()[0]) == [0, 100, 101, 102, 103]
-    assert int(table.continuation.sum()) == 5828
+    # Of 5828 pieces with ##, those of Han, kana, Thai and symbols are words of their own.
+    assert int(table.continuation.sum()) == 5308
 
 
 def test_importing_tokens_is_light() -> None:
