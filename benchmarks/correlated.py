@@ -21,10 +21,11 @@ from typing import Any
 from dpmlm import Trainer, make_plan
 from dpmlm.artifacts import create_keys
 from dpmlm.corpus import Document, read_corpus
+from dpmlm.evaluation import EvaluationSpec, measure
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan, error_of_sums
 from dpmlm.tokens import Encoder, train_tokenizer
-from dpmlm.training import Recipe, evaluate, new_model
+from dpmlm.training import new_model
 
 BANDS = (1, 4, 16)
 EPSILONS = (2.0, 8.0)
@@ -95,12 +96,10 @@ def train_one(
             seed=seed,
         ).train()  # fmt: skip
     seconds = time.perf_counter() - begun
-    recipe = Recipe(
-        table=TokenTable.of(tokenizer), masking=MASKING, window=WINDOW, stride=WINDOW,
-        mask_seed=bytes(32), learning_rate=1e-3, warmup=0.1, weight_decay=0.01,
-    )  # fmt: skip
     ids = Encoder(tokenizer).encode(texts)
-    found = evaluate(model, [Example(str(n), one) for n, one in enumerate(ids)], recipe)
+    held_out = [Example(str(n), one) for n, one in enumerate(ids)]
+    spec, words = EvaluationSpec(window=WINDOW, masking=MASKING), TokenTable.of(tokenizer)
+    found = measure(model, held_out, spec, table=words).figures
     assert found is not None
     error = plan.noise_multiplier * error_of_sums(plan.coefficients, plan.steps)
     return Trained(

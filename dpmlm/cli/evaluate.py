@@ -1,8 +1,21 @@
-"""`dpmlm evaluate`: the pipeline up to its evaluation stage."""
+"""`dpmlm evaluate`: how well a model guesses, before and after training or beside another."""
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from dpmlm.cli.options import AsJson, RunFile, Settings, ShowPrivate, print_json, read_run
+from dpmlm.cli.options import (
+    AsJson,
+    IdentityFile,
+    Settings,
+    ShowPrivate,
+    finite,
+    print_json,
+)
+
+SCHEMA = "dpmlm.evaluation/1"
 
 
 def register(app: typer.Typer) -> None:
@@ -10,25 +23,85 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run_file: RunFile,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A run file, a bundle, or a model folder.")
+    ],
+    against: Annotated[
+        Path | None, typer.Option(help="Another of these, on the same text and the same masks.")
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="sentiment=FILE.jsonl or ner=FILE.conll, public text. Repeatable."),
+    ] = None,
+    groups: Annotated[
+        str | None, typer.Option(help="Field of the corpus by which figures are told apart.")
+    ] = None,
+    pseudo: Annotated[
+        int,
+        typer.Option(min=0, max=100_000, help="Documents of which each token is hidden alone."),
+    ] = 0,
+    text: Annotated[
+        Path | None, typer.Option(help="Held-out documents, for a model without a run file.")
+    ] = None,
+    field: Annotated[
+        str, typer.Option(help="Field with the text of --text and --counts.")
+    ] = "text",
+    counts: Annotated[
+        Path | None, typer.Option(help="Public text to count words in, beside --text.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Models and --text are nobody's secret.")
+    ] = False,
+    identity: IdentityFile = None,
+    trusted_keys: Annotated[
+        Path | None, typer.Option(help="Folder of .pub files of signers, for a bundle.")
+    ] = None,
     settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="Write what --json prints to a file.")] = None,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> int:
-    """Measure the model on held-out text: loss, perplexity, top-1 and top-5, before and after.
+    """Measure how well a model guesses hidden words of text it was not trained on.
 
-    The figures are private, so they are printed with --show-private alone.
+    A run file: the run is taken up to its evaluation, which compares the model before and after
+    training on the held-out documents. Figures of private text are printed with --show-private
+    alone.
 
     Example: dpmlm evaluate run.yaml --show-private
-    """
-    config = read_run(run_file, settings)
-    from dpmlm.pipeline.run import execute_until
 
-    result = execute_until(config, "evaluation")
+    Any model: dpmlm evaluate FOLDER --text held-out.jsonl --against OTHER --public
+    """
+    from dpmlm.config import parse_overrides
+    from dpmlm.pipeline.evaluating import Request
+    from dpmlm.pipeline.evaluating import evaluate as evaluated
+    from dpmlm.pipeline.probes import read_probes
+
+    found = evaluated(
+        Request(
+            model=model,
+            against=against,
+            text=text,
+            text_field=field,
+            groups=groups,
+            counts=counts,
+            pseudo=pseudo,
+            probes=read_probes(probe or []),
+            public=public,
+            identity=identity,
+            trusted_keys=trusted_keys,
+            settings=parse_overrides(settings or []),
+        )
+    )
+    shown = found.to_json(private=show_private)
+    if out is not None:
+        from dpmlm.artifacts.atomic import atomic_write
+
+        with atomic_write(out, mode=0o600) as file:
+            file.write(json.dumps(finite({"schema": SCHEMA, **shown}), indent=1).encode() + b"\n")
     if as_json:
-        print_json("dpmlm.run/1", result.to_json(private=show_private))
+        print_json(SCHEMA, shown)
     else:
-        typer.echo(result.summary(private=show_private))
-        if not show_private:
-            typer.echo("measured; --show-private prints the figures")
+        typer.echo(found.text(private=show_private))
+        if out is not None:
+            typer.echo(f"wrote {out}")
     return 0

@@ -8,7 +8,13 @@ and `families` (which models), `rowwise` (all others), `recompute` (less memory)
 
 from dpmlm.clipping.clip import clip_and_sum
 from dpmlm.clipping.doctor import ModelReport, check_model
-from dpmlm.clipping.evaluate import EvalResult, MaskedLMLoss, evaluate_batch, masked_lm_loss
+from dpmlm.clipping.evaluate import (
+    EvalResult,
+    MaskedLMLoss,
+    evaluate_batch,
+    evaluating,
+    masked_lm_loss,
+)
 from dpmlm.clipping.grad_sample_module import (
     FLOAT32_TAU,
     MaskedLMGradSampleModule,
@@ -29,6 +35,7 @@ __all__ = [
     "check_model",
     "clip_and_sum",
     "evaluate_batch",
+    "evaluating",
     "masked_lm_loss",
     "own_scratch",
     "register_layer_rule",

@@ -31,6 +31,8 @@ class MaskedLMLoss(NamedTuple):
     """bool [B, K]: the label is among the five highest logits; False in unused slots."""
     cross_entropies: Tensor
     """float32 [B, K], nats; 0 in unused slots."""
+    confidences: Tensor
+    """float32 [B, K]: probability of the first guess; 0 in unused slots."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,16 @@ def masked_lm_loss(model: nn.Module, batch: MaskedBatch) -> MaskedLMLoss:
     used = used_slots(batch)
     if used.numel() == 0:
         losses = torch.zeros(layout.count, device=device)
-        return MaskedLMLoss(losses, used, used.clone(), used.float())
+        return MaskedLMLoss(losses, used, used.clone(), used.float(), used.float())
     losses, log_p = losses_and_log_probabilities(
         masked_logits(model, family_of(model), batch), batch, layout
     )
     labels = batch.masked_labels.masked_fill(~used, 0)[..., None]
-    best = log_p.topk(min(5, log_p.shape[2])).indices == labels
+    guesses = log_p.topk(min(5, log_p.shape[2]))
+    best = guesses.indices == labels
     entropies = -log_p.gather(2, labels)[..., 0].masked_fill(~used, 0)
-    return MaskedLMLoss(losses, best[..., 0] & used, best.any(2) & used, entropies)
+    confidences = guesses.values[..., 0].exp().masked_fill(~used, 0)
+    return MaskedLMLoss(losses, best[..., 0] & used, best.any(2) & used, entropies, confidences)
 
 
 def evaluate_batch(model: nn.Module, batch: MaskedBatch) -> EvalResult:

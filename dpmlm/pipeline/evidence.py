@@ -1,7 +1,6 @@
-"""Evaluation on held-out text, and the audits."""
+"""The audits of a run's model, and their evidence."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, get_args
 
 import audits
@@ -12,19 +11,16 @@ from audits.private import PrivateCases
 from audits.text.pii_games import Tagger
 from dpmlm.artifacts import SealedFolder, load_model, model_digest, save_model
 from dpmlm.config import claim_fields
-from dpmlm.masking import Example, TokenTable
 from dpmlm.pipeline.attack_cases import Text, finding_identifiers, membership_case, pii_case
 from dpmlm.pipeline.base import initial_model, load_reference
 from dpmlm.pipeline.canaries import read_survival
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.models import planned, recipe_of
+from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.verbatim_case import verbatim_case
 from dpmlm.pipeline.whitebox import kept_gradients
-from dpmlm.release.facts import spelled
-from dpmlm.tokens import TokenStore, load_sealed_tokenizer
-from dpmlm.training import evaluate
+from dpmlm.tokens import load_sealed_tokenizer
 
 UNTRAINED = "untrained"
 """Folder of the model before training, in the audit's folder."""
@@ -32,25 +28,6 @@ TRANSCRIPT = "transcript"
 """Sealed file of all scores, in the audit's folder; the labels are opened after it is there."""
 DEVICE = "auto"
 """Where a run scores its models: where it trained them."""
-
-
-def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    """Loss, perplexity, top-1 and top-5 before and after, on held-out documents: private."""
-    store = TokenStore.open(run.folder("tokens"))
-    tokenizer = load_sealed_tokenizer(run.folder("tokens"))
-    recipe = recipe_of(run, TokenTable.of(tokenizer))
-    held_out = [
-        Example(store.id(document), store.tokens(document))
-        for unit in store.units("validation")
-        for document in store.documents_of(unit)
-    ]
-    trained, _ = load_model(run.folder("training"))
-    figures: dict[str, Any] = {"label": "private", "documents": len(held_out)}
-    for name, model in (("before", initial_model(run, tokenizer)), ("after", trained)):
-        result = evaluate(model, held_out, recipe, report)
-        figures[name] = spelled(asdict(result)) if result else None
-    folder.write_json("evaluation", figures)
-    return {}
 
 
 def _audit(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
@@ -110,7 +87,6 @@ def _keep_untrained(run: Run, folder: SealedFolder, model: Any, tokenizer: Any) 
         beside.finish({"model": model_digest(model)})
 
 
-EVALUATION = Stage("evaluation", ("training", "tokens"), lambda run: {}, _evaluation)
 AUDIT = Stage(
     "audit",
     ("training", "control", "canaries", "tokens"),

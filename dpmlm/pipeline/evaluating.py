@@ -1,0 +1,322 @@
+"""`dpmlm evaluate`: a run, a bundle or a model folder, alone or beside another."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import audits
+from dpmlm.artifacts import load_identity, load_model
+from dpmlm.config import load_config
+from dpmlm.corpus import read_corpus
+from dpmlm.errors import UserError
+from dpmlm.evaluation import (
+    EvaluationSpec,
+    Group,
+    beside,
+    by_group,
+    group_lines,
+    groups_told,
+    lines_of,
+    probe_lines,
+    pseudo_likelihood,
+    pseudo_lines,
+)
+from dpmlm.pipeline.accounts import open_ledger
+from dpmlm.pipeline.base import initial_model
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.evaluation import AFTER, BEFORE, HeldOut, asked_of, grouped
+from dpmlm.pipeline.models import best_device, planned
+from dpmlm.pipeline.probes import Probe, ProbeText, probed
+from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.run import execute_until
+from dpmlm.pipeline.tombstones import refuse_forgotten
+from dpmlm.release import load_released
+from dpmlm.release.facts import spelled
+from dpmlm.release.inventory import MANIFEST
+from dpmlm.tokens import tokenizer_digest
+
+OTHER, THIS = "other", "this"
+WINDOW = 128
+"""Tokens a row of a model that comes without a run, if it has as many positions."""
+RUN_FILES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure."""
+
+    model: Path
+    """A run file, a bundle, or a model folder, plain or sealed."""
+    against: Path | None = None
+    """Another of these, measured on the same text."""
+    text: Path | None = None
+    """Held-out documents for a model without a run."""
+    text_field: str = "text"
+    """Its field with the text, and that of `counts`."""
+    groups: str | None = None
+    """Field of the documents that names their group."""
+    counts: Path | None = None
+    """Public text to count words in, for a model without a run."""
+    pseudo: int = 0
+    """Documents of which every token is hidden alone."""
+    probes: Mapping[Probe, ProbeText] = field(default_factory=dict)
+    """Public text by probe."""
+    public: bool = False
+    """Whether the models and the text are nobody's secret."""
+    identity: Path | None = None
+    trusted_keys: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the run file, by dotted keys, that the command line overrides."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure."""
+
+    model: Any
+    tokenizer: Any
+    window: int
+    """Tokens a row it takes."""
+    released: bool
+    """Whether the weights are private by themselves: any figure that looks at public text and
+    such weights alone is covered by their claim."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found, with what may be shown to whom."""
+
+    models: Mapping[str, str]
+    """What each name stands for."""
+    held_out: Mapping[str, Any] | None
+    """`beside` of the held-out text; None where there is none."""
+    groups: list[Group]
+    group_field: str | None
+    pseudo: Mapping[str, Any]
+    probes: list[dict[str, Any]]
+    private: bool
+    """Whether the held-out text, or a model that saw it, is somebody's secret."""
+    private_probes: bool
+    """Whether a probed model is not covered by a claim."""
+    notes: list[str]
+
+    def to_json(self, *, private: bool = False) -> dict[str, Any]:
+        """One JSON object; private figures only if they are asked for."""
+        figures = {
+            "held_out": self.held_out,
+            "groups": groups_told(self.groups) if self.group_field else None,
+            "pseudo": dict(self.pseudo) or None,
+        }
+        shown = figures if private or not self.private else None
+        probes = self.probes if private or not self.private_probes else None
+        return {
+            "models": dict(self.models),
+            "label": "private" if self.private else "public",
+            "figures": None if shown is None else spelled(shown),
+            "probes_label": "private" if self.private_probes else "dp",
+            "probes": None if probes is None else spelled(probes),
+        }
+
+    def text(self, *, private: bool = False) -> str:
+        """Lines for a person who does not know the figures."""
+        lines = [f"{name}: {what}" for name, what in self.models.items()]
+        hidden = "; --show-private prints the figures"
+        if self.held_out is not None:
+            if self.private and not private:
+                lines += ["", f"measured on held-out text, which is private{hidden}"]
+            else:
+                lines += ["", *lines_of(self.held_out, list(self.models))]
+                if self.group_field:
+                    lines += ["", *group_lines(self.groups, self.group_field)]
+                if self.pseudo:
+                    lines += ["", *pseudo_lines(self.pseudo)]
+        for probe in self.probes:
+            if self.private_probes and not private:
+                lines += ["", f"probe {probe['probe']} of a model without a claim{hidden}"]
+            else:
+                lines += ["", *probe_lines(probe)]
+        return "\n".join([*lines, *self.notes])
+
+
+def evaluate(request: Request) -> Evaluated:
+    """Measure what the request names.
+
+    Raises UserError for a request that measures nothing, options that do not go together, a model
+    that cannot be opened, and text that cannot be read.
+    """
+    if request.model.suffix in RUN_FILES:
+        return _evaluate_run(request)
+    _refuse_idle(request)
+    if request.against is not None and request.against.suffix in RUN_FILES:
+        raise UserError(
+            f"--against {request.against}",
+            "a run is measured on its own held-out text",
+            f"turn them round: `dpmlm evaluate {request.against} --against {request.model}`",
+        )
+    subjects = {THIS: _opened(request.model, request)}
+    if request.against is not None:
+        subjects = {OTHER: _opened(request.against, request), **subjects}
+    held_out = None
+    if request.text is not None:
+        public = (request.counts, request.text_field) if request.counts else None
+        held_out = HeldOut.of_file(request.text, request.text_field, public)
+        if request.groups is not None:
+            fields = {"text": request.text_field, "id": None, "person": None}
+            held_out = grouped(held_out, request.text, request.groups, fields)
+    return _measured(request, subjects, held_out, private=not request.public)
+
+
+def _evaluate_run(request: Request) -> Evaluated:
+    _refuse_text(request)
+    config = load_config(request.model, dict(request.settings))
+    if request.groups is not None:  # a field that is missing is said now, and not after the run
+        corpus = config.corpus
+        next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=request.groups))
+    execute_until(config, "evaluation")
+    run = Run.load(config, Progress(quiet=True))
+    asks_more = request.against or request.groups or request.pseudo or request.probes
+    if not asks_more:
+        kept = run.folder("evaluation").read_json("evaluation")
+        names = {BEFORE: "the model before training", AFTER: f"run {config.name}"}
+        return Evaluated(names, kept, [], None, {}, [], True, False, [])
+    held_out = HeldOut.of_run(run)
+    if request.groups is not None:
+        corpus = config.corpus
+        fields = {"text": corpus.text, "id": corpus.id, "person": corpus.person}
+        held_out = grouped(held_out, corpus.path, request.groups, fields)
+    this = _of_run(run)
+    if request.against is None:
+        start = initial_model(run, this.tokenizer)
+        nn.Module.to(start, best_device())
+        subjects = {BEFORE: Subject(start, this.tokenizer, this.window, True), AFTER: this}
+    else:
+        subjects = {OTHER: _opened(request.against, request), THIS: this}
+    return _measured(request, subjects, held_out, private=True)
+
+
+def _measured(
+    request: Request,
+    subjects: Mapping[str, Subject],
+    held_out: HeldOut | None,
+    *,
+    private: bool,
+) -> Evaluated:
+    spec = EvaluationSpec(min(subject.window for subject in subjects.values()))
+    digests = {tokenizer_digest(subject.tokenizer) for subject in subjects.values()}
+    progress = Progress()
+    told: dict[str, Any] | None = None
+    groups: list[Group] = []
+    pseudo = {}
+    if held_out is not None:
+        measured = {}
+        for name, subject in subjects.items():
+            asked = held_out.asked(subject.tokenizer)
+            with progress.bar(f"held-out text, {name}") as report:
+                measured[name] = held_out.measured(subject.model, asked, spec, report)
+            if request.pseudo:
+                with progress.bar(f"every token, {name}") as report:
+                    found = pseudo_likelihood(
+                        subject.model, asked.examples, spec, table=asked.table,
+                        documents=request.pseudo, bytes_of=held_out.bytes_of, report=report,
+                    )  # fmt: skip
+                shown = {"perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
+                pseudo[name] = asdict(found) | shown
+        told = {
+            "asked": asked_of(spec),
+            **beside(measured, alike=len(digests) == 1),
+        }
+        if held_out.groups is not None:
+            *others, last = measured.values()
+            against = others[0] if others and len(digests) == 1 else None
+            groups = by_group(last, held_out.groups, against)
+    models = {name: (subject.model, subject.tokenizer) for name, subject in subjects.items()}
+    probes = [
+        probed(probe, text, models, spec.window, progress) for probe, text in request.probes.items()
+    ]
+    notes = []
+    if private and held_out is not None and request.against is not None:
+        notes.append(
+            "note: who chooses between models by these figures looks at private text; "
+            "`dpmlm runs select --epsilon` charges such a choice"
+        )
+    return Evaluated(
+        models=_names(request, subjects),
+        held_out=told,
+        groups=groups,
+        group_field=request.groups,
+        pseudo=pseudo,
+        probes=probes,
+        private=private,
+        private_probes=not (request.public or all(s.released for s in subjects.values())),
+        notes=notes,
+    )
+
+
+def _names(request: Request, subjects: Mapping[str, Subject]) -> dict[str, str]:
+    places = {
+        BEFORE: "the model before training",
+        AFTER: str(request.model),
+        THIS: str(request.model),
+        OTHER: str(request.against),
+    }
+    return {name: places[name] for name in subjects}
+
+
+def _of_run(run: Run) -> Subject:
+    refuse_forgotten(run, open_ledger(run.config.ledger))
+    model, tokenizer = load_model(run.folder("training"))
+    nn.Module.to(model, best_device())
+    return Subject(model, tokenizer, run.config.tokens.window, planned(run)[0].private)
+
+
+def _opened(path: Path, request: Request) -> Subject:
+    """A run's trained model, a bundle's, or that of a folder."""
+    if path.suffix in RUN_FILES:
+        return _of_run(Run.load(load_config(path), Progress(quiet=True)))
+    if (path / MANIFEST).exists():
+        if request.identity is None or request.trusted_keys is None:
+            raise UserError(
+                f"bundle {path}",
+                "its model is sealed, and its signature is checked before it is opened",
+                "give --identity and --trusted-keys",
+            )
+        model, tokenizer = load_released(
+            path, identity=request.identity, trusted_keys=request.trusted_keys
+        )
+        return _subject(audits.LoadedModel.of(model, tokenizer, device="auto"), released=True)
+    identities = [load_identity(request.identity)] if request.identity else []
+    return _subject(audits.load(path, identities), released=False)
+
+
+def _subject(loaded: audits.LoadedModel, *, released: bool) -> Subject:
+    window = min(WINDOW, loaded.longest_row)
+    return Subject(loaded.model, loaded.tokenizer, window, released)
+
+
+def _refuse_text(request: Request) -> None:
+    given = {"--text": request.text, "--counts": request.counts, "--public": request.public}
+    named = [option for option, value in given.items() if value]
+    if named:
+        raise UserError(
+            f"{', '.join(named)} with a run file",
+            "a run is measured on the text that it kept out of its training",
+            "leave them out, or name the model's folder instead of the run file",
+        )
+
+
+def _refuse_idle(request: Request) -> None:
+    if request.text is None and not request.probes:
+        raise UserError(
+            f"dpmlm evaluate {request.model}",
+            "a model without its run needs text to be measured on",
+            "give --text FILE or --probe NAME=FILE",
+        )
+    given = {"--groups": request.groups, "--counts": request.counts, "--pseudo": request.pseudo}
+    named = ", ".join(option for option, value in given.items() if value)
+    if request.text is None and named:
+        raise UserError(f"{named} without --text", "it is about held-out text", "give --text FILE")
+    if request.settings:
+        raise UserError("--set without a run file", "it changes fields of one", "leave it out")
