@@ -1,0 +1,49 @@
+"""The axes of `dpmlm masks compare`, from what is typed."""
+
+from typing import Any, get_args
+
+from dpmlm.config.masking import MaskingConfig
+from dpmlm.errors import UserError
+from dpmlm.pipeline.grid.axes import Axis
+
+
+def masking_axes(ratios: str | None, strategies: str | None, static: str | None) -> list[Axis]:
+    """Axes over `masking`: ratios as numbers or schedules START:END, strategies by name or `all`,
+    static yes, no or both. What is not given is not varied. Raises UserError."""
+    axes = []
+    if strategies is not None:
+        axes.append(Axis("masking.strategy", tuple(_strategies(strategies))))
+    if ratios is not None:
+        values = tuple(_ratio(part) for part in ratios.split(","))
+        axes.append(Axis("masking.ratio", values, second="masking.ratio_end"))
+    if static is not None:
+        axes.append(Axis("masking.static", _static(static)))
+    return axes
+
+
+def known_strategies() -> tuple[str, ...]:
+    """Of the run file, in its order."""
+    return tuple(get_args(MaskingConfig.model_fields["strategy"].annotation))
+
+
+def _strategies(given: str) -> tuple[str, ...]:
+    return (
+        known_strategies() if given == "all" else tuple(part.strip() for part in given.split(","))
+    )
+
+
+def _ratio(given: str) -> Any:
+    try:
+        start, schedule, end = given.partition(":")
+        return (float(start), float(end)) if schedule else float(start)
+    except ValueError:
+        raise UserError(
+            f"--ratios {given}", "a ratio is a number, or START:END", "for example 0.15,0.3:0.15"
+        ) from None
+
+
+def _static(given: str) -> tuple[bool, ...]:
+    answers = {"yes": (True,), "no": (False,), "both": (False, True)}
+    if given not in answers:
+        raise UserError(f"--static {given}", "it is yes, no or both", "give one of these")
+    return answers[given]

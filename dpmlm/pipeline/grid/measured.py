@@ -1,0 +1,142 @@
+"""The same questions to the model of every cell, whatever it was trained with.
+
+Masks, rows and buckets are those of `EvaluationSpec`: a model that was trained on few hidden words
+is not asked easier questions. Canaries were drawn for each cell alone and their scores are written
+down before a coin is looked at; what is said of them is computed from the noised model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from audits.exposures.exposure import exposures
+from audits.models import LoadedModel
+from audits.planting.canaries import CanarySet
+from audits.planting.labels import Labels
+from audits.scores.scoring import joint_logprobs, secret_positions
+from dpmlm.artifacts import SealedFolder, load_model
+from dpmlm.evaluation import EvaluationSpec, Measurement, estimates
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.data import public_digest, sample_public
+from dpmlm.pipeline.evaluation import HeldOut
+from dpmlm.pipeline.models import best_device, planned
+from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.stages import Stage
+from dpmlm.release.facts import spelled
+
+MEASURED = "measured"
+"""Name of the stage and of its sealed file."""
+PUBLIC_TEXTS = 200
+"""Documents of the declared public text that are asked about."""
+
+
+def measured_stage(cpu_seconds: float | None, *, public: bool, exposing: bool) -> Stage:
+    """The stage of a cell; `cpu_seconds` of its training are kept with the figures.
+
+    `exposing` looks for the planted secrets: not in a model that is to be audited by them later.
+    """
+
+    def settings(run: Run) -> dict[str, Any]:
+        control = run.config.audit.control
+        text = public_digest(control.corpus) if control else None
+        return {"public": public, "exposing": exposing, "text": text}
+
+    def build(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
+        figures = _figures(run, public, exposing, report) | {"cpu_seconds": cpu_seconds}
+        folder.write_json(MEASURED, spelled(figures))
+        return {}
+
+    return Stage(MEASURED, ("training", "tokens", "canaries"), settings, build)
+
+
+def read_measured(run: Run) -> dict[str, Any]:
+    """`held_out`, `public_text` and `exposure`, each with its label or None, and `cpu_seconds`."""
+    found: dict[str, Any] = run.folder(MEASURED).read_json(MEASURED)
+    return found
+
+
+def _figures(run: Run, public: bool, exposing: bool, report: Report) -> dict[str, Any]:
+    model, tokenizer = load_model(run.folder("training"))
+    spec = EvaluationSpec(run.config.tokens.window)
+    noised = "public" if public else "dp" if planned(run)[0].private else "private"
+
+    def told(label: str, held_out: HeldOut | None) -> dict[str, Any] | None:
+        if held_out is None:
+            return None
+        asked = held_out.asked(tokenizer)
+        return _told(label, held_out.measured(model, asked, spec, report))
+
+    return {
+        "held_out": told("public" if public else "private", _held_out(run, public)),
+        "public_text": None if public else told(noised, _public_text(run)),
+        "exposure": _exposure(run, model, tokenizer, noised) if exposing else None,
+    }
+
+
+def _held_out(run: Run, public: bool) -> HeldOut:
+    """Words are counted in public text: where the corpus is public and nothing else is named, it
+    is that."""
+    found = HeldOut.of_run(run)
+    corpus = run.config.corpus
+    return replace(found, public=(corpus.path, corpus.text)) if public else found
+
+
+def _public_text(run: Run) -> HeldOut | None:
+    """Text that nobody owns; None where the run file declares none."""
+    source = run.config.audit.control or run.config.tokens.train
+    if source is None:
+        return None
+    documents = sample_public(source.corpus, source.text, PUBLIC_TEXTS)
+    return HeldOut(documents, [one.id for one in documents], (source.corpus, source.text))
+
+
+def _told(label: str, found: Measurement) -> dict[str, Any] | None:
+    """Averages over all masked tokens and by bucket; None where none could be masked."""
+    figures = found.figures
+    if figures is None:
+        return None
+    top1 = estimates(found)["top1"]
+    by_bucket: Mapping[str, Any] = {name: asdict(one) for name, one in found.by_bucket.items()}
+    return {
+        "label": label,
+        "documents": len(found.documents),
+        **asdict(figures),
+        "bits_per_byte": found.bits_per_byte,
+        "top1_interval": None if top1.low is None else [top1.low, top1.high],
+        "by_bucket": by_bucket,
+    }
+
+
+def _exposure(run: Run, model: Any, tokenizer: Any, label: str) -> dict[str, Any] | None:
+    """Bits by which inserted canaries, and those left out, stand above chance (1.44 bits)."""
+    folder = run.folder("canaries")
+    rows = CanarySet.read(folder).canaries
+    if not rows:
+        return None
+    subject = LoadedModel.of(model, tokenizer, device=best_device())
+    logprobs = joint_logprobs(subject, rows)
+    if not np.isfinite(logprobs).all():
+        return None
+    bits = np.array([one.conservative for one in exposures(logprobs, secret_positions(rows))])
+    inside = np.array(Labels.read(folder).of(rows))  # only now: the scores are there
+    return {
+        "label": label,
+        "inserted": int(inside.sum()),
+        "mean_bits": _mean(bits[inside]),
+        "interval": _of_mean(bits[inside]),
+        "left_out_bits": _mean(bits[~inside]),
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _of_mean(values: np.ndarray) -> list[float] | None:
+    """95 % by the normal approximation: canaries are drawn alike and apart."""
+    if len(values) < 2:
+        return None
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return [float(values.mean()) - half, float(values.mean()) + half]

@@ -1,0 +1,106 @@
+"""Which differences between settings are more than chance between trainings.
+
+Every setting is trained once a seed, and a seed is a block: initial weights and masks are the same
+for all settings in it. A figure is (its setting's level) + (its seed's level) + chance, and chance
+is estimated from what is left over, on (settings - 1)(seeds - 1) degrees of freedom (two-way layout
+without interaction; Montgomery, Design and Analysis of Experiments, chapter 4). The levels of one
+axis are compared over all settings of the other axes; intervals are Student's, their error shared
+out over everything that is asked of a grid (Bonferroni): with 95 % all of them hold at once. With
+one seed chance is not known and nothing is told apart.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CONFIDENCE = 0.95
+"""Of all comparisons of a grid together."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value of an axis against another, by one figure."""
+
+    axis: str
+    """Key of the run file."""
+    metric: str
+    """Name of the figure."""
+    one: Any
+    other: Any
+    """Values of the axis."""
+    difference: float
+    """Mean of `other` less mean of `one`."""
+    interval: tuple[float, float] | None
+    """None with one seed."""
+    seeds: int
+    """Blocks with a figure for every setting."""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+def differences(
+    axis: str,
+    values: Sequence[Any],
+    metric: str,
+    settings: Sequence[Mapping[str, Any]],
+    figures: Sequence[Sequence[float | None]],
+    *,
+    comparisons: int,
+    least: float = 0.0,
+) -> list[Difference]:
+    """Every pair of the axis' values; `figures` [settings, seeds], None where a cell has none.
+
+    `comparisons` is how many there are in all, of every axis and figure; `least` a variance that
+    each figure is known to have, so that a residual that is small by luck counts for no less.
+
+    Seeds without a figure for every setting are left out; without a whole seed there is no answer.
+    """
+    columns = [column for column in zip(*figures, strict=True) if _whole(column)]
+    if not columns or len(values) < 2:
+        return []
+    seeds, count = len(columns), len(settings)
+    means = [sum(column[i] for column in columns) / seeds for i in range(count)]
+    chance = max(_residual(columns, means), least)
+    freedom = (count - 1) * (seeds - 1)
+    found = []
+    for one, other in itertools.combinations(values, 2):
+        of_one, of_other = (
+            [means[i] for i, setting in enumerate(settings) if setting[axis] == value]
+            for value in (one, other)
+        )
+        difference = sum(of_other) / len(of_other) - sum(of_one) / len(of_one)
+        interval = None
+        if freedom:
+            error = math.sqrt(chance * (1 / len(of_one) + 1 / len(of_other)) / seeds)
+            half = _student(freedom, comparisons) * error
+            interval = difference - half, difference + half
+        found.append(Difference(axis, metric, one, other, difference, interval, seeds))
+    return found
+
+
+def _residual(columns: Sequence[Sequence[float]], means: Sequence[float]) -> float:
+    """Variance of chance: what neither the setting's nor the seed's mean explains."""
+    seeds, count = len(columns), len(means)
+    if (count - 1) * (seeds - 1) == 0:
+        return 0.0
+    grand = sum(means) / count
+    total = 0.0
+    for column in columns:
+        level = sum(column) / count - grand
+        total += sum((x - mean - level) ** 2 for x, mean in zip(column, means, strict=True))
+    return total / ((count - 1) * (seeds - 1))
+
+
+def _student(freedom: int, comparisons: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), freedom))
+
+
+def _whole(column: Sequence[float | None]) -> bool:
+    return all(value is not None and math.isfinite(value) for value in column)

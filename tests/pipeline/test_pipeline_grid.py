@@ -1,0 +1,555 @@
+"""`dpmlm masks compare` and `dpmlm runs sweep`: what a grid charges, leaves, says and hides."""
+
+import importlib.util
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from html_page import Page
+from leaks import find_leaks
+from scipy.stats import t as student
+from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_stages import run_stages
+
+from dpmlm.cli.main import status_of
+from dpmlm.config import load_config
+from dpmlm.errors import UserError
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.grid import Axis, Grid, axes_of, cells, price_of, run_grid, write_page
+from dpmlm.pipeline.grid.masks import known_strategies, masking_axes
+from dpmlm.pipeline.grid.page import render
+from dpmlm.pipeline.grid.result import GridResult, Row
+from dpmlm.pipeline.grid.spread import differences
+from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.start import initialise
+from dpmlm.privacy import Ledger
+from dpmlm.tokens import load_sealed_tokenizer
+from dpmlm.training.model import SIZES
+
+ROOT = Path(__file__).parents[2]
+STRATEGIES = Axis("masking.strategy", ("token", "whole_word"))
+SMALL = {
+    "ledger__cap": {"epsilon": 16, "delta": 1e-3},
+    "privacy__epsilon": 1,
+    "privacy__accountant": "rdp",
+    "tokens__window": 48,
+    "training__steps": 2,
+    "training__checkpoint_minutes": 30,
+    "audit__canaries": 20,
+}
+
+
+def begin(folder, **changes):
+    """Corpus, run file, keys and ledger."""
+    write_corpus(folder)
+    write_run_file(folder, **{**SMALL, **changes})
+    initialise(folder)
+    return folder / "run.yaml"
+
+
+def grid_of(run_file, axes=(STRATEGIES,), *, seeds=1, out="grid", **more):
+    return Grid.of(run_file, run_file.parent / out, axes, seeds=seeds, **more)
+
+
+def read_text(grid):
+    """The stages of the text without the models of scrubbing, as if an earlier attempt had."""
+    grid.claim()
+    run_stages(grid.text)
+
+
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory):
+    """A grid of 2 strategies and 2 seeds that stopped while its third cell began, then went on."""
+    run_file = begin(tmp_path_factory.mktemp("grid"))
+    grid = grid_of(run_file, seeds=2, exposing=True)
+    before = price_of(grid)
+    read_text(grid)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", (16, 2, 2))
+        train, calls = cells._train, []
+
+        def stops(run):
+            calls.append(run.config.name)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return train(run)  # the second attempt begins with the third cell
+
+        patch.setattr(cells, "_train", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run_grid(grid)
+        between = price_of(grid)
+        result = run_grid(grid)
+    return grid, result, before, (between, calls)
+
+
+def entries(folder):
+    return Ledger.open(folder / "ledger.jsonl").entries
+
+
+def tokens_of(grid, sentence):
+    run = Run.load(grid.text, Progress(quiet=True))
+    return load_sealed_tokenizer(run.folder("tokens"))(sentence)["input_ids"]
+
+
+def test_every_cell_is_a_run_of_the_ledger_charged_once(halted):
+    grid, result, before, _ = halted
+    folder = grid.base.workspace.parent
+    reserved = [e for e in entries(folder) if e["kind"] == "reserve"]
+    assert len(reserved) == 4
+    names = [entry["run_id"].rpartition("-")[0] for entry in reserved]
+    assert names == [cell.name for cell in grid.cells]
+    # What was told before the first cell is what the ledger then says, summed by hand as well.
+    ledger = Ledger.open(folder / "ledger.jsonl")
+    naive = sum(float(entry["divergence"]) for entry in reserved)
+    assert ledger.spent().rdp == pytest.approx(naive)
+    assert before.account.after.epsilon == pytest.approx(ledger.spent().epsilon)
+    assert (before.charged, len(before.plans)) == (0, 4)
+    charges = [e["run_id"] for e in entries(folder) if e["kind"] == "charge"]
+    assert all(charges.count(entry["run_id"]) == 2 for entry in reserved)
+    assert all(row.failed is None for row in result.rows)
+
+
+def test_a_grid_that_was_stopped_goes_on_where_it_was(halted):
+    grid, _, _, (price, trained) = halted
+    assert (price.charged, len(price.plans)) == (2, 2)
+    names = [cell.name for cell in grid.cells]
+    assert trained == [*names[:3], *names[2:]]
+    assert price_of(grid).plans == ()
+
+
+def test_cells_read_one_text_and_are_asked_the_same(halted):
+    grid, result, *_ = halted
+    for stage in ("corpus", "scrub", "dedup", "tokens"):
+        sealed = (grid.folder / "text" / stage / "manifest.sealed").read_bytes()
+        for cell in grid.cells:
+            assert (cell.config.workspace / stage / "manifest.sealed").read_bytes() == sealed
+    asked = {(row.figures["held_out"]["documents"], row.figures["held_out"]["tokens"])
+             for row in result.rows}  # fmt: skip
+    assert len(asked) == 1
+    assert len({row.figures["held_out"]["loss"] for row in result.rows}) == 4
+
+
+def test_cells_draw_canaries_of_their_own(halted):
+    _, result, *_ = halted
+    exposure = [row.figures["exposure"] for row in result.rows]
+    assert len({one["mean_bits"] for one in exposure}) == 4
+    for one in exposure:
+        low, high = one["interval"]
+        assert low < one["mean_bits"] < high
+
+
+def test_what_is_private_is_sealed_and_shown_on_request_alone(halted):
+    grid, result, *_ = halted
+    loss = [repr(row.figures["held_out"]["loss"])[:10] for row in result.rows]
+    page = write_page(result, grid.folder / "compare.html")
+    for path in (path for path in grid.folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        assert not any(one.encode() in data for one in loss), path
+    assert not find_leaks(grid.folder, KNOWN_SENTENCE, tokens_of(grid, KNOWN_SENTENCE))
+    shown = json.dumps(result.to_json()) + result.text() + page.read_text()
+    assert '"private"' not in shown
+    assert not any(one in shown for one in loss)
+    assert all(cell["held_out"] is None for cell in result.to_json()["cells"])
+    assert all(cell["cpu_seconds"] is None for cell in result.to_json()["cells"])
+    asked = json.dumps(result.to_json(private=True))
+    assert all(one in asked for one in loss), "the search finds what it looks for"
+    assert {row.figures["public_text"]["label"] for row in result.rows} == {"dp"}
+
+
+def test_the_page_stands_alone_and_says_what_it_holds(halted, tmp_path):
+    _, result, *_ = halted
+    html = render(result)
+    page = Page(html)
+    assert not {"script", "img", "iframe", "object", "link"} & set(page.tags)
+    assert all(link.startswith("#") for link in page.links)
+    assert page.tags.count("svg") == 2
+    assert "no private figure" in html
+    target = write_page(result, tmp_path / "open.html", private=True)
+    assert stat.S_IMODE(os.stat(target).st_mode) == 0o600
+    assert "contains private figures" in target.read_text()
+    with pytest.raises(UserError, match="it is there already"):
+        write_page(result, target, private=True)
+    shouting = replace(result, name="<script>alert(1)</script>")
+    assert "<script>" not in render(shouting)
+
+
+def test_run_files_of_cells_are_the_runs(halted):
+    grid, *_ = halted
+    for cell in grid.cells:
+        assert load_config(cell.run_file) == cell.config
+
+
+def test_the_command_reads_a_finished_grid_again(halted, capsys, monkeypatch):
+    grid, result, *_ = halted
+    monkeypatch.chdir(grid.base.workspace.parent)
+    words = ["masks", "compare", "run.yaml", "--strategies", "token,whole_word", "--seeds", "2"]
+    before = entries(Path())
+    assert status_of([*words, "--out", "grid", "--json", "--show-private"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    price = found.pop("price")
+    assert (found.pop("schema"), found.pop("page")) == ("dpmlm.grid/1", "grid/compare.html")
+    assert found == json.loads(json.dumps(result.to_json(private=True)))
+    assert (price["charged_before"], price["to_charge"]) == (4, 0)
+    assert status_of([*words, "--out", "grid"]) == 0
+    told = capsys.readouterr().out
+    assert "dpmlm runs select grid/small-token-seed3.yaml" in told
+    assert entries(Path()) == before
+
+
+def test_a_cell_that_fails_is_a_row_with_its_reason(halted, monkeypatch):
+    grid, *_ = halted
+    once = cells._run_cell
+
+    def fails(grid, cell, run):
+        if cell.setting["masking.strategy"] == "token" and cell.seed == grid.seeds[0]:
+            raise UserError("step 3", "training diverged", "lower the rate")
+        return once(grid, cell, run)
+
+    monkeypatch.setattr(cells, "_run_cell", fails)
+    result = run_grid(grid)
+    assert [bool(row.failed) for row in result.rows] == [True, False, False, False]
+    assert "training diverged" in result.text()
+    assert "training diverged" in render(result)
+    # The seed without all of its cells decides nothing.
+    assert {one.seeds for one in result.findings()} == {1}
+    monkeypatch.setattr(cells, "_run_cell", lambda *_: (_ for _ in ()).throw(
+        UserError("everything", "fails", "mend it")))  # fmt: skip
+    with pytest.raises(UserError, match="everything"):
+        run_grid(grid)
+
+
+def test_another_grid_in_the_folder_is_refused(halted):
+    grid, *_ = halted
+    run_file = grid.base.workspace.parent / "run.yaml"
+    other = grid_of(run_file, [Axis("masking.ratio", (0.1, 0.2))], seeds=2, exposing=True)
+    with pytest.raises(UserError, match="another grid"):
+        other.claim()
+    taken = grid_of(run_file, seeds=2, out=".")
+    with pytest.raises(UserError, match="not empty"):
+        taken.claim()
+
+
+def test_a_corpus_with_charges_is_not_public(halted):
+    grid, *_ = halted
+    with pytest.raises(UserError, match="it is not public"):
+        grid_of(grid.base.workspace.parent / "run.yaml", out="open", public=True)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder whose ledger nothing was charged to."""
+    return begin(tmp_path_factory.mktemp("fresh"))
+
+
+def reservable(folder, plans):
+    """How many runs a copy of the ledger takes, one after the other."""
+    copy = folder / "copy.jsonl"
+    copy.write_bytes((folder / "ledger.jsonl").read_bytes())
+    ledger = Ledger.open(copy)
+    for number, plan in enumerate(plans):
+        try:
+            ledger.reserve(f"run {number}", plan)
+        except UserError:
+            return number
+    return len(plans)
+
+
+@pytest.mark.parametrize("epsilon", [1, 10])
+def test_a_grid_that_does_not_fit_is_refused_before_anything_is_charged(fresh, epsilon):
+    from dpmlm.pipeline.models import plan_of
+
+    before = entries(fresh.parent)
+    grid = grid_of(fresh, seeds=4, overrides={"privacy.epsilon": epsilon})
+    plans = [plan_of(grid.cells[0].config)] * 8
+    fit = reservable(fresh.parent, plans)
+    assert Ledger.open(fresh.parent / "ledger.jsonl").affordable(plans)[0] == fit
+    if fit == 8:
+        assert len(price_of(grid).plans) == 8
+    else:
+        with pytest.raises(UserError, match=f"{fit} of them fit") as refused:
+            price_of(grid)
+        lower = float(str(refused.value).partition("privacy.epsilon to ")[2].partition(":")[0])
+        assert len(price_of(grid_of(fresh, seeds=4, overrides={"privacy.epsilon": lower})).plans)
+    assert entries(fresh.parent) == before
+    assert not grid.folder.exists()
+    assert epsilon > 1 or fit == 8
+    assert epsilon == 1 or 1 <= fit < 8
+
+
+def test_nobody_to_ask_is_a_no(fresh, capsys, monkeypatch):
+    monkeypatch.chdir(fresh.parent)
+    before = entries(fresh.parent)
+    words = ["masks", "compare", "run.yaml", "--ratios", "0.15,0.3", "--out", "asked"]
+    assert status_of(words) == 2
+    told = capsys.readouterr().err
+    assert "2 runs" in told
+    assert "--yes" in told
+    assert entries(fresh.parent) == before
+    assert not (fresh.parent / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (["split.validation=0.1,0.2"], "cells differ in what is trained"),
+        (["masking=1,2"], "cells differ in what is trained"),
+        (["training.learning_rat=1e-3,2e-3"], "did you mean training.learning_rate"),
+        (["training.learning_rate=1e-3,0.001"], "no value stands in an axis twice"),
+        (["masking.ratio=0.1,0.2", "masking.ratio=0.3"], "one value and several"),
+        (["masking.ratio=0.3"], "between 2 and 500"),
+        (["masking.ratio=0.15,nan"], "masking.ratio"),
+    ],
+)
+def test_what_is_no_grid_is_refused(fresh, settings, rule):
+    axes, overrides = axes_of(settings)
+    with pytest.raises(UserError, match=rule):
+        grid_of(fresh, axes, overrides=overrides)
+
+
+def test_a_schedule_is_a_value_of_the_ratio(fresh):
+    grid = grid_of(fresh, masking_axes("0.15,0.3:0.15", None, None), out="schedules")
+    read = [(c.config.masking.ratio, c.config.masking.ratio_end) for c in grid.cells]
+    assert read == [(0.15, None), (0.3, 0.15)]
+    assert grid.cells[1].name == "small-0.3_to_0.15-seed3"
+    assert grid.axes[0].values == (0.15, [0.3, 0.15])
+
+
+def test_lists_are_parted_at_their_own_commas():
+    axes, overrides = axes_of(
+        ["a.b=1,2", "c.d=[1,2]", "e.f={start: 0.3, end: 0.15},0.2", "training.steps=5"]
+    )
+    assert axes == [Axis("a.b", (1, 2)), Axis("e.f", ({"start": 0.3, "end": 0.15}, 0.2))]
+    assert overrides == {"c.d": [1, 2], "training.steps": 5}
+
+
+def test_masking_axes_are_those_of_the_run_file():
+    (ratios,) = masking_axes("0.15,0.3:0.15", None, None)
+    assert ratios == Axis("masking.ratio", (0.15, (0.3, 0.15)), second="masking.ratio_end")
+    assert masking_axes(None, None, "both") == [Axis("masking.static", (False, True))]
+    assert masking_axes(None, "all", None) == [Axis("masking.strategy", known_strategies())]
+    assert {"token", "whole_word"} <= set(known_strategies())
+    for words in (("x", None, None), (None, None, "perhaps")):
+        with pytest.raises(UserError):
+            masking_axes(*words)
+
+
+def naive(settings, figures, axis, one, other, comparisons):
+    """The same by least squares on dummies of settings and seeds, and contrasts of them."""
+    count, seeds = len(settings), len(figures[0])
+    rows, values = [], []
+    for i in range(count):
+        for j in range(seeds):
+            row = np.zeros(count + seeds - 1)
+            row[i] = 1
+            if j:
+                row[count + j - 1] = 1
+            rows.append(row)
+            values.append(figures[i][j])
+    design, values = np.array(rows), np.array(values)
+    solved = np.linalg.lstsq(design, values, rcond=None)[0]
+    freedom = len(values) - design.shape[1]
+    chance = ((values - design @ solved) ** 2).sum() / freedom
+    contrast = np.zeros(design.shape[1])
+    for value, sign in ((one, -1), (other, 1)):
+        places = [i for i, setting in enumerate(settings) if setting[axis] == value]
+        for place in places:
+            contrast[place] = sign / len(places)
+    error = math.sqrt(chance * contrast @ np.linalg.inv(design.T @ design) @ contrast)
+    half = student.ppf(1 - 0.05 / (2 * comparisons), freedom) * error
+    return contrast @ solved, half
+
+
+def layout():
+    return [{"a": a, "b": b} for a in (1, 2, 3) for b in ("x", "y")]
+
+
+def test_differences_equal_least_squares():
+    rng = np.random.default_rng(1)
+    settings = layout()
+    figures = rng.normal(size=(6, 4)) + np.arange(4) + 2 * np.arange(6)[:, None]
+    for axis, values in (("a", (1, 2, 3)), ("b", ("x", "y"))):
+        for found in differences(axis, values, "m", settings, figures.tolist(), comparisons=7):
+            wanted, half = naive(settings, figures, axis, found.one, found.other, 7)
+            assert found.difference == pytest.approx(wanted)
+            assert found.interval[1] - found.difference == pytest.approx(half)
+
+
+def test_settings_that_are_alike_are_seldom_told_apart():
+    """All comparisons of a grid together err in 5 % of grids; without sharing out, far more."""
+    rng, settings, wrong = np.random.default_rng(2), layout(), {1: 0, 4: 0}
+    for _ in range(400):
+        figures = (rng.normal(size=(6, 3)) + 5 * rng.normal(size=3)).tolist()
+        for comparisons in wrong:
+            found = [
+                one.told_apart
+                for axis, values in (("a", (1, 2, 3)), ("b", ("x", "y")))
+                for one in differences(
+                    axis, values, "m", settings, figures, comparisons=comparisons
+                )
+            ]
+            wrong[comparisons] += any(found)
+    assert wrong[4] <= 20 + 18
+    assert wrong[1] > 20 + 18
+
+
+def test_a_true_difference_is_told_apart_and_a_residual_of_luck_is_not_believed():
+    settings = [{"a": 1}, {"a": 2}]
+    near = [[1.0, 2.0, 3.0], [1.5, 2.5, 3.5001]]
+    (found,) = differences("a", (1, 2), "m", settings, near, comparisons=1)
+    assert found.told_apart
+    (doubted,) = differences("a", (1, 2), "m", settings, near, comparisons=1, least=1.0)
+    assert not doubted.told_apart
+    (single,) = differences("a", (1, 2), "m", settings, [[1.0], [9.0]], comparisons=1)
+    assert single.interval is None
+    assert not single.told_apart
+
+
+def test_seeds_without_every_figure_are_left_out():
+    settings = [{"a": 1}, {"a": 2}]
+    figures = [[1.0, None, 3.0], [2.0, 9.0, 4.5]]
+    (found,) = differences("a", (1, 2), "m", settings, figures, comparisons=1)
+    assert (found.seeds, found.difference) == (2, 1.25)
+    lost = [[1.0, math.nan], [None, 2.0]]
+    assert differences("a", (1, 2), "m", settings, lost, comparisons=1) == []
+
+
+def made(values, **changes):
+    """A result on public text with these shares, {ratio: one a seed}."""
+    axis = Axis("masking.ratio", tuple(values))
+    settings = tuple({"masking.ratio": ratio} for ratio in values)
+    seeds = tuple(range(len(next(iter(values.values())))))
+    rows = [
+        Row(
+            f"r-{ratio}-{seed}", {"masking.ratio": ratio}, seed, epsilon=1.0, delta=1e-5,
+            rows=64, steps=4,
+            figures={
+                "held_out": {
+                    "label": "public", "documents": 3, "tokens": 100, "loss": 5.0, "top1": share,
+                    "top1_interval": [share - 0.01, share + 0.01], "by_bucket": {},
+                },
+                "exposure": None, "public_text": None, "cpu_seconds": 2.0,
+            },
+        )
+        for ratio, shares in values.items()
+        for seed, share in enumerate(shares)
+    ]  # fmt: skip
+    return replace(GridResult("made", True, (axis,), settings, seeds, tuple(rows)), **changes)
+
+
+def test_sentences_say_what_is_told_apart_and_what_is_not():
+    same = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.1, 0.2, 0.3]})
+    assert "told apart" in same.text()
+    assert all("not told apart" in line for line in same.text().split("\n") if "against" in line)
+    assert "Nothing: no difference" in render(same)
+    far = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.2, 0.3, 0.401]})
+    (line,) = [line for line in far.text().split("\n") if "hidden words guessed right:" in line]
+    assert "not told apart" not in line
+    assert "+10.03 points" in line
+    assert "40 % is better" in render(far)
+    assert "its epsilon all the same" in render(far)
+    silent = tuple(replace(row, epsilon=math.inf) for row in far.rows)
+    assert "No run had noise" in render(replace(far, rows=silent))
+    once = made({0.15: [0.1], 0.4: [0.9]})
+    assert "one seed shows no chance" in once.text()
+    assert "was trained once" in render(once)
+
+
+def test_the_example_shows_its_committed_figures():
+    """examples/masking/small.json: its table and sentences in docs/compare.md follow from it."""
+    told = json.loads((ROOT / "examples/masking/small.json").read_text())
+    axes = tuple(Axis(key, tuple(values)) for key, values in told["axes"].items())
+    rows = [
+        Row(
+            cell["name"], cell["setting"], cell["seed"], epsilon=math.inf, delta=cell["delta"],
+            rows=cell["rows"], steps=cell["steps"],
+            figures={part: cell[part] for part in ("held_out", "public_text", "exposure")}
+            | {"cpu_seconds": cell["cpu_seconds"]},
+        )
+        for cell in told["cells"]
+    ]  # fmt: skip
+    settings = tuple(row.setting for row in rows if row.seed == told["seeds"][0])
+    result = GridResult("masking", True, axes, settings, tuple(told["seeds"]), tuple(rows))
+    page = (ROOT / "docs/compare.md").read_text()
+    for line in result.text().split("\n"):
+        assert line.strip() in page
+    assert result.to_json()["findings"] == told["findings"]
+
+
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_the_page_can_be_read_narrow_and_wide(tmp_path, dark):
+    place = ROOT / "tests/release/report/test_report_browser.py"
+    spec = importlib.util.spec_from_file_location("report_browser", place)
+    browser = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(browser)
+    if not browser.CHROMIUM.exists():
+        pytest.skip(f"{browser.CHROMIUM} is not installed: the page was shown to no browser")
+    result = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.2, 0.3, 0.401]})
+    names = {"masking.strategy": "a_strategy_of_a_name_that_is_longer_than_any_drawing"}
+    long = replace(
+        result,
+        axes=(Axis("masking.strategy", (names["masking.strategy"],)), *result.axes),
+        settings=tuple({**names, **setting} for setting in result.settings),
+        rows=tuple(replace(row, setting={**names, **row.setting}) for row in result.rows),
+    )
+    pages = {"short": render(result), "long": render(long)}
+    for one in browser.measured(tmp_path, pages, (320, 1000, browser.PAPER), dark=dark):
+        assert not one["wrong"], one
+        assert one["charts"] == 1
+
+
+@pytest.mark.full
+def test_a_grid_that_is_killed_goes_on_and_its_choice_becomes_a_release(tmp_path):
+    run_file = begin(tmp_path, training__steps=8, training__checkpoint_minutes=0)
+    words = ["runs", "sweep", str(run_file), "--set", "training.learning_rate=1e-3,5e-3"]
+    words += ["--seeds", "2", "--out", str(tmp_path / "grid"), "--yes"]
+    axes, overrides = axes_of([words[4]])
+    grid = grid_of(run_file, axes, seeds=2, overrides=overrides)
+    ledger = tmp_path / "ledger.jsonl"
+    command = [sys.executable, "-m", "dpmlm.cli.main", *words]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and ledger.read_text().count('"kind":"charge"') < 12:
+            time.sleep(0.02)
+        process.kill()
+    assert process.returncode == -9
+    assert price_of(grid).charged == 2
+    assert status_of(words) == 0
+    kept = Ledger.open(ledger)
+    assert [kept.committed_steps(run) for run in kept.run_ids] == [8] * 4
+    assert not find_leaks(grid.folder, KNOWN_SENTENCE, tokens_of(grid, KNOWN_SENTENCE))
+    files = [str(cell.run_file) for cell in grid.cells[:2]]
+    assert status_of(["runs", "select", *files, "--epsilon", "0.5"]) == 0
+    assert status_of(["run", files[0]]) in (0, 1)
+    assert (grid.cells[0].config.workspace / "bundle").is_dir()
+
+
+@pytest.mark.full
+def test_tokens_with_marked_names_are_made_once_for_all_cells_that_mask_names(tmp_path):
+    run_file = begin(tmp_path, audit__canaries=0, audit__verbatim_spans=0)
+    axes = masking_axes(None, "token,entity", None)
+    grid = grid_of(run_file, axes, seeds=2)
+    result = run_grid(grid)
+    assert [row.failed for row in result.rows] == [None] * 4
+    made = {}
+    for cell in grid.cells:
+        sealed = (cell.config.workspace / "tokens" / "manifest.sealed").read_bytes()
+        made.setdefault(cell.setting["masking.strategy"], set()).add(sealed)
+    assert [len(found) for found in made.values()] == [1, 1]
+    assert made["token"] != made["entity"]
+
+
+def test_a_private_vocabulary_is_drawn_for_one_kind_of_tokens(fresh):
+    private = {"epsilon": 1, "delta": 1e-4, "size": 400, "words_per_unit": 5}
+    text = {"tokens.private": private, "tokens.train": None}
+    axes = masking_axes(None, "token,entity", None)
+    with pytest.raises(UserError, match="draw the vocabulary again"):
+        grid_of(fresh, axes, overrides=text)
+    alike = masking_axes(None, "token,span", None)
+    assert len(grid_of(fresh, alike, overrides=text).cells) == 2
