@@ -5,6 +5,7 @@ epsilon, at all its charged steps, fits the cap (PLD is tighter than RDP; with a
 beforehand nothing is adaptive). The second door closes for good with the second entry.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,6 +44,19 @@ def admit_plan(balance: Balance, plan: PrivacyPlan, *, slack: float = 0.0) -> Ru
     if not _fits(balance, [*balance.runs.values(), run], slack):
         raise _over_cap(balance, run)
     return run
+
+
+def admit_plans(balance: Balance, plans: Sequence[PrivacyPlan]) -> tuple[int, Balance]:
+    """How many of `plans`, reserved one after the other, the cap admits, and the balance then."""
+    after = copy.copy(balance)
+    after.runs = dict(balance.runs)
+    for number, plan in enumerate(plans):
+        try:
+            # The space keeps it apart from every run: names of runs hold none.
+            after.runs[f"plan {number}"] = admit_plan(after, plan)
+        except UserError:
+            return number, after
+    return len(plans), after
 
 
 def _refuse_other_neighbours(balance: Balance, plan: PrivacyPlan) -> None:

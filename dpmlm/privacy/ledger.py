@@ -20,11 +20,13 @@ from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.admission import (
     admit_mechanism,
     admit_plan,
+    admit_plans,
     admit_selection,
     check_repeat,
 )
 from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, whole_number, write_number
 from dpmlm.privacy.filter import RenyiFilter
+from dpmlm.privacy.headroom import fitting_epsilon
 from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.replay import replay
@@ -159,6 +161,28 @@ class Ledger:
                 f"{error.rule}, the vocabulary taken off",
                 error.next_step,
             ) from None
+
+    def affordable(
+        self, plans: Sequence[PrivacyPlan], *, beside: PartitionSelection | None = None
+    ) -> tuple[int, Budget]:
+        """How many new runs of `plans`, in their order, `reserve` would admit now, and what would
+        be spent after them; charges nothing. With `beside`, after `spend_selection` of that.
+        """
+        self._journal.refresh()
+        state = self._state
+        if beside is not None:
+            neighbours = plans[0].unit, plans[0].scope
+            divergence = admit_selection(state, "vocabulary", beside, neighbours)
+            state = state.beside(divergence, beside.threshold_delta)
+        count, after = admit_plans(state, plans)
+        return count, after.spent()
+
+    def fitting_epsilon(self, plan: PrivacyPlan, count: int) -> float | None:
+        """A privacy.epsilon at which `count` new runs like `plan` would be admitted; None if none.
+
+        Found with the noise that each run's share of what is left pays for.
+        """
+        return fitting_epsilon(plan, self.left().rdp / count, self.order)
 
     def begin_attempt(self, run_id: str, from_step: int = 0) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more.

@@ -223,6 +223,8 @@ def _interrupted(summary: Mapping[str, Any]) -> str:
     """What became of the steps that were charged and are not in the model."""
     if summary["claimed_steps"] > summary["reserved_steps"]:
         return f"a checkpoint was lost, so that the claim counts {summary['claimed_steps']} steps"
+    if 0 < summary["committed_steps"] < summary["reserved_steps"]:
+        return "by public text an earlier step was kept, and the claim counts all steps of the plan"
     return "steps of interrupted attempts left no output"
 
 

@@ -1,8 +1,8 @@
 """Private training of one masked language model: the loop, its optimizer, its checkpoints."""
 
+from dpmlm.training.best import PublicLoss
 from dpmlm.training.charges import LedgerCharges, PublicText
 from dpmlm.training.checkpoint import Checkpoints, Progress
-from dpmlm.training.evaluation import Evaluation, evaluate
 from dpmlm.training.gradients import (
     NO_GRADIENT_CANARIES,
     GradientCanaries,
@@ -35,12 +35,12 @@ __all__ = [
     "CanaryUnits",
     "Checkpoints",
     "CorpusUnits",
-    "Evaluation",
     "GradientCanaries",
     "Interrupted",
     "JoinedUnits",
     "LedgerCharges",
     "Progress",
+    "PublicLoss",
     "PublicText",
     "Ranks",
     "Recipe",
@@ -49,7 +49,6 @@ __all__ = [
     "Units",
     "activation_checkpointing_if",
     "adamw",
-    "evaluate",
     "in_bytes",
     "load_base_model",
     "new_model",

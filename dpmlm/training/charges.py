@@ -7,7 +7,7 @@ from dpmlm.privacy import Ledger, PrivacyPlan
 
 class Charges(Protocol):
     """Called in this order: `begin` once an attempt, `charge` before each draw, `keep` after each
-    checkpoint, `commit` once."""
+    checkpoint, `forgo` where a training ends early, `commit` once."""
 
     def begin(self, from_step: int) -> int:
         """Open an attempt that goes on from so many steps, and return its number."""
@@ -19,6 +19,10 @@ class Charges(Protocol):
 
     def keep(self, attempt: int, steps: int) -> None:
         """Record, durably, that a result of the first `steps` steps can be seen."""
+        ...
+
+    def forgo(self, attempt: int, steps: int) -> None:
+        """Charge what is left of the first `steps` steps, which nobody draws any more."""
         ...
 
     def commit(self, attempt: int, steps: int) -> None:
@@ -42,6 +46,15 @@ class LedgerCharges:
     def keep(self, attempt: int, steps: int) -> None:
         self._ledger.keep(self._run_id, attempt, steps)
 
+    def forgo(self, attempt: int, steps: int) -> None:
+        ours = (self._run_id, attempt)
+        of_attempt = [
+            e for e in self._ledger.entries if (e.get("run_id"), e.get("attempt")) == ours
+        ]
+        charged = [entry["step"] for entry in of_attempt if entry["kind"] == "charge"]
+        for step in range(max(charged) + 1, steps):
+            self._ledger.charge(self._run_id, attempt, step)
+
     def commit(self, attempt: int, steps: int) -> None:
         self._ledger.commit(self._run_id, steps, attempt)
 
@@ -56,6 +69,9 @@ class PublicText:
         return None
 
     def keep(self, attempt: int, steps: int) -> None:
+        return None
+
+    def forgo(self, attempt: int, steps: int) -> None:
         return None
 
     def commit(self, attempt: int, steps: int) -> None:

@@ -3,11 +3,17 @@
 A checkpoint is a `SealedFolder` that takes its name once it is finished; a crash while writing
 leaves the one before it. Nothing secret about sampling or noise is in it: an interrupted
 attempt's streams end with its process, and the next attempt draws its own.
+
+What it holds is copied first (`prepare`), while nothing is trained, and sealed and written later,
+while training goes on. With a local folder it is sealed there, on the machine's own disk, and then
+copied to where the training is resumed from.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +24,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpmlm.artifacts import Identity, Recipient, SealedFolder
-from dpmlm.artifacts.atomic import place_folder
+from dpmlm.artifacts.atomic import atomic_write, place_folder
 from dpmlm.errors import IntegrityError
 from dpmlm.telemetry import Event
+from dpmlm.training.best import Best
 
-SCHEMA = 1
+SCHEMA = 2
 ROLE = "checkpoint"
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,71 +46,154 @@ class Progress:
     """Events of those steps, private ones included."""
     transcript: np.ndarray | None = None
     """Noised sums along the gradient canaries, float32 [step, canaries]; None without canaries."""
+    average: Mapping[str, torch.Tensor] | None = None
+    """State of the average of weights, by parameter name; None where none is kept."""
+    best: Best | None = None
+    """The best weights so far by public text; None where nobody looks."""
+    finished: bool = False
+    """Whether no step is taken any more, though the plan may have some left."""
 
 
 class Checkpoints:
-    """The checkpoints of one training folder; only the newest finished one is kept."""
+    """The checkpoints of one training folder; the newest `keep` finished ones are kept.
+
+    `local`, a folder of this training alone, is where they are sealed first.
+    """
 
     def __init__(
-        self, folder: Path, identity: Identity, recipients: Sequence[Recipient], plan_digest: str
+        self,
+        folder: Path,
+        identity: Identity,
+        recipients: Sequence[Recipient],
+        plan_digest: str,
+        *,
+        keep: int = 1,
+        local: Path | None = None,
     ) -> None:
         self._folder, self._identity, self._recipients = folder, identity, recipients
-        self._plan_digest = plan_digest
+        self._plan_digest, self._keep, self._local = plan_digest, keep, local
 
     def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
-        """Write a checkpoint, then remove the older ones."""
-        target = self._folder / f"step-{progress.step:08d}"
-        draft = self._folder / "unfinished"
-        if draft.exists():  # left by a kill
-            shutil.rmtree(draft)
-        sealed = SealedFolder.create(draft, self._recipients, role=ROLE)
-        sealed.write_bytes("weights", _tensor_bytes(_weights(model)))
+        """Write a checkpoint, then remove those that are too many."""
+        self.prepare(model, optimizer, progress)()
+
+    def prepare(
+        self, model: nn.Module, optimizer: Optimizer, progress: Progress
+    ) -> Callable[[], None]:
+        """Copy everything a checkpoint holds; the result, called once, writes it.
+
+        Model and optimizer may change before that. It raises UserError where a disk is full.
+        """
         tensors, numbers = _flatten(optimizer)
-        sealed.write_bytes("optimizer", _tensor_bytes(tensors))
-        sealed.write_json(
-            "state",
-            {
-                "step": progress.step,
-                "attempt": progress.attempt,
-                "events": progress.events,
-                "optimizer": numbers,
-            },
-        )
+        files = {"weights": _tensor_bytes(_weights(model)), "optimizer": _tensor_bytes(tensors)}
         if progress.transcript is not None:
-            sealed.write_bytes("transcript", progress.transcript.astype("<f4").tobytes())
-        sealed.finish({"schema": SCHEMA, "plan": self._plan_digest, "step": progress.step})
-        place_folder(draft, target)
-        for other in self._finished():
-            if other.name < target.name:
-                shutil.rmtree(other)
+            files["transcript"] = progress.transcript.astype("<f4").tobytes()
+        if progress.average is not None:
+            files["average"] = _tensor_bytes(dict(progress.average))
+        state: dict[str, Any] = {
+            "step": progress.step,
+            "attempt": progress.attempt,
+            "events": progress.events,
+            "optimizer": numbers,
+            "finished": progress.finished,
+        }
+        if progress.best is not None:
+            files["best"] = _tensor_bytes(progress.best.weights)
+            state["best"] = {
+                "step": progress.best.step,
+                "loss": str(progress.best.loss),  # JSON knows no infinity
+                "worse": progress.best.worse,
+            }
+        return lambda: self._write(progress.step, files, state)
+
+    def take_up(self) -> None:
+        """Bring in what a killed process sealed locally and could not copy any more.
+
+        Raises IntegrityError for a damaged one: remove it to go on from the one before.
+        """
+        for path in _finished(self._local) if self._local else []:
+            if path.name > max((one.name for one in _finished(self._folder)), default=""):
+                SealedFolder.open(path, [self._identity], role=ROLE).verify()
+                self._copy(path)
+            shutil.rmtree(path)
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> Progress | None:
         """Put the newest checkpoint into model and optimizer; None if there is none.
 
         Raises IntegrityError for a damaged one, another schema, another plan, another model.
         """
-        finished = self._finished()
+        finished = _finished(self._folder)
         if not finished:
             return None
         path = finished[-1]
-        sealed = SealedFolder.open(path, [self._identity], role=ROLE)
+        with _way_back(finished):
+            sealed = SealedFolder.open(path, [self._identity], role=ROLE)
         self._refuse_foreign(path, sealed.manifest or {})
-        state = sealed.read_json("state")
-        _load_weights(model, safetensors.torch.load(sealed.read_bytes("weights")))
-        tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
+        with _way_back(finished):
+            state = sealed.read_json("state")
+            weights = safetensors.torch.load(sealed.read_bytes("weights"))
+            tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
+            kept = sealed.read_bytes("transcript") if sealed.has("transcript") else None
+            best = sealed.read_bytes("best") if "best" in state else None
+            average = sealed.read_bytes("average") if sealed.has("average") else None
+        _load_weights(model, weights)
         _restore(optimizer, tensors, state["optimizer"])
         transcript = None
-        if sealed.has("transcript"):
-            rows = np.frombuffer(sealed.read_bytes("transcript"), dtype="<f4")
-            transcript = rows.reshape(state["step"], -1)
-        return Progress(state["step"], state["attempt"], state["events"], transcript)
+        if kept is not None:
+            transcript = np.frombuffer(kept, dtype="<f4").reshape(state["step"], -1)
+        return Progress(
+            state["step"],
+            state["attempt"],
+            state["events"],
+            transcript,
+            average=None if average is None else safetensors.torch.load(average),
+            best=None if best is None else _best(state["best"], best),
+            finished=state["finished"],
+        )
+
+    def _write(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
+        name = f"step-{step:08d}"
+        if self._local is not None:
+            self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
+        first = self._local or self._folder
+        draft = _new_draft(first)
+        sealed = SealedFolder.create(draft, self._recipients, role=ROLE)
+        for kind, data in files.items():
+            sealed.write_bytes(kind, data)
+        sealed.write_json("state", state)
+        sealed.finish(
+            {
+                "schema": SCHEMA,
+                "version": version("dpmlm-framework"),
+                "plan": self._plan_digest,
+                "step": step,
+            }
+        )
+        place_folder(draft, first / name)
+        if self._local is not None:
+            self._copy(first / name)
+            shutil.rmtree(first / name)
+        for other in _finished(self._folder)[: -self._keep]:
+            if other.name < name:
+                shutil.rmtree(other)
+
+    def _copy(self, sealed: Path) -> None:
+        """A finished local checkpoint to the folder, whole or not at all."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = _new_draft(self._folder)
+        draft.mkdir()
+        for file in sealed.iterdir():
+            with file.open("rb") as source, atomic_write(draft / file.name) as target:
+                shutil.copyfileobj(source, target, _PIECE)
+        place_folder(draft, self._folder / sealed.name)
 
     def _refuse_foreign(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if manifest.get("schema") != SCHEMA:
+            writer = manifest.get("version", "an earlier version")
             raise IntegrityError(
                 f"checkpoint {path}",
                 f"its schema is {manifest.get('schema')}, this version reads {SCHEMA}",
-                "resume with the version that wrote it",
+                f"resume with the version that wrote it ({writer}), or use another workspace",
             )
         if manifest["plan"] != self._plan_digest:
             raise IntegrityError(
@@ -111,9 +202,40 @@ class Checkpoints:
                 "use another workspace for another plan",
             )
 
-    def _finished(self) -> list[Path]:
-        """Checkpoints in the order of their steps; of those before the last, parts may be gone."""
-        return sorted(path for path in self._folder.glob("step-*") if path.is_dir())
+
+def _finished(folder: Path) -> list[Path]:
+    """Checkpoints in the order of their steps; of those before the last, parts may be gone."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _new_draft(folder: Path) -> Path:
+    """A name in `folder` for what is not finished, with nothing under it."""
+    draft = folder / "unfinished"
+    if draft.exists():  # left by a kill
+        shutil.rmtree(draft)
+    return draft
+
+
+@contextmanager
+def _way_back(finished: Sequence[Path]) -> Iterator[None]:
+    """Where the newest is damaged and an older one is there, the error says how to take that."""
+    try:
+        yield
+    except IntegrityError as error:
+        if len(finished) == 1:
+            raise
+        newest, before = finished[-1], finished[-2]
+        raise IntegrityError(
+            error.given,
+            error.rule,
+            f"{error.next_step}; or move {newest} away to go on from {before.name}: the steps "
+            "since are then drawn and charged again",
+        ) from None
+
+
+def _best(state: Mapping[str, Any], weights: bytes) -> Best:
+    tensors = safetensors.torch.load(weights)
+    return Best(state["step"], float(state["loss"]), state["worse"], tensors)
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:

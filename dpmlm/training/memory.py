@@ -26,6 +26,23 @@ LARGEST = 1024
 """Rows beyond which more make no step faster."""
 
 
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "ALLOC_FAILED",
+)
+"""What allocators say that have no exception of their own: of the CPU, of C++, of cuBLAS."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory; its text is not to be shown."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+
+
 def in_bytes(gib: float | None) -> int | None:
     """A limit in GiB as `Recipe` takes it."""
     return None if gib is None else int(gib * 2**30)

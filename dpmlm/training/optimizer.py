@@ -6,14 +6,13 @@ a little more, `dpmlm/privacy/grid.py`; correlated noise: `dpmlm/privacy/bands.p
 plan's expected batch size (a public constant), and updates.
 """
 
-import math
-
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from dpmlm.privacy import BandedNoise, GridNoise, PrivacyPlan, SecretStream, gaussian_noise
+from dpmlm.training.schedules import learning_rate_at as learning_rate_at
 
 
 class SecureDPOptimizer(DPOptimizerFastGradientClipping):
@@ -91,11 +90,3 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> AdamW:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return AdamW([group for group in groups if group["params"]], lr=learning_rate)
-
-
-def learning_rate_at(step: int, *, steps: int, peak: float, warmup: float) -> float:
-    """Linear rise over `warmup` of the steps, then linear fall; `step` counts from 0."""
-    rising = max(1, math.ceil(warmup * steps))
-    if step < rising:
-        return peak * (step + 1) / rising
-    return peak * (steps - step) / max(1, steps - rising + 1)

@@ -9,6 +9,8 @@ import torch
 
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_batch
+from dpmlm.training.average import refuse_decay
+from dpmlm.training.schedules import Shape, refuse_shares
 from dpmlm.training.units import View
 
 
@@ -27,6 +29,11 @@ class Recipe:
     learning_rate: float
     warmup: float
     weight_decay: float
+    schedule: Shape = "linear"
+    decay: float = 0.2
+    """Share of the steps at the end over which the rate falls; of the schedule wsd alone."""
+    average: float | None = None
+    """Decay of the average of weights that is released; None releases the last step's."""
     windows_per_draw: int = 1
     """Rows that a drawn unit contributes; its loss is their mean, and its gradient is clipped
     once."""
@@ -51,6 +58,10 @@ class Recipe:
                 "a drawn unit contributes at least one row",
                 "give 1 or more",
             )
+        refuse_shares(self.schedule, self.warmup, self.decay)
+        if self.average is not None:
+            refuse_decay(self.average)
+        self.table.refuse_unfit(self.masking)
 
     def micro_batches(self, drawn: Sequence[Sequence[View]]) -> list[list[Sequence[View]]]:
         """Cut a logical batch, a list of rows for every unit, into physical ones.
@@ -89,9 +100,12 @@ class Recipe:
         """
         return self.precision == "bfloat16"
 
-    def batch(self, units: Sequence[Sequence[View]]) -> MaskedBatch:
+    def batch(self, units: Sequence[Sequence[View]], step_share: float = 0.0) -> MaskedBatch:
         """All rows of `units`, as they stand; behind them empty rows, each a unit of its own,
-        where the shape is fixed."""
+        where the shape is fixed.
+
+        `step_share` is the share of the plan's steps that are taken: `masking` may have a schedule.
+        """
         views = [view for unit in units for view in unit]
         index = [number for number, unit in enumerate(units) for _ in unit]
         if self.fixed_shape:
@@ -108,7 +122,20 @@ class Recipe:
             window=self.window,
             stride=self.stride,
             pad_to_window=self.pad_to_window or self.fixed_shape,
+            step_share=step_share,
         )
         if index == list(range(len(index))):
             return batch
         return replace(batch, unit_index=torch.tensor(index))
+
+
+def refuse_too_little(recipe: Recipe, rows: int) -> None:
+    """Raise UserError where not even the rows of one unit fit into `recipe.memory_limit`."""
+    if rows < recipe.windows_per_draw:
+        raise UserError(
+            f"memory limit of {recipe.memory_limit} bytes",
+            f"not even one unit of {recipe.windows_per_draw} rows of {recipe.window} tokens fits, "
+            "and its rows are clipped together",
+            "raise memory_gib, lower windows_per_draw or the window, or set "
+            "activation_checkpointing",
+        )

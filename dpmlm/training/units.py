@@ -48,7 +48,8 @@ class CorpusUnits:
         documents = self._store.documents_of(name)
         order = counter_rng(self._seed, "document", name, step).permutation(len(documents))
         chosen = [documents[int(place)] for place in order[:count]]
-        examples = [Example(self._store.id(i), self._store.tokens(i)) for i in chosen]
+        store = self._store
+        examples = [Example(store.id(i), store.tokens(i), names=store.names(i)) for i in chosen]
         # No two rows of any two steps share document and visit, and so window and masks.
         return [
             View(examples[row % len(examples)], step * count + row // len(examples))
@@ -76,8 +77,13 @@ class SequenceUnits:
 
     def views(self, index: int, step: int, count: int) -> Sequence[View]:
         document, begin = self._rows[index]
-        tokens = self._store.tokens(document)[begin : begin + self._room]
-        example = Example(self.names[index], tokens)
+        row = slice(begin, begin + self._room)
+        names = self._store.names(document)
+        example = Example(
+            self.names[index],
+            self._store.tokens(document)[row],
+            names=None if names is None else names[row],
+        )
         return [View(example, step * count + row) for row in range(count)]
 
     def _name(self, document: int, begin: int) -> str:

@@ -13,8 +13,8 @@ from dpmlm.training import Checkpoints, Progress, adamw, checkpoint
 IDENTITY = new_identity()
 
 
-def checkpoints(folder, plan="sha256:plan", identity=IDENTITY) -> Checkpoints:
-    return Checkpoints(folder / "checkpoints", identity, [identity.recipient], plan)
+def checkpoints(folder, plan="sha256:plan", identity=IDENTITY, **more) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", identity, [identity.recipient], plan, **more)
 
 
 def trained(steps=3, seed=0):
@@ -127,12 +127,139 @@ def test_another_plans_checkpoint_is_refused(tmp_path):
     assert same(model, trained(seed=2))
 
 
-def test_another_schemas_checkpoint_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
+@pytest.mark.parametrize("schema", [1, 3])
+def test_another_schemas_checkpoint_is_refused_with_the_version_that_wrote_it(
+    tmp_path, monkeypatch, schema
+):
+    monkeypatch.setattr(checkpoint, "SCHEMA", schema)
+    monkeypatch.setattr(checkpoint, "version", lambda name: "7.5.3")
     checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
     monkeypatch.undo()
-    with pytest.raises(IntegrityError, match="its schema is 2, this version reads 1"):
+    fresh = trained(0)
+    with pytest.raises(IntegrityError) as caught:
+        checkpoints(tmp_path).load(*fresh)
+    assert caught.value.rule == f"its schema is {schema}, this version reads 2"
+    assert "the version that wrote it (7.5.3)" in caught.value.next_step
+    assert same(fresh, trained(0))
+
+
+def test_a_checkpoint_that_does_not_name_its_version_is_refused_too(tmp_path, monkeypatch):
+    finish = SealedFolder.finish
+    old = {"schema": 1, "plan": "sha256:plan", "step": 1}
+    monkeypatch.setattr(SealedFolder, "finish", lambda folder, manifest: finish(folder, old))
+    checkpoints(tmp_path).save(*trained(), Progress(1, 1, []))
+    with pytest.raises(IntegrityError, match=r"its schema is 1.*an earlier version"):
         checkpoints(tmp_path).load(*trained(0))
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_so_many_are_kept(tmp_path, keep):
+    steps = (1, 2, 9, 10, 100)
+    for done, step in enumerate(steps, start=1):
+        checkpoints(tmp_path, keep=keep).save(*trained(), Progress(step, 1, []))
+        assert names(tmp_path) == [f"step-{one:08d}" for one in steps[max(0, done - keep) : done]]
+
+
+@pytest.mark.parametrize("name", ["weights", "state", "manifest"])
+def test_a_damaged_one_says_how_to_go_on_from_the_one_before(tmp_path, name):
+    shelf = checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        shelf.save(*trained(step), Progress(step, 1, []))
+    path = tmp_path / "checkpoints/step-00000002"
+    data = bytearray((path / f"{name}.sealed").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / f"{name}.sealed").write_bytes(data)
+    fresh = trained(0)
+    with pytest.raises(IntegrityError) as caught:
+        shelf.load(*fresh)
+    assert f"move {path} away to go on from step-00000001" in caught.value.next_step
+    assert same(fresh, trained(0))
+    shutil.move(path, tmp_path / "away")
+    assert shelf.load(*fresh) == Progress(1, 1, [])
+    assert same(fresh, trained(1))
+
+
+def test_no_way_back_is_promised_where_the_older_ones_fit_no_better(tmp_path):
+    for step in (1, 2):
+        checkpoints(tmp_path, keep=2).save(*trained(), Progress(step, 1, []))
+    with pytest.raises(IntegrityError) as caught:
+        checkpoints(tmp_path, plan="sha256:other").load(*trained(0))
+    assert "move" not in caught.value.next_step
+
+
+def test_what_is_prepared_is_written_as_it_was(tmp_path):
+    model, optimizer = trained(2)
+    events = [{"step": 1}]
+    write = checkpoints(tmp_path).prepare(model, optimizer, Progress(2, 1, events))
+    with torch.no_grad():
+        for param in model.parameters():
+            param.zero_()
+    assert not (tmp_path / "checkpoints").exists()
+    write()
+    fresh = trained(0)
+    assert checkpoints(tmp_path).load(*fresh) == Progress(2, 1, events)
+    assert same(fresh, trained(2))
+
+
+def test_a_local_folder_is_written_first_and_left_empty(tmp_path, monkeypatch):
+    places, place = [], checkpoint.place_folder
+
+    def noted(draft, target):
+        places.append(target.relative_to(tmp_path).as_posix())
+        place(draft, target)
+
+    monkeypatch.setattr(checkpoint, "place_folder", noted)
+    local = tmp_path / "local/run"
+    checkpoints(tmp_path, local=local).save(*trained(2), Progress(2, 1, []))
+    assert places == ["local/run/step-00000002", "checkpoints/step-00000002"]
+    assert list(local.iterdir()) == []
+    assert local.stat().st_mode & 0o077 == 0
+    fresh = trained(0)
+    assert checkpoints(tmp_path).load(*fresh) == Progress(2, 1, [])
+    assert same(fresh, trained(2))
+
+
+@pytest.mark.parametrize("place", ["copy", "named"])
+def test_what_a_killed_process_sealed_locally_is_taken_up(tmp_path, monkeypatch, place):
+    """Killed before the copy, or after it and before the local one was removed."""
+    shelf = checkpoints(tmp_path, local=tmp_path / "local")
+    shelf.save(*trained(1), Progress(1, 1, []))
+    copy = Checkpoints._copy
+
+    def killed(self, sealed):
+        if place == "named":
+            copy(self, sealed)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_copy", killed)
+        with pytest.raises(Killed):
+            shelf.save(*trained(2), Progress(2, 1, []))
+    assert (tmp_path / "local/step-00000002").is_dir()
+    shelf.take_up()
+    assert list((tmp_path / "local").iterdir()) == []
+    fresh = trained(0)
+    assert shelf.load(*fresh) == Progress(2, 1, [])
+    assert same(fresh, trained(2))
+
+
+def test_of_what_lies_locally_an_older_one_goes_and_a_damaged_one_is_refused(tmp_path):
+    local = tmp_path / "local"
+    checkpoints(tmp_path / "other").save(*trained(1), Progress(1, 1, []))
+    checkpoints(tmp_path).save(*trained(2), Progress(2, 1, []))
+    local.mkdir()
+    shutil.move(tmp_path / "other/checkpoints/step-00000001", local / "step-00000001")
+    (local / "unfinished").mkdir()
+    checkpoints(tmp_path, local=local).take_up()
+    assert [path.name for path in local.iterdir()] == ["unfinished"]
+    assert names(tmp_path) == ["step-00000002"]
+    checkpoints(tmp_path / "third").save(*trained(3), Progress(3, 1, []))
+    shutil.move(tmp_path / "third/checkpoints/step-00000003", local / "step-00000003")
+    weights = local / "step-00000003/weights.sealed"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(IntegrityError, match="step-00000003"):
+        checkpoints(tmp_path, local=local).take_up()
+    assert names(tmp_path) == ["step-00000002"]
 
 
 def test_a_checkpoint_whose_manifest_is_gone_is_refused_and_not_passed_over(tmp_path):

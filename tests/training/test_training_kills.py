@@ -5,6 +5,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -194,6 +195,63 @@ def test_training_killed_at_each_moment_goes_on(tmp_path, driver, moment):
     Trace(folder).check()
     assert driver.attempt(folder)[0] == 0, driver.said()
     check_finished(folder)
+
+
+def stopped(times: int, folder: Path, driver: Driver) -> list[int]:
+    """So many times SIGTERM at any instant, each to an attempt that goes on where the last one was
+    stopped; returns the exit statuses.
+
+    What an attempt loses is at most the step in hand.
+    """
+    seed = int(os.environ.get("KILL_SEED") or secrets.randbits(32))
+    print(f"KILL_SEED={seed}")
+    rng = random.Random(seed)
+    _, seconds = driver.attempt(new_training(folder / "whole"))
+    statuses: list[int] = []
+    while len(statuses) < times:
+        run, status = new_training(folder / f"run-{len(statuses)}"), None
+        while status != 0 and len(statuses) < times:
+            after = rng.uniform(0.1 * seconds, seconds)
+            asked = {"after": after, "signal": signal.SIGTERM, "minutes": rng.choice([0.0, 1e9])}
+            status, took = driver.attempt(run, **asked)
+            print(f"{run.name}, {after:.3f} s: {status} after {took:.3f} s")
+            # Before the loop, where the command line has a handler of its own, this one has none.
+            assert status in (0, 143, -signal.SIGTERM), driver.said()
+            Trace(run).check()
+            check_nothing_finished_is_lost(run)
+            statuses.append(status)
+        assert status == 0 or driver.attempt(run)[0] == 0, driver.said()
+        check_finished(run)
+    return statuses
+
+
+def check_nothing_finished_is_lost(folder: Path) -> None:
+    """Every attempt goes on from the last step that the one before charged, or from the next."""
+    last = None
+    for entry in Trace(folder).ledger.entries:
+        if entry["kind"] == "attempt" and last is not None:
+            assert entry["from_step"] in (last, last + 1), "more than the step in hand is lost"
+        if entry["kind"] == "charge":
+            last = entry["step"]
+
+
+def test_training_stopped_five_times_goes_on(tmp_path, driver):
+    stopped(5, tmp_path, driver)
+
+
+@pytest.mark.full
+def test_training_stopped_a_hundred_times_goes_on(tmp_path, driver):
+    assert 143 in stopped(100, tmp_path, driver)
+
+
+def test_the_check_of_what_is_lost_notices_a_kill(tmp_path, driver):
+    """SIGKILL before the second checkpoint takes its name loses a finished step."""
+    folder = new_training(tmp_path / "run")
+    assert driver.attempt(folder, at="charged", step=5)[0] == KILLED
+    shutil.rmtree(folder / "checkpoints" / f"step-{begun_at(folder):08d}")
+    driver.attempt(folder)
+    with pytest.raises(AssertionError, match="the step in hand"):
+        check_nothing_finished_is_lost(folder)
 
 
 FAULTS = {

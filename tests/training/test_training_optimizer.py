@@ -7,7 +7,6 @@ from torch import nn
 
 from dpmlm.privacy import PrivacyPlan, SecretStream, make_plan
 from dpmlm.training import SecureDPOptimizer, adamw
-from dpmlm.training.optimizer import learning_rate_at
 
 
 def a_plan(**changes) -> PrivacyPlan:
@@ -87,11 +86,3 @@ def test_biases_and_norms_do_not_decay():
         group["weight_decay"]: len(group["params"]) for group in adamw(model, 1, 0.1).param_groups
     }
     assert groups == {0.1: 1, 0.0: 3}
-
-
-def test_the_learning_rate_rises_then_falls_to_almost_zero():
-    rates = [learning_rate_at(s, steps=100, peak=1.0, warmup=0.1) for s in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == pytest.approx(1.0)
-    assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 0.02

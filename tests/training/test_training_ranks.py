@@ -14,6 +14,8 @@ import torch
 from dpmlm.artifacts import create_keys
 from dpmlm.training.ranks import Ranks
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 DRIVER = Path(__file__).with_name("rank_driver.py")
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +80,7 @@ def alone(start, tmp_path_factory):
     return trained(start, tmp_path_factory.mktemp("ranks") / "alone", 1, 40)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.full), 3])
 def test_any_number_of_ranks_gives_the_sum_and_the_weights_of_one(start, alone, tmp_path, ranks):
     sums, weights = trained(start, tmp_path / "run", ranks, 40)
     size = float(alone[0][0].norm())
@@ -100,7 +102,7 @@ def same_sums(one: torch.Tensor, other: torch.Tensor) -> None:
     assert float((one[0] - other[0]).norm()) <= 1e-6 * size
 
 
-@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("units", [1, pytest.param(3, marks=pytest.mark.full)])
 def test_a_rank_without_a_share_takes_the_noisy_step(start, tmp_path, units):
     # One unit, or three in two batches of two rows: some of three ranks have nothing.
     one, alone = trained(start, tmp_path / "one", 1, units)
@@ -113,8 +115,13 @@ def test_a_rank_without_a_share_takes_the_noisy_step(start, tmp_path, units):
 
 @pytest.mark.parametrize(
     "recipe",
-    [{"windows_per_draw": 3}, {"precision": "bfloat16"}, {"activation_checkpointing": True}],
-    ids=lambda recipe: next(iter(recipe)),
+    [
+        {"windows_per_draw": 3, "activation_checkpointing": True},
+        {"precision": "bfloat16"},
+        pytest.param({"windows_per_draw": 3}, marks=pytest.mark.full),
+        pytest.param({"activation_checkpointing": True}, marks=pytest.mark.full),
+    ],
+    ids="-".join,
 )
 def test_ranks_agree_with_one_whatever_the_recipe(start, tmp_path, recipe):
     one, _ = trained(start, tmp_path / "one", 1, 40, recipe=recipe)
@@ -136,7 +143,7 @@ def test_gradient_canaries_are_added_once_whatever_the_ranks(start, tmp_path):
         np.testing.assert_allclose(of_rank, alone, atol=1e-3)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])
+@pytest.mark.parametrize(("before", "after"), [pytest.param(2, 1, marks=pytest.mark.full), (1, 3)])
 def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path, before, after):
     folder = prepared(tmp_path / "run")
     assert start(folder=folder, ranks=before, units=40, stop=3) == [143] * before
@@ -146,7 +153,7 @@ def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path, bef
     torch.testing.assert_close(weights[0], alone[1][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.full), 3])
 def test_nobody_draws_a_step_whose_charge_failed(start, tmp_path, ranks):
     folder = prepared(tmp_path / "run")
     statuses = start(folder=folder, ranks=ranks, units=40, fail=2)

@@ -22,7 +22,8 @@ from small_training import (
 
 from dpmlm.errors import UserError
 from dpmlm.privacy import Ledger
-from dpmlm.training import Interrupted, LedgerCharges, loop, optimizer
+from dpmlm.training import Interrupted, LedgerCharges, interrupts, loop, optimizer
+from dpmlm.training.schedules import learning_rate_at
 
 
 class Crash(Exception):
@@ -107,12 +108,11 @@ def test_a_run_killed_before_its_commit_draws_nothing_more(fit):
     assert (progress.step, progress.attempt) == (6, 1)
 
 
-def stop_at(step, times=1):
+def stop_at(step):
     def report(done, total):
         if done == step:
-            for _ in range(times):
-                os.kill(os.getpid(), signal.SIGTERM)
-                signal.sigpending()
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigpending()
 
     return report
 
@@ -137,10 +137,141 @@ def test_sigterm_stops_after_a_checkpoint_and_in_the_last_step_after_the_commit(
     assert {visit for visit, _ in units.asked} <= set(range(step, 6))
 
 
-def test_a_second_signal_stops_at_once(fit, tmp_path):
+def signalled_at(monkeypatch, call, *signals):
+    """Signals arrive in the `call`-th physical batch, counted from 1."""
+    calls, whole = [], loop.clip_and_sum
+
+    def slow(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            for number in signals:
+                os.kill(os.getpid(), number)
+        return whole(*arguments)
+
+    monkeypatch.setattr(loop, "clip_and_sum", slow)
+    return calls
+
+
+@pytest.mark.usefixtures("known_exact")
+@pytest.mark.parametrize("call", [1, 2, 8])
+def test_sigterm_gives_up_the_step_in_hand_before_its_noise(fit, tmp_path, monkeypatch, call):
+    """Two physical batches of six rows each in a step, of which the second is never begun."""
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    calls = signalled_at(monkeypatch, call, signal.SIGTERM)
+    noised = []
+    noise = optimizer.gaussian_noise
+    monkeypatch.setattr(
+        optimizer, "gaussian_noise",
+        lambda *args, step, **names: (noised.append(step), noise(*args, step=step, **names))[1],
+    )  # fmt: skip
+    recipe = a_recipe(checkpoint_minutes=1e9, physical_batch_size=3)
+    model, charges, seen = a_model(), Charges(), []
+    with pytest.raises(Interrupted) as caught:
+        fit(
+            model, Numbered(documents()), a_plan(), recipe, charges=charges,
+            report=lambda done, total: seen.append(weights(model)),
+        )  # fmt: skip
+    assert caught.value.code == 143
+    assert len(calls) == call
+    step = (call - 1) // 2
+    assert charges.seen == [("charge", 1, one) for one in range(step + 1)]
+    assert set(noised) == set(range(step))  # none of the step that was given up
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert kept == ([f"step-{step:08d}"] if step else [])
+    if step:
+        assert all(torch.equal(a, b) for a, b in zip(seen[-1], weights(model)))
+    monkeypatch.undo()
+    progress = fit(a_model(seed=5), Numbered(documents()), a_plan(), recipe, charges=charges)
+    assert [event["step"] for event in progress.events] == [1, 2, 3, 4, 5, 6]
+    assert charges.seen[step + 1] == ("charge", 2, step)
+
+
+@pytest.mark.usefixtures("known_exact")
+def test_what_a_given_up_step_computed_shows_nowhere(fit, monkeypatch):
+    """Its second attempt starts from the weights, the optimizer and the events before it."""
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    plan, recipe = without_noise(max_grad_norm=0.5), a_recipe(physical_batch_size=3)
+    whole = a_model()
+    straight = fit(whole, Numbered(documents()), plan, recipe, folder="straight")
+    with monkeypatch.context() as patch:
+        signalled_at(patch, 6, signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            fit(a_model(), Numbered(documents()), plan, recipe)
+    again = a_model(seed=9)
+    progress = fit(again, Numbered(documents()), plan, recipe)
+    assert progress.events == straight.events
+    for one, other in zip(weights(whole), weights(again)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+
+
+@pytest.mark.usefixtures("known_exact")
+@pytest.mark.parametrize(
+    ("signals", "status", "kept"),
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 143, [2]),  # Slurm's and torchrun's
+        ([signal.SIGINT, signal.SIGTERM], 130, [2]),
+        ([signal.SIGINT, signal.SIGINT], 130, []),
+        ([signal.SIGTERM, signal.SIGINT], 130, []),
+    ],
+)
+def test_a_copy_of_sigterm_is_no_second_request_but_ctrl_c_is(
+    fit, tmp_path, monkeypatch, signals, status, kept
+):
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    signalled_at(monkeypatch, 3, *signals)
+    with pytest.raises(Interrupted) as caught:
+        fit(a_model(), Numbered(documents()), a_plan(), a_recipe(checkpoint_minutes=1e9))
+    assert caught.value.code == status
+    found = (tmp_path / "checkpoints").glob("step-*")
+    assert [int(path.name[-8:]) for path in found] == kept
+
+
+@pytest.mark.usefixtures("known_exact")
+def test_a_sigterm_a_minute_after_the_first_stops_at_once(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(interrupts, "REPEAT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    signalled_at(monkeypatch, 3, signal.SIGTERM, signal.SIGTERM)
     with pytest.raises(Interrupted):
-        fit(a_model(), Numbered(documents()), a_plan(), report=stop_at(2, times=2))
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+        fit(a_model(), Numbered(documents()), a_plan(), a_recipe(checkpoint_minutes=1e9))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.usefixtures("known_exact")
+def test_the_average_is_released_and_survives_a_resume(fit, monkeypatch):
+    """Against sums by hand over the weights of every step; training itself goes on from those."""
+    monkeypatch.setattr(loop, "PoissonSampler", Every)
+    plan, recipe = without_noise(max_grad_norm=0.5), a_recipe(average=0.7)
+    seen, model = [], a_model()
+    fit(
+        model, Numbered(documents()), plan, recipe, folder="straight",
+        report=lambda done, total: seen.append(weights(model)),
+    )  # fmt: skip
+    shares = [0.3 * 0.7 ** (5 - step) / (1 - 0.7**6) for step in range(6)]
+    for name, released in enumerate(weights(model)):
+        by_hand = sum(share * step[name].double() for share, step in zip(shares, seen))
+        torch.testing.assert_close(released.double(), by_hand, rtol=1e-5, atol=1e-7)
+    with pytest.raises(Crash):
+        fit(a_model(), Numbered(documents()), plan, recipe, report=crash_at(4))
+    again = a_model(seed=9)
+    fit(again, Numbered(documents()), plan, recipe)
+    for one, other in zip(weights(model), weights(again)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    finished = a_model(seed=8)  # a kill between the last checkpoint and its commit
+    fit(finished, Numbered(documents()), plan, recipe)
+    for one, other in zip(weights(again), weights(finished)):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.usefixtures("known_exact")
+def test_the_schedule_of_the_rate_is_the_recipes(fit):
+    recipe = a_recipe(schedule="wsd", warmup=0.2, decay=0.5, learning_rate=0.01)
+    progress = fit(a_model(), Numbered(documents()), a_plan(), recipe)
+    told = [event["public"]["learning_rate"] for event in progress.events]
+    assert told == [
+        learning_rate_at(step, steps=6, peak=0.01, warmup=0.2, shape="wsd", decay=0.5)
+        for step in range(6)
+    ]
+    assert len(set(told)) > 3
 
 
 def test_a_checkpoint_that_vanished_is_known_to_the_ledger(tmp_path, fit):
@@ -170,7 +301,7 @@ def test_that_training_diverged_is_known_to_the_ledger(tmp_path, fit, monkeypatc
     ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
     charges = LedgerCharges(ledger, "run", plan)
     recipe = a_recipe(checkpoint_minutes=1e9)
-    monkeypatch.setattr(loop, "_finite", lambda model: False)
+    monkeypatch.setattr(loop, "finite", lambda tensors: False)
     with pytest.raises(UserError, match="diverged"):
         fit(a_model(), Numbered(documents()), plan, recipe, charges=charges)
     monkeypatch.undo()

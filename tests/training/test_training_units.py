@@ -20,6 +20,9 @@ class Store:
     def tokens(self, i):
         return np.arange(i + 1)
 
+    def names(self, i):
+        return None
+
     def id(self, i):
         return f"d{i}"
 

@@ -10,6 +10,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import Example
 from dpmlm.training import CorpusUnits, loop
 from dpmlm.training.gradients import NO_GRADIENT_CANARIES, PlantedGradients
+from dpmlm.training.physical import PhysicalBatches
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
 
@@ -31,6 +32,9 @@ class Persons:
         rng = np.random.default_rng(i)
         return rng.integers(5, VOCABULARY - 1, rng.integers(4, 40))
 
+    def names(self, i):
+        return None
+
     def id(self, i):
         return f"d{i}"
 
@@ -49,7 +53,8 @@ def moved(views, *, physical=64, bound=0.5) -> list[torch.Tensor]:
     before = weights(model)
     recipe = a_recipe(physical_batch_size=physical)
     planted = PlantedGradients(NO_GRADIENT_CANARIES, private.params, plan)
-    loop._step(model, private, views, planted, 0, 1.0, plan, recipe, Ranks(0, 1))
+    batches = PhysicalBatches(recipe, Ranks(0, 1))
+    loop._step(model, private, views, planted, 0, 1.0, plan, batches, Ranks(0, 1))
     return [old - new for old, new in zip(before, weights(model))]
 
 

@@ -1,0 +1,44 @@
+"""The loss on declared public text by which a training keeps its best weights, or ends early."""
+
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from dpmlm.clipping import evaluate_batch
+from dpmlm.config import RunConfig
+from dpmlm.errors import UserError
+from dpmlm.masking import Example
+from dpmlm.pipeline.data import sample_public
+from dpmlm.tokens import Encoder
+from dpmlm.training import PublicLoss, Recipe
+from dpmlm.training.units import View
+
+
+def public_loss(
+    config: RunConfig, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+) -> PublicLoss | None:
+    """What the run file asks for; None where it asks for nothing.
+
+    Each document's first window under masks that never change. Raises UserError where the text
+    holds nothing to be masked.
+    """
+    best = config.training.best
+    if best is None:
+        return None
+    documents = sample_public(best.corpus, best.text, best.documents)
+    encoded = Encoder(tokenizer).encode([document.text for document in documents])
+    examples = [Example(one.id, ids) for one, ids in zip(documents, encoded)]
+    rows = recipe.micro_batches([[View(example, 0)] for example in examples])
+
+    def loss(model: nn.Module) -> float:
+        device = next(model.parameters()).device
+        found = [evaluate_batch(model, recipe.batch(units).to(device)) for units in rows]
+        weight = sum(one.weight_sum for one in found)
+        return sum(one.loss_sum for one in found) / weight
+
+    if not any(recipe.batch(units).masked_weights.any() for units in rows):
+        raise UserError(
+            f"training.best.corpus {best.corpus}",
+            "no token of it can be masked",
+            "name public text in the language of the vocabulary",
+        )
+    return PublicLoss(loss, best.every, best.patience)

@@ -1,0 +1,79 @@
+"""How a run ended, as a file beside its workspace, for whoever starts it again.
+
+A launcher such as torchrun leaves with a status of its own whatever its ranks left with, so that
+a run that was preempted cannot be told from one whose verdict is no. The file is in clear and holds
+nothing private: what a terminal and the exit status say anyway.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dpmlm.artifacts import atomic_write
+from dpmlm.errors import UserError
+from dpmlm.training.memory import ran_out
+
+SCHEMA = "dpmlm.status/1"
+
+
+def status_file(workspace: Path) -> Path:
+    """WORKSPACE.status.json, beside the folder."""
+    return workspace.with_name(f"{workspace.name}.status.json")
+
+
+class Ending:
+    """What a run that comes to its end leaves with."""
+
+    def __init__(self) -> None:
+        self.verdict: str | None = None
+        """Of the release; None where the run was taken to an earlier stage."""
+
+
+@contextmanager
+def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
+    """Inside, the file says `running`: where a process is killed, it goes on saying so.
+
+    Afterwards it says what came: `done`, `stopped` (resumable), `refused` (a user's error) or
+    `failed` (a bug). The caller holds the workspace's lock.
+    """
+    path, ending = status_file(workspace), Ending()
+
+    def tell(state: str, status: int | None, reason: str = "") -> None:
+        found: dict[str, Any] = {
+            "schema": SCHEMA,
+            "run": name,
+            "state": state,
+            "status": status,
+            "reason": reason,
+            "step": _step(workspace),
+        }
+        with atomic_write(path) as file:
+            file.write(json.dumps(found).encode() + b"\n")
+
+    tell("running", None)
+    try:
+        yield ending
+    except UserError as error:
+        tell("refused", 2, str(error))
+        raise
+    except KeyboardInterrupt as error:
+        tell("stopped", 128 + getattr(error, "signum", signal.SIGINT), "a signal")
+        raise
+    except SystemExit as error:
+        tell("stopped", error.code if isinstance(error.code, int) else 1, "a signal")
+        raise
+    except BaseException as error:
+        # The class alone: the text of an exception may hold private text.
+        known = ran_out(error) or (isinstance(error, OSError) and error.errno)
+        tell(*(("refused", 2) if known else ("failed", 70)), type(error).__name__)
+        raise
+    tell("done", 0 if ending.verdict in (None, "PASS") else 1, ending.verdict or "")
+
+
+def _step(workspace: Path) -> int | None:
+    """Steps that the newest checkpoint of a training in progress holds; a public number."""
+    names = (path.name for path in (workspace / "training/checkpoints").glob("step-*"))
+    return max((int(name.removeprefix("step-")) for name in names), default=None)
