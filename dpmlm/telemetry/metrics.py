@@ -41,6 +41,7 @@ METRICS: dict[str, Metric] = {
     "learning_rate": Metric(Label.PUBLIC, "", "of the optimizer in this step"),
     "sample_rate": Metric(Label.PUBLIC, "", "probability of each unit whose turn it is"),
     "noised_gradient_norm": Metric(Label.DP, "", "norm of the noised sum over expected batch size"),
+    "public_loss": Metric(Label.DP, "nats", "of the weights on public text, in steps that look"),
     "units": Metric(Label.PRIVATE, "units", "drawn in this step"),
     "non_finite_units": Metric(Label.PRIVATE, "units", "left out: their loss or norm is no number"),
     "loss": Metric(Label.PRIVATE, "nats", "mean cross-entropy of the units drawn"),

@@ -7,7 +7,7 @@ can only make it more secret.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dpmlm.artifacts.atomic import atomic_write
 from dpmlm.errors import UserError
@@ -18,14 +18,20 @@ _BEGIN = b'{"step": '
 
 
 class Sink(Protocol):
-    """Takes the events of all steps that a checkpoint holds.
+    """Takes the events of all steps that a checkpoint holds, and gauges of the run.
 
-    Called after each checkpoint, never before: what an interrupted attempt did since the last one
-    is drawn again, and nobody reads it.
+    Events come after each checkpoint, never before: what an interrupted attempt did since the last
+    one is drawn again, and nobody reads it.
     """
 
     def write(self, events: Sequence[Event]) -> None:
         """All events from the first step on."""
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """A gauge of GAUGES has a value now; it goes out with the next `write` at the latest."""
+
+    def close(self) -> None:
+        """Let go of what is held; nothing is written afterwards."""
 
 
 class EventFile:
@@ -48,6 +54,12 @@ class EventFile:
             for item in events:
                 shown = cleared(item, self._clearance)
                 file.write(json.dumps(shown, allow_nan=False).encode() + b"\n")
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Left out: the file is one of steps."""
+
+    def close(self) -> None:
+        """Nothing is held between two writes."""
 
 
 def _refuse_other_content(path: Path) -> None:
@@ -79,3 +91,9 @@ def cleared(item: Event, clearance: Label) -> Event:
             if secrecy <= clearance.secrecy:
                 shown.setdefault(group, {})[name] = value
     return shown
+
+
+def flat(item: Event) -> dict[str, Any]:
+    """The figures of an event by their names alone."""
+    groups = [values for group, values in item.items() if group != "step"]
+    return {name: value for values in groups for name, value in values.items()}

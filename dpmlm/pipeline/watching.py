@@ -1,0 +1,159 @@
+"""What a run tells those who watch it, from its first stage to its verdict."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpmlm.config import RunConfig
+from dpmlm.errors import UserError
+from dpmlm.pipeline.context import Run
+from dpmlm.privacy import Ledger, PrivacyPlan
+from dpmlm.telemetry import Event, EventFile, Label, Sink, Sinks
+from dpmlm.telemetry.mlflow import Mlflow
+from dpmlm.telemetry.nvml import Gpus
+from dpmlm.telemetry.prometheus import Endpoint, Textfile, is_loopback
+from dpmlm.telemetry.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from dpmlm.pipeline.run import RunResult
+
+_VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
+
+
+def sinks_of(config: RunConfig) -> Sinks:
+    """Where the figures of a run go besides its sealed folder; a port is open from here on.
+
+    Raises UserError for a place that cannot be had, or that lies in the workspace.
+    """
+    asked = config.telemetry
+    near, far = Label(asked.clearance), Label(asked.remote)
+    sinks: dict[str, Sink] = {}
+    if asked.file is not None:
+        _refuse_workspace(config, asked.file, "file")
+        sinks["file"] = EventFile(asked.file, near)
+    if asked.tensorboard is not None:
+        _refuse_workspace(config, asked.tensorboard, "tensorboard")
+        sinks["tensorboard"] = TensorBoard(asked.tensorboard, near, times=asked.times)
+    if asked.mlflow is not None:
+        server = asked.mlflow
+        sinks["mlflow"] = Mlflow(server.uri, server.experiment, config.name, far, times=asked.times)
+    prometheus = asked.prometheus
+    if prometheus is not None and prometheus.textfile is not None:
+        _refuse_workspace(config, prometheus.textfile, "prometheus.textfile")
+        sinks["textfile"] = Textfile(prometheus.textfile, config.name, near)
+    if prometheus is not None and prometheus.port is not None:  # last: it has to be closed
+        clearance = near if is_loopback(prometheus.address) else far
+        sinks["endpoint"] = Endpoint(
+            prometheus.port, config.name, clearance, address=prometheus.address
+        )
+    return Sinks(sinks, times=asked.times)
+
+
+def check_telemetry(config: RunConfig) -> None:
+    """UserError for what a run file asks for and this machine has not."""
+    if config.telemetry.gpu:
+        Gpus().close()
+    sinks_of(config).close()
+
+
+@contextmanager
+def watched(run: Run) -> Iterator[Run]:
+    """The run with its sinks open; on the way out they are closed, however it ended."""
+    sinks = sinks_of(run.config)
+    try:
+        sinks.announce()
+        sinks.gauge("info", 1, version=version("dpmlm-framework"))
+        sinks.gauge("ended", 0)
+        yield replace(run, sinks=sinks)
+    finally:
+        sinks.close()
+
+
+def tell_result(sinks: Sinks, result: "RunResult") -> None:
+    """That the run came to its end, and where it was released what came of that."""
+    for verdict in _VERDICTS if result.verdict else ():
+        sinks.gauge("verdict", verdict == result.verdict, verdict=verdict)
+    extracted = result.public.get("audit", {}).get("target", {}).get("extracted")
+    if extracted is not None:
+        sinks.gauge("canaries_extracted", extracted)
+    sinks.gauge("ended", 1)
+
+
+class Watched:
+    """The sinks of a run as its training sees them: gauges that follow from a checkpoint come
+    before its events."""
+
+    def __init__(self, run: Run, plan: PrivacyPlan, ledger: Ledger, run_id: str) -> None:
+        self._sinks, self._plan, self._ledger, self._run_id = run.sinks, plan, ledger, run_id
+        # A step is told only where somebody listens: the ledger's epsilon takes half a second.
+        asked = run.config.telemetry
+        self._listened = bool(asked.prometheus or asked.tensorboard or asked.mlflow)
+        self._gpus = Gpus() if asked.gpu else None
+        self._tokens = run.config.training.windows_per_draw * run.config.tokens.window
+        self._step, self._since = 0, time.monotonic()
+        if self._listened:
+            self._begin()
+
+    def write(self, events: Sequence[Event]) -> None:
+        if self._listened:
+            self._tell(len(events))
+        self._sinks.write(events)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        self._sinks.gauge(name, value, **labels)
+
+    def close(self) -> None:
+        """The run's sinks stay open for its other stages."""
+        if self._gpus is not None:
+            self._gpus.close()
+
+    def _begin(self) -> None:
+        plan = self._plan
+        known = {
+            "steps_planned": plan.steps,
+            "epsilon_planned": plan.epsilon,
+            "delta_planned": plan.delta,
+            "expected_batch_size": plan.expected_batch_size,
+            "epsilon_cap": self._ledger.cap[0],
+            "attempts": 1 + sum(self._is_attempt(entry) for entry in self._ledger.entries),
+        }
+        for name, value in known.items():
+            self._sinks.gauge(name, value)
+        self._tell_ledger()
+
+    def _is_attempt(self, entry: dict[str, Any]) -> bool:
+        return entry["kind"] == "attempt" and entry["run_id"] == self._run_id
+
+    def _tell_ledger(self) -> None:
+        begun = self._run_id in self._ledger.run_ids
+        charged = self._ledger.charged_steps(self._run_id) if begun else 0
+        self._sinks.gauge("steps_charged", charged)
+        self._sinks.gauge("epsilon_spent", self._ledger.spent().epsilon)
+
+    def _tell(self, step: int) -> None:
+        now = time.monotonic()
+        self._tell_ledger()
+        self._sinks.gauge("step", step)
+        self._sinks.gauge("checkpoint_timestamp_seconds", time.time())
+        if self._step:  # an attempt's first checkpoint may hold steps of an earlier one
+            speed = (step - self._step) / max(now - self._since, 1e-9)
+            drawn = speed * self._plan.expected_batch_size
+            self._sinks.gauge("steps_per_second", speed)
+            self._sinks.gauge("examples_per_second", drawn)
+            self._sinks.gauge("tokens_per_second", drawn * self._tokens)
+        self._step, self._since = step, now
+        if self._gpus is not None:
+            self._gpus.tell(self._sinks)
+
+
+def _refuse_workspace(config: RunConfig, path: Path, name: str) -> None:
+    if config.workspace.resolve() in (path.resolve(), *path.resolve().parents):
+        raise UserError(
+            f"telemetry.{name} {path}",
+            "a workspace holds nothing in clear",
+            "name a file elsewhere",
+        )
