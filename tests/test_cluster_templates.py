@@ -1,0 +1,142 @@
+"""The training job's templates: their form, what they do with each exit status, and a real stop."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from small_run import write_corpus, write_run_file
+
+from dpmlm.pipeline.start import initialise
+
+ROOT = Path(__file__).parents[1]
+CLUSTER = ROOT / "examples/cluster"
+JOB = CLUSTER / "train-job.yaml"
+SCRIPTS = ("slurm.sh", "train.sh", "train.sbatch")
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A folder with a run file, and stand-ins for what a node has on its PATH."""
+    write_run_file(tmp_path)
+    program(tmp_path, "python", f'exec {sys.executable} "$@"')
+    program(tmp_path, "srun", 'shift 2; exec "$@"')
+    program(tmp_path, "scontrol", f'echo "$@" > {tmp_path}/scontrol.txt')
+    return tmp_path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    more = {"SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(ROOT), "PYTHONPATH": str(ROOT)}
+    return os.environ | {"PATH": path} | more
+
+
+def started(folder: Path, script: str, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [CLUSTER / script, "run.yaml", *words],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_can_be_read_by_its_shell(name):
+    assert subprocess.run(["bash", "-n", CLUSTER / name]).returncode == 0
+    if shutil.which("shellcheck"):
+        assert subprocess.run(["shellcheck", CLUSTER / name]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "left", "status"),
+    [(143, 1, 143), (0, 0, 0), (1, 1, 1), (2, 1, 2), (70, 1, 70), (None, 1, 137), ("none", 1, 1)],
+)
+def test_a_start_ends_with_the_runs_own_status(machine, told, left, status):
+    (machine / "work.status.json").write_text('{"status": 0}')  # of an earlier start
+    write = f"echo '{json.dumps({'status': told})}' > {machine}/work.status.json"
+    program(machine, "dpmlm", f"{'true' if told == 'none' else write}; exit {left}")
+    assert started(machine, "train.sh").returncode == status
+
+
+@pytest.mark.parametrize(("told", "queued"), [(143, True), (None, True), (1, False), (2, False)])
+def test_slurm_queues_again_what_was_stopped_and_nothing_else(machine, told, queued):
+    write = f"echo '{json.dumps({'status': told})}' > {machine}/work.status.json"
+    program(machine, "dpmlm", f"{write}; exit 1")
+    done = started(machine, "train.sbatch")
+    asked = machine / "scontrol.txt"
+    assert asked.exists() == queued
+    if queued:
+        assert (asked.read_text(), done.returncode) == ("requeue 17\n", 0)
+    else:
+        assert done.returncode == told
+
+
+def test_slurm_is_asked_for_a_signal_before_the_end_and_a_second_start():
+    asked = (CLUSTER / "train.sbatch").read_text()
+    for option in ("--requeue", "--signal=TERM@90", "--open-mode=append"):
+        assert f"#SBATCH {option}\n" in asked
+
+
+def test_the_job_means_what_its_comments_say():
+    job = yaml.safe_load(JOB.read_text())["spec"]
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"  # a failure policy is refused with any other
+    (container,) = pod["containers"]
+    decided = {}
+    for rule in job["podFailurePolicy"]["rules"]:
+        assert rule["action"] in ("FailJob", "Ignore", "Count")
+        if "onExitCodes" in rule:
+            codes = rule["onExitCodes"]
+            assert (codes["containerName"], codes["operator"]) == (container["name"], "In")
+            assert 0 not in codes["values"]
+            decided |= dict.fromkeys(codes["values"], rule["action"])
+    assert decided == {1: "FailJob", 2: "FailJob", 70: "FailJob", 143: "Ignore"}
+    assert pod["terminationGracePeriodSeconds"] > 30
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+    assert volumes["keys"]["secret"]["defaultMode"] == 0o400
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("version", ["1.31", "1.34", "1.37"])
+def test_the_job_is_of_kubernetes_schema(version):
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    job = yaml.safe_load(JOB.read_text())
+    validate.validate(job, version, strict=True)
+    job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
+    with pytest.raises(validate.ValidationError):
+        validate.validate(job, version, strict=True)
+
+
+@pytest.mark.full
+def test_a_real_run_is_stopped_and_goes_on(machine):
+    write_corpus(machine)
+    write_run_file(machine, training__steps=80)
+    initialise(machine)
+    program(machine, "dpmlm", f'exec {sys.executable} -m dpmlm.cli.main "$@"')
+    first = subprocess.Popen(
+        [CLUSTER / "train.sh", "run.yaml"], cwd=machine, env=environment(machine)
+    )
+    ledger = machine / "ledger.jsonl"
+    while ledger.read_text().count('"charge"') < 20:
+        assert first.poll() is None
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert first.wait(60) == 143
+    assert time.monotonic() - begun < 30
+    again = started(machine, "train.sh", "1")
+    assert again.returncode in (0, 1), again.stderr[-2000:]
+    assert json.loads((machine / "work.status.json").read_text())["state"] == "done"
