@@ -15,6 +15,20 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Put the group behind each test's id, by which pytest-xdist keeps a group on one worker.
+
+    pytest-xdist 3.8 does so itself, but pytest 9.2 keeps ids elsewhere (pytest-xdist issue 1386).
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        group = item.get_closest_marker("xdist_group")
+        if group and not item.nodeid.endswith(f"@{group.args[0]}"):
+            item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
+
+
 @pytest.fixture
 def small(tmp_path):
     """A folder with corpus, run file, keys and ledger, not run yet."""
@@ -28,8 +42,7 @@ def small(tmp_path):
 def finished(tmp_path_factory):
     """The same after one run; tests copy it before they change anything.
 
-    One worker makes it and the others copy it: pytest-xdist 3.8 does not keep a group on one
-    worker under pytest 9.2 (pytest-xdist issue 1386).
+    One worker makes it; a worker outside the group "finished" copies it.
     """
     from dpmlm.pipeline.run import execute_run
 

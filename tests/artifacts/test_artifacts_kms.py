@@ -29,6 +29,8 @@ from dpmlm.artifacts import (
 from dpmlm.artifacts.recipients import WrappedKey
 from dpmlm.artifacts.rotation import Change, plan_folder
 
+pytestmark = pytest.mark.xdist_group("kms-server")
+
 KEY = bytes(range(32))
 CONTEXT = b"tests/kms"
 ARN = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-0000-4000-8000-000000000000"

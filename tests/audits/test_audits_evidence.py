@@ -15,6 +15,8 @@ from audits.verdict import verdict_of
 from dpmlm.artifacts import IntegrityError, UserError
 from dpmlm.privacy import make_plan
 
+pytestmark = pytest.mark.xdist_group("evidence")
+
 
 @pytest.fixture(scope="module")
 def evidence(untrained: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict) -> dict:

@@ -22,6 +22,8 @@ from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from audits.scores.scoring import joint_logprobs, secret_positions
 
+pytestmark = pytest.mark.xdist_group("exploring")
+
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789()-@."
 SEED = b"alternatives are drawn from this"

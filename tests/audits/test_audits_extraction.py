@@ -16,6 +16,8 @@ from audits.text.spans import Span, VerbatimCase
 from audits.text.verbatim import fisher, mcnemar, verbatim
 from dpmlm.artifacts import UserError
 
+pytestmark = pytest.mark.xdist_group("extraction")
+
 
 def _span(rng: np.random.Generator, unit: str, length: int = 5) -> Span:
     tokens = [int(token) for token in rng.integers(5, 700, 12 + length)]

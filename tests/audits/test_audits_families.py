@@ -35,6 +35,8 @@ from audits.planting.labels import Labels
 from audits.planting.secret_random import SecretRandom
 from dpmlm.artifacts import IntegrityError, UserError, canonical_json
 
+pytestmark = pytest.mark.xdist_group("families")
+
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789()-@. "
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

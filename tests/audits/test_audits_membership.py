@@ -25,6 +25,8 @@ from audits.text.membership import (
 from audits.text.roc import Scores, gain
 from dpmlm.artifacts import UserError
 
+pytestmark = pytest.mark.xdist_group("membership")
+
 TOKENS = 16
 
 

@@ -14,6 +14,8 @@ from audits.text.pii_case import PiiCase, PiiSentence, another, candidates, comm
 from audits.text.pii_games import normalised, pii_games
 from dpmlm.artifacts import UserError
 
+pytestmark = pytest.mark.xdist_group("pii-games")
+
 KINDS = {"PERSON": 2, "PHONE": 3}
 
 

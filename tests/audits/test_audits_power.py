@@ -22,6 +22,8 @@ from audits.claim.power import (
 )
 from dpmlm.artifacts import UserError
 
+pytestmark = pytest.mark.xdist_group("power")
+
 EIGHT = {"epsilon": 8, "delta": 1e-6, "noise_multiplier": 0.7943, "sample_rate": 0.05, "steps": 150}
 ONE = EIGHT | {"epsilon": 1, "noise_multiplier": 2.8268}
 

@@ -14,6 +14,8 @@ from audits.statistics import several_runs_epsilon
 from dpmlm.artifacts import UserError
 from tests.audits.conftest import PLAN, make_model, make_tokenizer, memorise
 
+pytestmark = pytest.mark.xdist_group("audited-runs")
+
 COINS = [True] * 7 + [False] * 8
 
 

@@ -13,6 +13,8 @@ from audits.text.spans import Cell, Span, VerbatimCase, cells, cut
 from audits.text.verbatim import bound, extraction_chance, spans_needed, verbatim, verbatim_rows
 from dpmlm.artifacts import UserError
 
+pytestmark = pytest.mark.xdist_group("verbatim")
+
 EVERY = (
     Cell("greedy", 4, 6),
     Cell("greedy", 1, 6),

@@ -15,6 +15,8 @@ from dpmlm.bench.steps import STEPS, Column
 from dpmlm.bench.timing import Timing, ratios, time_columns
 from dpmlm.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("measured")
+
 
 def numbers(value):
     if isinstance(value, dict):

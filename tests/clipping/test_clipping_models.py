@@ -6,6 +6,7 @@ writes the table of docs/models.md from the same measurements.
 """
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,18 @@ from dpmlm.clipping import ModelReport, check_model, clip_and_sum
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
+pytestmark = pytest.mark.xdist_group("models")
+
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 REFUSED = {"big_bird", "mra", "reformer"}
 SHAPES = [(6, 14), (8, 8), (4, 32)]
 """Rows and tokens; rows and tokens of one number must not be taken for each other."""
+
+
+@cache
+def report_of(kind: str) -> ModelReport:
+    """What a fresh small model of a type was found to be."""
+    return check_model(small_model(kind), VOCABULARY)
 
 
 def ragged(rows: int, width: int) -> MaskedBatch:
@@ -46,13 +55,13 @@ def ragged(rows: int, width: int) -> MaskedBatch:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_is_exact_or_refused(kind):
-    model = small_model(kind)
-    report = check_model(model, VOCABULARY)
+    report = report_of(kind)
     if kind in REFUSED:
         assert not report.exact
         assert report.reason
         return
     assert report.exact, report.reason
+    model = small_model(kind)
     for rows, width in SHAPES:
         batch = ragged(rows, width)
         truth = micro_batch(model, batch)
@@ -85,7 +94,7 @@ def test_a_parameter_of_two_kinds_of_module_is_done_row_by_row():
 
 @pytest.mark.parametrize("kind", ["fnet", "nystromformer", "convbert", "mobilebert"])
 def test_padding_that_reaches_a_row_is_noticed(kind):
-    assert check_model(small_model(kind), VOCABULARY).padding_matters
+    assert report_of(kind).padding_matters
 
 
 @pytest.mark.parametrize("kind", ["nystromformer", "yoso", "funnel", "mobilebert"])
@@ -141,7 +150,7 @@ def test_a_trainable_prompt_beside_the_model_is_refused():
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
 def test_padding_that_is_ignored_is_no_matter(kind):
-    assert not check_model(small_model(kind), VOCABULARY).padding_matters
+    assert not report_of(kind).padding_matters
 
 
 def test_a_refused_type_is_refused_by_training_too():
@@ -167,7 +176,7 @@ def row(kind: str, report: ModelReport) -> str:
 
 
 def table() -> list[str]:
-    return [row(kind, check_model(small_model(kind), VOCABULARY)) for kind in KINDS]
+    return [row(kind, report_of(kind)) for kind in KINDS]
 
 
 def test_the_page_says_what_was_measured(request):
