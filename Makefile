@@ -31,8 +31,8 @@ test test-full: export OMP_NUM_THREADS = 1
 test: .venv/ready  ## the fast suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not full' -q
 
-test-full: .venv/ready  ## everything, the exhaustive suites too; takes MLflow and datasets along
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mlflow-server,datasets]'
+test-full: .venv/ready  ## everything, the exhaustive suites too; takes MLflow, datasets and Kubernetes' schemas along
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mlflow-server,datasets,kubernetes]'
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 lint: .venv/ready

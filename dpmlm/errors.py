@@ -27,3 +27,8 @@ class IntegrityError(UserError):
 
 class VerdictNo(Exception):
     """The work was done and the answer is no: FAIL, INCONCLUSIVE, a verification that failed."""
+
+
+def visible(text: str) -> str:
+    """`text` with what a terminal might obey spelled out; for what others may have written."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -17,6 +17,7 @@ ALLOWED = {
     "artifacts": set(),
     "telemetry": {"artifacts"},
     "clipping": {"masking"},
+    "evaluation": {"clipping", "masking"},
     "corpus": {"artifacts", "config"},
     "scrub": {"corpus", "artifacts", "config"},
     "dedup": {"corpus", "artifacts", "config"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "release": {"artifacts", "privacy", "config", "audits"},
     "pipeline": {
         "config", "masking", "privacy", "artifacts", "clipping", "corpus", "scrub", "dedup",
-        "tokens", "training", "bench", "release", "audits", "telemetry",
+        "tokens", "training", "bench", "release", "audits", "telemetry", "evaluation",
     },
     "cli": {
         "pipeline", "config", "artifacts", "privacy", "release", "scrub", "dedup", "clipping",

@@ -29,6 +29,7 @@ from dpmlm.cli import (
     keys,
     ledger,
     log,
+    masks,
     plan,
     registry,
     release,
@@ -55,7 +56,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for verb in (
-    init, plan, run, runs, scrub, dedup, vocab, train, evaluate,
+    init, plan, run, runs, masks, scrub, dedup, vocab, train, evaluate,
     audit, gate, release, verify, registry, report, ledger, log, keys, doctor, bench,
 ):  # fmt: skip
     verb.register(app)
@@ -160,12 +161,29 @@ def _ending_of(error: BaseException) -> Ending:
         return _interrupted(status, str(error) or "interrupted; run the same command to resume")
     if isinstance(error, OSError) and error.errno:
         return _system_said_no(error)
+    if _ran_out_of_memory(error):
+        return _out_of_memory()
     if hasattr(error, "format_message"):
         return _misused(error)
     traceback.print_exception(error)
     bug = "this is a bug in dpmlm, not in what you gave it"
     # The class alone: the text of an exception may hold private text.
     return Ending(70, bug, type(error).__name__, bug, "report it with the traceback")
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    """Without torch, unless it was imported anyway: only it knows what its allocators say."""
+    memory = sys.modules.get("dpmlm.training.memory")
+    return isinstance(error, MemoryError) or (memory is not None and memory.ran_out(error))
+
+
+def _out_of_memory() -> Ending:
+    given, rule = "the memory of this machine", "it does not suffice for what was asked"
+    next_step = (
+        "lower training.physical_batch_size or set training.memory_gib (neither changes the "
+        "claim), or take a larger machine, then run the same command: finished work is kept"
+    )
+    return Ending(2, f"error: {given}: {rule}; {next_step}", given, rule, next_step)
 
 
 def _interrupted(status: int, message: str) -> Ending:

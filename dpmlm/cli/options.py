@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpmlm.config import RunConfig, load_config, parse_overrides
+if TYPE_CHECKING:
+    from dpmlm.config import RunConfig
 
 RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
 Settings = Annotated[
@@ -44,8 +45,10 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-def read_run(path: Path, settings: list[str] | None) -> RunConfig:
+def read_run(path: Path, settings: list[str] | None) -> "RunConfig":
     """The run file with its overrides."""
+    from dpmlm.config import load_config, parse_overrides
+
     return load_config(path, parse_overrides(settings or []))
 
 

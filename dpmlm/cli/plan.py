@@ -1,11 +1,13 @@
 """`dpmlm plan`: what a run would promise, before it spends anything."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpmlm.cli.options import AsJson, RunFile, Settings, print_json, read_run
-from dpmlm.config import RunConfig
+
+if TYPE_CHECKING:
+    from dpmlm.config import RunConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +44,7 @@ def plan(
     return 0
 
 
-def _checklist(config: RunConfig, as_json: bool) -> int:
+def _checklist(config: "RunConfig", as_json: bool) -> int:
     from dpmlm.pipeline.checklist import checklist
 
     found = checklist(config)

@@ -227,6 +227,7 @@ def mlflow(
     name: Annotated[str, typer.Option(help="Name of the registered model.")],
     trusted_keys: TrustedKeys,
     alias: Annotated[str, typer.Option(help="Set on PASS alone.")] = "passed",
+    policy: AskedPolicy = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a bundle that verifies with an MLflow server, as ciphertext and public figures.
@@ -239,7 +240,9 @@ def mlflow(
     from dpmlm.release.registry.mlflow import publish
 
     with _answering():
-        done = publish(bundle, tracking_uri, name, trusted_keys=trusted_keys, alias=alias)
+        done = publish(
+            bundle, tracking_uri, name, trusted_keys=trusted_keys, alias=alias, policy=policy
+        )
     if as_json:
         print_json("dpmlm.registry.published/1", done.to_json())
     else:

@@ -1,13 +1,15 @@
 """`dpmlm run`: the whole pipeline, a part of it, or one worker's share of a stage."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpmlm.cli.options import AsJson, Resume, RunFile, Settings, ShowPrivate, print_json, read_run
-from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
+
+if TYPE_CHECKING:
+    from dpmlm.config import RunConfig
 
 
 class Until(StrEnum):
@@ -79,7 +81,7 @@ def run(
 
 
 def _work(
-    config: RunConfig, stage: str, rank: int, world_size: int, ray: str | None, actors: int
+    config: "RunConfig", stage: str, rank: int, world_size: int, ray: str | None, actors: int
 ) -> None:
     if ray is None:
         from dpmlm.pipeline.workers import work

@@ -13,7 +13,7 @@ from dpmlm.cli.options import (
     print_json,
     read_run,
 )
-from dpmlm.config import parse_overrides
+from dpmlm.cli.sweeping import OpenTo, Out, Public, Seeds, Yes, sweep_and_print
 
 RunFiles = Annotated[list[Path], typer.Argument(help="Run files.", metavar="RUN.yaml...")]
 PersonFile = Annotated[
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     verbs.command("list")(list_)
     verbs.command("show")(show)
     verbs.command("compare")(compare)
+    verbs.command("sweep")(sweep)
     verbs.command("select")(select)
     verbs.command("affected")(affected)
     verbs.command("forget")(forget)
@@ -70,6 +71,7 @@ def show(
 
     Example: dpmlm runs show run.yaml --show-private
     """
+    from dpmlm.config import parse_overrides
     from dpmlm.pipeline.runs.catalogue import show_run
 
     overrides = parse_overrides(settings or [])
@@ -84,17 +86,22 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Workspaces or run files, at least two.", metavar="RUN...")
     ],
+    settings: Settings = None,
     identity: IdentityFile = None,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> None:
     """Hold runs side by side: settings that differ, plans, claims, verdicts, audit figures.
 
+    What is set is set in every run file.
+
     Example: dpmlm runs compare a.yaml b.yaml
     """
+    from dpmlm.config import parse_overrides
     from dpmlm.pipeline.runs.comparison import compare_runs
 
-    found = compare_runs(runs, identity=identity, private=show_private)
+    overrides = parse_overrides(settings or [])
+    found = compare_runs(runs, overrides, identity=identity, private=show_private)
     if as_json:
         print_json("dpmlm.comparison/1", found.to_json())
     else:
@@ -200,3 +207,31 @@ def select(
         print_json("dpmlm.choice/1", choice.to_json(private=show_private))
     else:
         typer.echo(choice.text(private=show_private))
+
+
+def sweep(
+    run_file: Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")],
+    out: Out,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Values to try, e.g. --set training.learning_rate=1e-3,3e-3; with one value, a "
+            "field that all runs share. Repeatable: every combination is trained.",
+        ),
+    ] = None,
+    seeds: Seeds = 1,
+    public: Public = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    show_private: ShowPrivate = False,
+    open_to: OpenTo = None,
+) -> None:
+    """Train a run under every combination of some settings; each run is charged.
+
+    Example: dpmlm runs sweep run.yaml --set training.learning_rate=1e-3,3e-3 --out sweep
+    """
+    sweep_and_print(
+        run_file, out, [], settings or [], seeds=seeds, public=public, exposing=False,
+        yes=yes, as_json=as_json, show_private=show_private, open_to=open_to,
+    )  # fmt: skip

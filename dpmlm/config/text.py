@@ -21,6 +21,9 @@ class CorpusConfig(Section):
     """Field that names the person a document belongs to; needed for unit person."""
     per_shard: int = Field(2000, ge=1, le=1_000_000)
     """Documents in a shard, which is what one of several workers does at a time."""
+    broken_characters: float = speed(0.01, ge=0, le=1)
+    """Largest share, in any shard, of characters that only a broken file or a wrong encoding
+    leaves; above it the run stops before its budget is reserved. 1 lets everything through."""
 
 
 class SplitConfig(Section):
@@ -147,6 +150,9 @@ class TokensConfig(Section):
     """Tokens a row, special tokens included."""
     stride: int = Field(128, ge=1, le=8192)
     """Windows start at multiples of this many tokens."""
+    unknown_tokens: float = speed(0.2, ge=0, le=1)
+    """Largest share, in any shard, of tokens that are not in the vocabulary; above it the run stops
+    before its budget is reserved. 1 lets everything through."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

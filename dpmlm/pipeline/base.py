@@ -4,6 +4,7 @@ A run file names them by a place. What lies there is bound to the plan: other we
 place are refused, before a stage begins and again whenever the model is read for training.
 """
 
+from pathlib import Path
 from typing import Any
 
 import audits
@@ -11,7 +12,9 @@ from dpmlm.artifacts import model_digest
 from dpmlm.canonical import digest
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
-from dpmlm.tokens import load_sealed_tokenizer, tokenizer_digest
+from dpmlm.release.exports import RECORD
+from dpmlm.release.inventory import MANIFEST
+from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, tokenizer_digest
 from dpmlm.training import load_base_model, new_model
 
 INITIAL, REFERENCE = "initial_model", "audit_reference"
@@ -21,14 +24,53 @@ INITIAL, REFERENCE = "initial_model", "audit_reference"
 def initial_model(run: Run, tokenizer: Any) -> Any:
     """The model before the first step: the same for the run, the control and the baseline.
 
-    Raises UserError if the plan is made and names other weights.
+    Raises UserError for a model that was trained on private text, one of another vocabulary, and
+    where the plan is made and names other weights.
     """
     config = run.config
     if config.model.size is not None:
         return new_model(config.model.size, tokenizer, config.tokens.window, config.seed)
-    model = load_base_model(str(config.model.from_), tokenizer, config.tokens.window)
+    name = str(config.model.from_)
+    _refuse_private(name)
+    model = load_base_model(name, tokenizer, config.tokens.window)
+    _refuse_other_words(name, tokenizer)
     _refuse_other(run, INITIAL, f"model.from {config.model.from_}", model_digest(model))
     return model
+
+
+def _refuse_private(name: str) -> None:
+    """What a bundle holds and what was exported from one was trained on somebody's private text.
+
+    Nothing tells that of a folder whose record was removed: `model.from` declares its text public.
+    """
+    found = [record for record in (RECORD, MANIFEST) if (Path(name) / record).is_file()]
+    if found:
+        raise UserError(
+            f"model.from {name}",
+            f"it is a release ({found[0]} says so), and the text of a model to continue from "
+            "counts as public: its epsilon would be missing from the claim",
+            "continue from a public model; two trainings on one corpus are charged to its ledger",
+        )
+
+
+def _refuse_other_words(name: str, tokenizer: Any) -> None:
+    """A row of embeddings stands for the same piece in the model's own tokenizer and in ours."""
+    try:
+        own = load_tokenizer(name)
+    except UserError as error:
+        raise UserError(
+            f"model.from {name}",
+            "it comes without a tokenizer that could be read, so nobody can tell which words its "
+            f"embeddings stand for ({error.rule})",
+            "put the tokenizer that it was trained with into its folder",
+        ) from None
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"model.from {name}",
+            "its own tokenizer has another vocabulary than the run's: its embeddings would stand "
+            "for other words",
+            "set tokens.vocabulary to the model's own folder or name",
+        )
 
 
 def load_reference(run: Run, tokenizer: Any | None) -> audits.LoadedModel | None:

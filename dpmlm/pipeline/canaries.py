@@ -7,9 +7,8 @@ coins come from the operating system and are independent of the corpus.
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from audits.planting.canary import CanaryGroup
 from audits.planting.families import (
     ALPHABET,
     LENGTH,
+    PREFIX_LENGTH,
     TOKEN_FAMILIES,
     TokenPools,
     draw_texts,
@@ -35,7 +35,8 @@ from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.masking.spec import SPECIALS_PER_ROW
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.data import public_digest, read_public, sample_public
+from dpmlm.pipeline.data import public_digest, sample_public
+from dpmlm.pipeline.frequencies import public_counts
 from dpmlm.pipeline.planted import (
     planted_groups,
     planted_labels,
@@ -64,14 +65,9 @@ REHEARSED = 256
 
 
 def masking_spec(config: RunConfig) -> MaskingSpec:
-    """The run's masking as the masking package states it."""
-    masking = config.masking
-    return MaskingSpec(
-        strategy=masking.strategy,
-        ratio=masking.ratio,
-        mask_fraction=masking.mask_fraction,
-        random_fraction=masking.random_fraction,
-    )
+    """The run's masking as the masking package states it: fields of one name are one thing."""
+    names = [field.name for field in fields(MaskingSpec)]
+    return MaskingSpec(**{name: getattr(config.masking, name) for name in names})
 
 
 def canary_units(canaries: CanarySet) -> CanaryUnits:
@@ -94,16 +90,10 @@ def labelled_canaries(run: Run) -> CanarySet:
 
 def _public_counts(run: Run, tokenizer: Any, table: TokenTable) -> np.ndarray:
     """How often each token occurs in the declared public text; all zero without any."""
-    counts = np.zeros(table.vocab_size, dtype=np.int64)
     control = run.config.audit.control
     if control is None:
-        return counts
-    seen: Counter[int] = Counter()
-    for document in read_public(control.corpus, control.text):
-        seen.update(tokenizer(document.text, add_special_tokens=False)["input_ids"])
-    for token, count in seen.items():
-        counts[token] = count
-    return counts
+        return np.zeros(table.vocab_size, dtype=np.int64)
+    return public_counts(control.corpus, control.text, tokenizer, table.vocab_size)
 
 
 def refuse_unfit(config: RunConfig, entries: int, tokenizer: Any | None = None) -> None:
@@ -126,6 +116,14 @@ def refuse_unfit(config: RunConfig, entries: int, tokenizer: Any | None = None) 
             f"audit.canaries {audit.canaries}",
             "the gating test guesses at least one canary in and one out",
             f"set it to {FEWEST} or more (a thousand show something), or to 0",
+        )
+    needed = SPECIALS_PER_ROW + PREFIX_LENGTH + LENGTH
+    if tokens and window < needed:
+        raise UserError(
+            f"tokens.window {window}",
+            f"a canary is {PREFIX_LENGTH} tokens before a secret of {LENGTH}, and a row has "
+            f"{SPECIALS_PER_ROW} special ones: {needed} in all",
+            "make the window larger, or set audit.canaries to 0",
         )
     slots = masking_spec(config).masked_slots(window)
     if tokens and slots < LENGTH:

@@ -1,6 +1,7 @@
 """What every stage of a run shares: the run file, the keys, the workspace, the progress."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from dpmlm.artifacts import (
     Identity,
@@ -17,6 +18,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.workspace import Workspace
+from dpmlm.telemetry import Sinks
 
 
 def data_order(config: RunConfig) -> tuple[str, ...]:
@@ -35,8 +37,10 @@ class Run:
     signing: SigningKey
     secrets: RunSecrets
     progress: Progress
-    memo: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
-    """Digests that take long to compute, once a run."""
+    sinks: Sinks = field(default_factory=lambda: Sinks({}), repr=False, compare=False)
+    """Those of the run file, once they are open."""
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What takes long to compute, once a run."""
 
     @classmethod
     def load(cls, config: RunConfig, progress: Progress) -> "Run":

@@ -16,12 +16,9 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.outcome import REPORT
 from dpmlm.pipeline.workspace import Workspace, deciding_settings
 from dpmlm.release import load_released
-from dpmlm.release.exports import log_export, log_of
+from dpmlm.release.exports import RECORD, log_export, log_of
 from dpmlm.release.inventory import MANIFEST, release_digest
 from dpmlm.release.signed import peek
-
-RECORD = "dpmlm-export.json"
-"""Says in an exported folder which bundle it came from, when, and whose key opened it."""
 
 
 def open_report(config: RunConfig, target: Path, *, identity: Path | None) -> Path:

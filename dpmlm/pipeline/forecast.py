@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Of the batch size: the same units in all, in fewer and larger steps or more and smaller."""
+GRACE_SECONDS = 30
+"""Between SIGTERM and SIGKILL, by default: Slurm, Kubernetes and torchrun."""
 FEWEST_STEPS = 50
 """Below these Adam's averages have seen too little to be worth a suggestion."""
 BANDS = (1, 2, 4, 8, 16, 32, 64)
@@ -75,6 +77,9 @@ class Forecast:
     """Of drawing the noise."""
     seconds: float
     """Of the training in all."""
+    seconds_to_stop: float = 0.0
+    """Of a physical batch, which is finished after SIGTERM, and of the noise of a step; writing the
+    checkpoint comes on top."""
     spendings: tuple[Spending, ...] = ()
     """The same units in other batches; empty without privacy."""
     bands: int = 1
@@ -103,6 +108,11 @@ class Forecast:
             f"{self.rows:,.0f} rows at {1000 * self.seconds_a_row:.3g} ms, "
             f"{self.seconds_a_step:.2g} s of noise a step",
         ]
+        if self.seconds_to_stop > GRACE_SECONDS / 2:
+            rows.append(
+                f"stopping             up to {self.seconds_to_stop:.0f} s after SIGTERM and a "
+                f"checkpoint, of {GRACE_SECONDS} that are usual: lower training.physical_batch_size"
+            )
         if self.spendings:
             rows += ["", f"the same compute in other batches (noise by RDP{self._kept()})"]
             rows.append(f"  {'batch':>8}{'steps':>8}{'noise_multiplier':>18}{'noise a step':>14}")
@@ -160,10 +170,16 @@ def forecast(config: RunConfig, plan: "PrivacyPlan") -> Forecast:
         seconds_a_row=seconds_a_row,
         seconds_a_step=seconds_a_step,
         seconds=rows * seconds_a_row + plan.steps * seconds_a_step,
+        seconds_to_stop=_largest(config) * seconds_a_row + seconds_a_step,
         spendings=spendings(plan) if plan.private else (),
         bands=plan.bands,
         correlations=correlations(plan) if plan.private else (),
     )
+
+
+def _largest(config: RunConfig) -> int:
+    """Rows at once, at most; a limit on memory may make them fewer."""
+    return max(config.training.physical_batch_size, config.training.windows_per_draw)
 
 
 def spendings(plan: "PrivacyPlan") -> tuple[Spending, ...]:

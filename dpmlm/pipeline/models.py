@@ -1,10 +1,12 @@
 """The model stages: the plan, the private training, and the non-private control beside it."""
 
+import hmac
 import json
 import math
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,24 @@ from torch import nn
 from audits.planting.canaries import CanarySet
 from dpmlm.artifacts import SealedFolder, model_digest, save_model
 from dpmlm.canonical import digest
-from dpmlm.config import RunConfig, TelemetryConfig, claim_fields
+from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model, model_bindings
 from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spec
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.data import public_digest, sample_public
+from dpmlm.pipeline.data import names_finder, public_digest, sample_public
+from dpmlm.pipeline.frequencies import weighted, weights_binding
 from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.public_loss import public_loss
+from dpmlm.pipeline.soundness import refuse_spoiled
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.tombstones import refuse_forgotten
+from dpmlm.pipeline.watching import Watched
 from dpmlm.pipeline.whitebox import gradient_bindings, keep_transcript, planted_gradients
 from dpmlm.privacy import PrivacyPlan, make_plan
-from dpmlm.telemetry import EventFile, Label, Sink
+from dpmlm.telemetry import Sink
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import (
     NO_GRADIENT_CANARIES,
@@ -52,6 +58,8 @@ EVENTS = "events.jsonl"
 """One JSON object a step; what is under `private` was computed without noise."""
 CHECKPOINTS = "checkpoints"
 """Folder of a training in its stage's folder."""
+HELD_OUT = "held_out"
+"""The plan's binding that locks the held-out documents."""
 
 
 def plan_of(
@@ -74,11 +82,14 @@ def plan_of(
         "model": digest(claim_fields(config.model)),
         "learning_rate": training.learning_rate,
         "warmup": training.warmup,
+        **_recipe_bindings(config),
         "weight_decay": training.weight_decay,
         "precision": training.precision,
         "dropout": "off",
         "canary_commitment": commitment,
+        **weights_binding(config),
         **_vocabulary_bindings(config),
+        **_best_bindings(config),
         **(models or {}),
     }
     return make_plan(
@@ -98,6 +109,25 @@ def plan_of(
         scope=None if privacy.unit == "sequence" else config.dedup.scope,
         bindings=bindings,
     )
+
+
+def _recipe_bindings(config: RunConfig) -> dict[str, str | float]:
+    """The course of the learning rate, and the average that is released where there is one."""
+    training = config.training
+    found: dict[str, str | float] = {"schedule": training.schedule}
+    if training.schedule == "wsd":
+        found["decay"] = training.decay
+    if training.average is not None:
+        found["average"] = training.average
+    return found
+
+
+def _best_bindings(config: RunConfig) -> dict[str, str]:
+    """The public text that decides which step's weights are released; nothing where none does."""
+    best = config.training.best
+    if best is None:
+        return {}
+    return {"best": digest(claim_fields(best) | {"source": public_digest(best.corpus)})}
 
 
 def _vocabulary_bindings(config: RunConfig) -> dict[str, float]:
@@ -127,13 +157,16 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
     """How weights follow from batches: shared by the run and its control."""
     training = run.config.training
     return Recipe(
-        table=table,
+        table=weighted(run, table),
         masking=masking_spec(run.config),
         window=run.config.tokens.window,
         stride=run.config.tokens.stride,
         mask_seed=run.secrets.mask_seed,
         learning_rate=training.learning_rate,
         warmup=training.warmup,
+        schedule=training.schedule,
+        decay=training.decay,
+        average=training.average,
         weight_decay=training.weight_decay,
         windows_per_draw=training.windows_per_draw,
         physical_batch_size=training.physical_batch_size,
@@ -146,11 +179,14 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
 
 def _plan(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     canaries = run.folder("canaries")
-    bindings = _model_bindings(run) | gradient_bindings(canaries)
+    # Random, so that the same run file in two workspaces is two runs in the ledger.
+    run_id = f"{run.config.name}-{secrets.token_hex(6)}"
+    locked = {HELD_OUT: held_out_digest(run, run_id)}
+    bindings = _model_bindings(run) | gradient_bindings(canaries) | locked
     plan = plan_of(run.config, CanarySet.read(canaries).commitment, bindings)
     open_ledger(run.config.ledger).refuse_unaffordable(plan)
-    # Random, so that the same run file in two workspaces is two runs in the ledger.
-    folder.write_json("run", {"id": f"{run.config.name}-{secrets.token_hex(6)}"})
+    refuse_spoiled(run, folder)
+    folder.write_json("run", {"id": run_id})
     folder.write_json("plan", plan.to_json())
     return {"counts": {"plan": plan.digest}}
 
@@ -159,6 +195,23 @@ def planned(run: Run) -> tuple[PrivacyPlan, str]:
     """The fixed plan and the ledger's name of this run."""
     folder = run.folder("plan")
     return PrivacyPlan.from_json(folder.read_json("plan")), folder.read_json("run")["id"]
+
+
+def held_out_digest(run: Run, run_id: str) -> str:
+    """Digest of ids and tokens of the held-out documents, under a secret key.
+
+    The run's random name is in it: digests of two runs on the same documents differ, so that two
+    plans side by side do not tell whether the held-out text changed.
+    """
+    store = TokenStore.open(run.folder("tokens"))
+    whole = hmac.new(run.secrets.held_out_key, digestmod="sha256")
+    whole.update(digest([run_id, store.tokenizer_digest]).encode())
+    for unit in store.units("validation"):
+        for document in store.documents_of(unit):
+            tokens = store.tokens(document).astype("<i8").tobytes()
+            name = digest([unit, store.id(document), len(tokens)])
+            whole.update(name.encode() + tokens)
+    return f"hmac-sha256:{whole.hexdigest()}"
 
 
 def _model_bindings(run: Run) -> dict[str, str | None]:
@@ -182,13 +235,8 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     ledger = open_ledger(run.config.ledger, run.signing)
     refuse_forgotten(run, ledger)
     charges = LedgerCharges(ledger, run_id, plan)
-    sinks = sinks_of(run.config.telemetry)
-    return _fit(run, folder, units, plan, charges, report, sinks, gradients)
-
-
-def sinks_of(config: TelemetryConfig) -> list[Sink]:
-    """Where the figures of the training go besides its sealed folder."""
-    return [EventFile(config.file, Label(config.clearance))] if config.file else []
+    with closing(Watched(run, plan, ledger, run_id)) as sink:
+        return _fit(run, folder, units, plan, charges, report, [sink], gradients)
 
 
 def _private_units(run: Run) -> Units:
@@ -218,7 +266,8 @@ def _control(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     tokens = SealedFolder.open_or_create(
         folder.path / "tokens", [run.identity], run.own, role="control-tokens"
     )
-    tokens.finish(TokenStore.build(tokens, public, tokenizer))
+    names = names_finder(run.config.masking.strategy, run.config.scrub.policy)
+    tokens.finish(TokenStore.build(tokens, public, tokenizer, names=names))
     return _fit(run, folder, _public_units(run, folder.path), plan, PublicText(), report)
 
 
@@ -281,14 +330,27 @@ def _train(
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
     model = initial_model(run, tokenizer)
     nn.Module.to(model, best_device())
-    checkpoints = Checkpoints(folder / CHECKPOINTS, run.identity, run.own, plan_digest=plan.digest)
+    checkpoints = _checkpoints(run, folder, plan)
     recipe = recipe_of(run, TokenTable.of(tokenizer))
+    # The control takes every step: what it shows must not depend on when the run stopped.
+    public = public_loss(run.config, tokenizer, recipe) if plan.private else None
     progress = train(
         model, units, plan, recipe,
         charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,
-        gradients=gradients,
+        gradients=gradients, public=public,
     )  # fmt: skip
     return model, tokenizer, progress
+
+
+def _checkpoints(run: Run, folder: Path, plan: PrivacyPlan) -> Checkpoints:
+    training = run.config.training
+    local = training.checkpoint_local
+    if local is not None:  # the run's id is drawn once a workspace: no other has the name
+        local = local / f"{planned(run)[1]}-{folder.name}"
+    return Checkpoints(
+        folder / CHECKPOINTS, run.identity, run.own, plan.digest,
+        keep=training.keep_checkpoints, local=local,
+    )  # fmt: skip
 
 
 def _clear_checkpoints(folder: SealedFolder) -> None:
@@ -310,7 +372,7 @@ def _refuse_charged(run: Run) -> None:
 def _settings(run: Run) -> dict[str, Any]:
     return claim_fields(run.config.training) | {
         "model": claim_fields(run.config.model),
-        "masking": claim_fields(run.config.masking),
+        "masking": claim_fields(run.config.masking) | weights_binding(run.config),
         "window": run.config.tokens.window,
         "seed": run.config.seed,
     }

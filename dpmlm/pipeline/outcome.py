@@ -14,6 +14,7 @@ from dpmlm.artifacts import SealedFolder, load_model
 from dpmlm.artifacts.atomic import replace_folder, settle_folder
 from dpmlm.canonical import digest
 from dpmlm.config import DedupConfig, RunConfig
+from dpmlm.config.masking import MaskingConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.logged import check_run_log
@@ -42,6 +43,7 @@ from dpmlm.release import (
 )
 from dpmlm.release.gate import not_covered
 from dpmlm.release.inventory import MANIFEST, compare
+from dpmlm.release.report.fields import COMMON
 from dpmlm.release.signed import peek
 from dpmlm.release.verification import SCHEMA
 
@@ -81,11 +83,17 @@ def _training_facts(run: Run) -> dict[str, Any]:
         "precision": config.training.precision,
         "window": config.tokens.window,
         "masking": config.masking.strategy,
-        "masking_ratio": config.masking.ratio,
+        "masking_ratio": _masking_ratio(config.masking),
         "scrub_policy": Path(config.scrub.policy).name,
         "near_duplicates": config.dedup.near.threshold if config.dedup.near else "kept",
         "repeated_passages": _passages(config.dedup),
     }
+
+
+def _masking_ratio(masking: MaskingConfig) -> float | str:
+    if masking.ratio_end is None:
+        return masking.ratio
+    return f"{masking.ratio} to {masking.ratio_end}"
 
 
 def _passages(dedup: DedupConfig) -> str:
@@ -326,9 +334,23 @@ def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
         recall=facts["scrub"]["recall"],
         duplicates=dedup["removed"],
         dropped={**corpus["dropped"], **{k: v for k, v in scrub["dropped"].items() if v}},
-        evaluation={when: evaluation[when] for when in ("before", "after") if evaluation[when]},
+        evaluation={
+            when: _held_out_figures(evaluation, when)
+            for when in ("before", "after")
+            if evaluation[when]
+        },
         seconds={name: (run.folder(name).manifest or {})["seconds"] for name in stages},
     )
+
+
+def _held_out_figures(evaluation: Mapping[str, Any], when: str) -> dict[str, Any]:
+    """Averages of one moment, and the first guess by how common words are in public text."""
+    by_bucket = {
+        f"{COMMON} {bucket['bucket']}": bucket[when]["top1"]
+        for bucket in evaluation.get("buckets", ())
+        if bucket.get(when)
+    }
+    return {**evaluation[when], **by_bucket}
 
 
 def _curve(events: list[dict[str, Any]], name: str) -> list[tuple[int, float]]:

@@ -1,5 +1,6 @@
 """What can be refused before anything is written, is."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
 from dpmlm.pipeline.logged import check_run_log
-from dpmlm.pipeline.models import plan_of, sinks_of
+from dpmlm.pipeline.models import plan_of
 from dpmlm.pipeline.recall import check_gold
 from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.vocabulary import FOLDER, selection_of
+from dpmlm.pipeline.watching import check_telemetry
 from dpmlm.privacy import PartitionSelection
 from dpmlm.release import load_policy as load_release_policy
 from dpmlm.scrub import load_policy as load_scrub_policy
@@ -33,7 +35,8 @@ def preflight(run: Run) -> None:
     check_gold(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
-    _check_telemetry(config)
+    check_telemetry(config)
+    _check_best(config)
     check_run_log(run)
     ledger = open_ledger(config.ledger, run.signing)
     refuse_forgotten(run, ledger)
@@ -68,7 +71,11 @@ def _check_texts(run: Run) -> None:
     corpus = config.corpus
     _present(corpus.path, "corpus.path")
     next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person))
-    public = {"audit.control": config.audit.control, "tokens.train": config.tokens.train}
+    public = {
+        "audit.control": config.audit.control,
+        "tokens.train": config.tokens.train,
+        "training.best": config.training.best,
+    }
     for name, section in public.items():
         if section is None:
             continue
@@ -76,15 +83,18 @@ def _check_texts(run: Run) -> None:
         next(read_public(section.corpus, section.text))
 
 
-def _check_telemetry(config: RunConfig) -> None:
-    file = config.telemetry.file
-    if file is not None and config.workspace.resolve() in file.resolve().parents:
-        raise UserError(
-            f"telemetry.file {file}",
-            "a workspace holds nothing in clear",
-            "name a file elsewhere",
-        )
-    sinks_of(config.telemetry)
+def _check_best(config: RunConfig) -> None:
+    best = config.training.best
+    if best is None:
+        return
+    planted = best.patience is not None and config.audit.gradient_canaries > 0
+    for name, found, rule in (
+        ("privacy.bands", config.privacy.bands > 1, "correlated noise is accounted for as a whole"),
+        ("privacy.epsilon inf", math.isinf(config.privacy.epsilon), "no noise covers the choice"),
+        ("audit.gradient_canaries", planted, "they are scored over all steps of the plan"),
+    ):
+        if found:
+            raise UserError(f"training.best with {name}", rule, "drop one of the two")
 
 
 def _check_models(run: Run, tokenizer: Any | None) -> None:

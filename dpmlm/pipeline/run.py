@@ -10,7 +10,8 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.canaries import canaries_stage
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
-from dpmlm.pipeline.evidence import AUDIT, EVALUATION
+from dpmlm.pipeline.evaluation import EVALUATION
+from dpmlm.pipeline.evidence import AUDIT
 from dpmlm.pipeline.logged import enter_finished
 from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
 from dpmlm.pipeline.outcome import RELEASE, read_outcome
@@ -19,7 +20,9 @@ from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
+from dpmlm.pipeline.status import status_file, telling_status
 from dpmlm.pipeline.summary import private_figures, public_figures, table
+from dpmlm.pipeline.watching import tell_result, watched
 from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
 from dpmlm.training import Interrupted, Ranks
 
@@ -137,12 +140,20 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 "this run has begun there, and its budget may be reserved",
                 "drop --no-resume, or name another folder (--set workspace=...)",
             )
+        status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
         preflight(active)
         active.workspace.claim(config.name, settings)
-        execute(active, stages)
-        if RELEASE in stages:
-            enter_finished(active)
-        return _result(active, finished=RELEASE in stages)
+        with (
+            telling_status(config.workspace, config.name) as ending,
+            watched(active) as active,
+        ):
+            execute(active, stages)
+            if RELEASE in stages:
+                enter_finished(active)
+            result = _result(active, finished=RELEASE in stages)
+            ending.verdict = result.verdict
+            tell_result(active.sinks, result)
+        return result
 
 
 def _result(active: Run, *, finished: bool) -> RunResult:

@@ -30,6 +30,8 @@ class RunSecrets:
     """Keyed digest of source files, to notice that they changed."""
     tombstone_key: bytes
     """Behind the tombstones of persons whose documents are kept out."""
+    held_out_key: bytes
+    """Keyed digest of the held-out documents, in the plan."""
 
     @classmethod
     def derive(cls, secret: bytes, seed: int) -> "RunSecrets":
@@ -43,4 +45,5 @@ class RunSecrets:
             pseudonym_key=key("pseudonym"),
             corpus_key=key("corpus"),
             tombstone_key=key("tombstone"),
+            held_out_key=key("held-out"),
         )

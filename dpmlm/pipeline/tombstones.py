@@ -361,11 +361,8 @@ def _check_reason(reason: str, person: str) -> None:
             "most 64",
             "for example --reason request-17/2026",
         )
-    words, name = _words(reason), _words(person)
-    whole = "".join(name)
-    parts = {part for part in name if len(part) > 2} | {whole}
-    inside = len(whole) > 2 and not whole.isdecimal() and whole in "".join(words)
-    if inside or not parts.isdisjoint(words):
+    # As one letter and as two: Moeller for the ö, Lukasz for the crossed l.
+    if any(_holds(reason, name) for name in (person, person.casefold().translate(_AS_TWO))):
         raise UserError(
             "--reason",
             "it holds a part of the person's name, and it stands in clear",
@@ -373,10 +370,33 @@ def _check_reason(reason: str, person: str) -> None:
         )
 
 
+_AS_TWO = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+_LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) (?:DOTLESS )?([A-Z]{1,2})(?: WITH .*)?")
+_NAMED = {"ð": "d", "þ": "th"}
+"""Latin letters whose Unicode name does not say what they are written as."""
+
+
+def _holds(reason: str, name: str) -> bool:
+    """Whether a part of the name stands in the reason."""
+    words, parts = _words(reason), _words(name)
+    whole = "".join(parts)
+    if len(whole) > 2 and not whole.isdecimal() and whole in "".join(words):
+        return True
+    return not ({part for part in parts if len(part) > 2} | {whole}).isdisjoint(words)
+
+
+def _latin(letter: str) -> str:
+    """A letter as one or two of a to z where its Unicode name says so: ł, ø, đ, ı, æ."""
+    if letter.isascii():
+        return letter
+    found = _LATIN.fullmatch(unicodedata.name(letter, ""))
+    return _NAMED.get(letter) or (found[1].lower() if found else letter)
+
+
 def _words(text: str) -> list[str]:
     """Letters and digits together, whatever their case, accents, width and what parts them."""
     plain = unicodedata.normalize("NFKD", text.casefold())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = "".join(_latin(letter) for letter in plain if not unicodedata.combining(letter))
     return re.findall(r"[^\W_]+", plain.casefold())
 
 

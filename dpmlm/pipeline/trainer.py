@@ -24,6 +24,7 @@ from dpmlm.canonical import canonical_json
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
+from dpmlm.pipeline.data import names_finder
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.tombstones import tombstones_of
@@ -71,6 +72,10 @@ class Trainer:
         memory_gib: for a physical batch; where given, as many rows are taken as fit.
         stride: windows start at multiples of this many tokens; None takes the window.
         windows_per_draw: rows a drawn unit contributes, clipped as one.
+        schedule: of the learning rate after `warmup`: linear and cosine fall over all other steps,
+            constant stays, wsd falls over the last share `decay` of the steps only.
+        average: release the exponential moving average of each step's weights, of which a step
+            keeps this share; None releases the last step's.
         telemetry: a file in clear for the figures of each step that are public or covered by the
             claim; written after each checkpoint.
         seed: everything but noise and sampling secrets.
@@ -99,6 +104,9 @@ class Trainer:
         masking: MaskingSpec | None = None,
         learning_rate: float = 1e-3,
         warmup: float = 0.1,
+        schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear",
+        decay: float = 0.2,
+        average: float | None = None,
         weight_decay: float = 0.01,
         precision: Literal["float32", "bfloat16"] = "float32",
         physical_batch_size: int = 64,
@@ -122,6 +130,9 @@ class Trainer:
             mask_seed=secrets.mask_seed,
             learning_rate=learning_rate,
             warmup=warmup,
+            schedule=schedule,
+            decay=decay,
+            average=average,
             weight_decay=weight_decay,
             windows_per_draw=windows_per_draw,
             precision=precision,
@@ -178,7 +189,7 @@ class Trainer:
                 self._recipe,
                 charges=LedgerCharges(self._ledger, self.run_id, self.plan),
                 checkpoints=Checkpoints(
-                    folder, self._identity, [self._identity.recipient], self.plan.digest
+                    folder, self._identity, [self._identity.recipient], self.plan.digest, keep=2
                 ),
                 report=report,
                 telemetry=self._telemetry,
@@ -235,6 +246,9 @@ class Trainer:
             "masking": asdict(recipe.masking),
             "learning_rate": float(recipe.learning_rate),
             "warmup": float(recipe.warmup),
+            "schedule": recipe.schedule,
+            "decay": float(recipe.decay),
+            "average": None if recipe.average is None else float(recipe.average),
             "weight_decay": float(recipe.weight_decay),
             "precision": recipe.precision,
         }
@@ -285,7 +299,8 @@ class Trainer:
                 for item in found
                 if isinstance(item, Document)
             )
-            facts = TokenStore.build(folder, rows, self.tokenizer)
+            names = names_finder(self._recipe.masking.strategy, "default")
+            facts = TokenStore.build(folder, rows, self.tokenizer, names=names)
             folder.finish({**facts, "dropped": Counter(item.reason for item in dropped)})
         return TokenStore.open(folder)
 

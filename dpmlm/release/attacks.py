@@ -50,7 +50,8 @@ def declared_tests(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def on_target(subjects: Mapping[str, Any], test: str) -> tuple[str, str]:
     """Word and colour class for one test on the released model: silence of a test counts where
-    this very test caught the control, and where it could have found something by itself."""
+    this very test caught the control, accuses no model that never read the secrets, and could have
+    found something by itself."""
     part = (subjects.get("target") or {}).get(test)
     word, kind = words.outcome(part, "target")
     if kind == "good" and (part or {}).get("needed_strict", 0) is None:
@@ -58,6 +59,8 @@ def on_target(subjects: Mapping[str, Any], test: str) -> tuple[str, str]:
     caught = ((subjects.get("control") or {}).get(test) or {}).get("rejected")
     if kind == "good" and not caught:
         return "silent, and not shown to notice a leak", "open"
+    if kind == "good" and ((subjects.get("untrained") or {}).get(test) or {}).get("rejected"):
+        return "silent, but it accuses the untrained model too", "open"
     return word, kind
 
 

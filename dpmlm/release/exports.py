@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dpmlm.errors import IntegrityError, UserError
+from dpmlm.errors import IntegrityError, UserError, visible
 from dpmlm.privacy.journal import GENESIS, AlreadyThere, Journal, create
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.release.registry.history import JOURNAL
 
 NAME = "exports.jsonl"
+RECORD = "dpmlm-export.json"
+"""Says in an exported folder which bundle it came from, when, and whose key opened it."""
 _KIND = "export"
 _REPAIR = "repair"
 _WHAT = "export log"
@@ -62,7 +64,7 @@ class ExportLog:
         if not self.exports:
             return f"no export is logged in {self.path}"
         lines = [
-            f"{export.time}  {export.release}  by {export.opened_by}  to {export.target}"
+            visible(f"{export.time}  {export.release}  by {export.opened_by}  to {export.target}")
             for export in self.exports
         ]
         return "\n".join([*lines, f"chain intact, head {self.head}"])

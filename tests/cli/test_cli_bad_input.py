@@ -49,11 +49,11 @@ CASES = [
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file of a run with its time and its content, locks left out."""
+    """Every file of a run with its time and its content, but locks and how an attempt ended."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
+        if path.is_file() and path.suffix != ".lock" and not path.name.endswith(".status.json")
     }
 
 

@@ -15,7 +15,10 @@ from typer.main import get_command
 from dpmlm.cli.main import NAME, app, status_of
 
 DOCS = (Path(__file__).parents[2] / "docs/cli.md").read_text()
-HEAVY = ("torch", "transformers", "spacy", "opacus", "scipy", "presidio_analyzer", "datasketch")
+HEAVY = (
+    "torch", "transformers", "spacy", "opacus", "scipy", "presidio_analyzer", "datasketch",
+    "dpmlm.config",
+)  # fmt: skip
 
 
 def leaves(command=None, path=()):

@@ -29,6 +29,12 @@ def test_runs_are_listed_shown_and_compared(copy, call):
     assert "PASS" in compared.out
     assert "perplexity" not in compared.out
     assert "perplexity" in call("runs", "compare", "run.yaml", "run.yaml", "--show-private").out
+    moved = ("other.yaml", "run.yaml", "--set", "workspace=work")
+    (copy / "other.yaml").write_text(
+        (copy / "run.yaml").read_text().replace("workspace: work", "workspace: none")
+    )
+    assert "PASS" in call("runs", "compare", *moved).out
+    assert call("runs", "compare", *moved[:2]).status == 2
 
 
 def test_a_person_is_found_forgotten_and_refused(copy, call, refused, person, monkeypatch):

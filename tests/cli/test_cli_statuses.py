@@ -9,7 +9,9 @@ import sys
 import warnings
 
 import pytest
+import torch
 
+import dpmlm.training.memory  # noqa: F401 - as it is wherever a tensor was made
 from dpmlm.cli import main
 from dpmlm.errors import IntegrityError, UserError, VerdictNo
 
@@ -34,6 +36,10 @@ OUTCOMES = pytest.mark.parametrize(
         (IntegrityError("a", "b", "c"), 2, "error: a: b; c\n"),
         (OSError(errno.ENOSPC, "full", "x"), 2, "free space"),
         (IsADirectoryError(errno.EISDIR, "dir", "x"), 2, "error: x"),
+        (MemoryError(), 2, "error: the memory of this machine: "),
+        (torch.OutOfMemoryError("CUDA out of memory. 0.5"), 2, "training.physical_batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "training.memory_gib"),
+        (RuntimeError("odd"), 70, "RuntimeError: odd"),
         (KeyboardInterrupt(), 130, "run the same command to resume"),
         (main.Terminated(), 143, "run the same command to resume"),
         (SystemExit(143), 143, ""),

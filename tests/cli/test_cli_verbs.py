@@ -39,7 +39,7 @@ CALLS = [
     ("dpmlm.checklist/1", "plan", "run.yaml", "--checklist"),
     ("dpmlm.run/1", "run", "run.yaml"),
     ("dpmlm.run/1", "train", "run.yaml"),
-    ("dpmlm.run/1", "evaluate", "run.yaml"),
+    ("dpmlm.evaluation/1", "evaluate", "run.yaml"),
     ("dpmlm.run/1", "release", "bundle", "run.yaml"),
     ("dpmlm.decision/1", "gate", "run.yaml"),
     ("dpmlm.explanation/1", "gate", "run.yaml", "--explain"),
@@ -87,6 +87,7 @@ def test_every_documented_schema_is_called_for():
         "dpmlm.choice/1",
         "dpmlm.selftest/1",
         "dpmlm.recheck/1",
+        "dpmlm.grid/1",
     }  # in files of their own
     assert {schema for schema, *_ in CALLS} | elsewhere == set(documented())
 
@@ -153,11 +154,12 @@ def test_a_person_reads_each_result(prepared, call):
 
 def test_private_figures_are_printed_on_request_alone(prepared, call):
     quiet = call("evaluate", "run.yaml", "--json")
-    assert json.loads(quiet.out)["private"] is None
+    assert json.loads(quiet.out)["figures"] is None
     assert "perplexity" not in call("evaluate", "run.yaml").out
     assert "perplexity" in call("evaluate", "run.yaml", "--show-private").out
-    figures = json.loads(call("evaluate", "run.yaml", "--show-private", "--json").out)["private"]
-    assert figures["evaluation"]["after"]["loss"] > 0
+    shown = json.loads(call("evaluate", "run.yaml", "--show-private", "--json").out)
+    assert shown["label"] == "private"
+    assert shown["figures"]["held_out"]["after"]["loss"] > 0
 
 
 def test_the_audit_takes_the_runs_sealed_folders(prepared, call):

@@ -228,8 +228,10 @@ def whole(field: str = "") -> dict:
     source = {"epsilon": 1, "delta": 1e-9} if private else {"corpus": "p.jsonl"}
     return {
         "audit__control": {"corpus": "p.jsonl"},
+        "masking__weights": {"corpus": "p.jsonl"},
         "tokens__private" if private else "tokens__train": source,
         "tokens__vocabulary": None,
+        "training__best": {"corpus": "p.jsonl"},
     }
 
 

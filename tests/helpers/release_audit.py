@@ -35,8 +35,11 @@ class Unrecorded:
     def load(self, model, optimizer):
         return None
 
-    def save(self, model, optimizer, progress):
+    def take_up(self):
         return None
+
+    def prepare(self, model, optimizer, progress):
+        return lambda: None
 
 
 class Rows:

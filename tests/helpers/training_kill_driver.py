@@ -1,9 +1,9 @@
 """Attempts at one small training in forked processes, each killed where it is told.
 
 Imports once, then forks for each line of standard input: a JSON object with `folder`, which holds
-`ledger.jsonl` and `trainer.key`, and at most one way to end:
+`ledger.jsonl` and `trainer.key`, the `minutes` between checkpoints, and at most one way to end:
 
-    after       seconds of wall time, after which this process sends SIGKILL
+    after       seconds of wall time, after which this process sends SIGKILL, or `signal`
     at, step    the attempt kills itself at one of MOMENTS of a step, counted from 0
 
 Ledger, checkpoints, stream, sampler, clipping, optimizer and loop are real. The check of the model
@@ -167,14 +167,19 @@ def watch_noise(noted: Noted) -> None:
 
 
 def watch_checkpoints(noted: Noted) -> None:
-    save, load, sync = Checkpoints.save, Checkpoints.load, atomic.sync_folder
+    prepare, load, sync = Checkpoints.prepare, Checkpoints.load, atomic.sync_folder
     rmtree, current = shutil.rmtree, {"step": -1}
 
-    def saved(checkpoints, model, optimizer, progress):
-        current["step"] = progress.step - 1
+    def prepared(checkpoints, model, optimizer, progress):
         noted.note("saving", progress.attempt, progress.step, digest_of(model, optimizer, progress))
-        save(checkpoints, model, optimizer, progress)
-        current["step"] = -1
+        write = prepare(checkpoints, model, optimizer, progress)
+
+        def written():
+            current["step"] = progress.step - 1
+            write()
+            current["step"] = -1
+
+        return written
 
     def loaded(checkpoints, model, optimizer):
         progress = load(checkpoints, model, optimizer)
@@ -207,7 +212,7 @@ def watch_checkpoints(noted: Noted) -> None:
                 return True
         return False
 
-    Checkpoints.save, Checkpoints.load = saved, loaded
+    Checkpoints.prepare, Checkpoints.load = prepared, loaded
     checkpoint.place_folder, checkpoint.shutil = placed, SimpleNamespace(rmtree=removed)
     atomic.os = HalfOs(half)
 
@@ -240,21 +245,22 @@ def attempt(request: dict) -> None:
     checkpoints = Checkpoints(folder / "checkpoints", identity, [identity.recipient], plan.digest)
     charges = LedgerCharges(Ledger.open(folder / "ledger.jsonl"), "run", plan)
     train(
-        a_model(), Numbered(documents(UNITS)), plan, a_recipe(), charges=charges,
-        checkpoints=checkpoints,
+        a_model(), Numbered(documents(UNITS)), plan,
+        a_recipe(checkpoint_minutes=request.get("minutes", 0.0)),
+        charges=charges, checkpoints=checkpoints,
         report=lambda done, total: noted.die_if("updated", done - 1),
     )  # fmt: skip
 
 
-def wait(child: int, after: float | None) -> int:
-    """Exit status of the child, killed after so many seconds."""
+def wait(child: int, after: float | None, number: int) -> int:
+    """Exit status of the child, which gets the signal after so many seconds."""
     end = time.monotonic() + (after if after is not None else 1e9)
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= end:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, number)
             end = float("inf")
         time.sleep(0.0005)
 
@@ -269,12 +275,15 @@ def serve() -> None:
             try:
                 attempt(request)
                 status = 0
+            except SystemExit as stopping:
+                status = stopping.code
             except BaseException:
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(status)
-        print(wait(child, request.get("after")), time.monotonic() - start, flush=True)
+        number = request.get("signal", signal.SIGKILL)
+        print(wait(child, request.get("after"), number), time.monotonic() - start, flush=True)
 
 
 if __name__ == "__main__":

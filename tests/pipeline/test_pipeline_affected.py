@@ -14,6 +14,8 @@ from dpmlm.pipeline.runs.affected import affected
 from dpmlm.privacy import Ledger, make_plan
 from dpmlm.tokens import TokenStore
 
+pytestmark = pytest.mark.xdist_group("affected")
+
 NAME = "Zoë Quillfeather-Orme"
 PASSAGE = " ".join(f"word{n}" for n in range(40))
 

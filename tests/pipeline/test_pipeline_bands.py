@@ -15,6 +15,8 @@ from dpmlm.privacy import PrivacyPlan
 from dpmlm.privacy.rules import SEQUENCES
 from dpmlm.release import verify_bundle
 
+pytestmark = pytest.mark.xdist_group("bands-run")
+
 CHANGES = {"privacy__unit": "sequence", "privacy__units": 400, "privacy__bands": 2}
 
 

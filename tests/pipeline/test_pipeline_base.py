@@ -13,7 +13,9 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.tokens import load_sealed_tokenizer, train_tokenizer
+from dpmlm.release.exports import RECORD
+from dpmlm.release.inventory import MANIFEST
+from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, train_tokenizer
 from dpmlm.training import new_model
 
 
@@ -73,4 +75,33 @@ def test_weights_that_change_under_a_run_are_refused_where_they_are_read(based):
     base.refuse_other_models(run)
     put_model(home / "base", tokenizer, 9)
     with pytest.raises(UserError, match=r"model\.from"):
+        base.initial_model(run, tokenizer)
+
+
+def test_a_tokenizer_of_the_same_size_and_other_words_is_refused(based):
+    home, config, tokenizer = based
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    special, words = pieces[:5], pieces[5:]
+    (home / "other.txt").write_text("\n".join([*special, *reversed(words)]))
+    load_tokenizer(home / "other.txt").save_pretrained(home / "base")
+    run = Run.load(config, Progress(quiet=True))
+    with pytest.raises(UserError, match="would stand for other words"):
+        base.initial_model(run, tokenizer)
+
+
+def test_a_model_without_its_tokenizer_is_refused(based):
+    home, config, tokenizer = based
+    for path in (home / "base").glob("tokenizer*"):
+        path.unlink()
+    run = Run.load(config, Progress(quiet=True))
+    with pytest.raises(UserError, match="which words its embeddings stand for"):
+        base.initial_model(run, tokenizer)
+
+
+@pytest.mark.parametrize("record", [RECORD, MANIFEST])
+def test_a_release_never_counts_as_public(based, record):
+    home, config, tokenizer = based
+    (home / "base" / record).write_text("{}")
+    run = Run.load(config, Progress(quiet=True))
+    with pytest.raises(UserError, match="it is a release"):
         base.initial_model(run, tokenizer)

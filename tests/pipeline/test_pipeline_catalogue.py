@@ -217,6 +217,8 @@ def test_runs_are_compared_by_what_differs(folder):
     assert both.settings == {}
     assert both.private["after.top1"][0] == both.private["after.top1"][1]
     assert "runs select" in both.text()
+    with pytest.raises(UserError, match="fields of a run file"):
+        compare_runs([folder / "d", folder / "a/run.yaml"], {"workspace": "elsewhere"})
 
 
 def test_what_is_no_run(tmp_path):

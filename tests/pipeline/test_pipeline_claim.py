@@ -13,6 +13,8 @@ from dpmlm.pipeline.run import execute_run, execute_until
 from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger, headroom, make_plan
 
+pytestmark = pytest.mark.xdist_group("second-run")
+
 POLICY = {
     "policy": "verbatim/v1",
     "summary": "Nobody may open it.",

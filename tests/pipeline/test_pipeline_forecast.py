@@ -1,6 +1,7 @@
 """What `dpmlm plan` foresees: signal, cost, and other ways to spend the same compute."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from small_run import write_corpus, write_run_file
@@ -32,6 +33,15 @@ def test_it_counts_what_the_plan_expects(config):
     assert found.parameters == pytest.approx(128 * words + 2 * 198_272 + 128 * 48, rel=0.25)
     noise = plan.noise_multiplier * math.sqrt(found.parameters)
     assert found.signal_to_noise == pytest.approx(plan.expected_batch_size / noise)
+
+
+def test_a_stop_that_takes_longer_than_half_of_what_is_granted_is_foretold(config):
+    found = forecast(config, plan_of(config))
+    rows = config.training.physical_batch_size
+    assert found.seconds_to_stop == pytest.approx(rows * found.seconds_a_row + found.seconds_a_step)
+    for seconds, told in ((14.0, False), (16.0, True)):
+        lines = "\n".join(replace(found, seconds_to_stop=seconds).lines())
+        assert ("training.physical_batch_size" in lines) is told
 
 
 def test_the_same_compute_in_other_batches_keeps_the_claim():

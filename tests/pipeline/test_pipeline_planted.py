@@ -21,6 +21,8 @@ from dpmlm.pipeline.run import execute_run, execute_until
 from dpmlm.pipeline.start import initialise
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer, train_tokenizer
 
+pytestmark = pytest.mark.xdist_group("planted")
+
 POLICY = """
 name: phones-alone
 description: Phone numbers become placeholders, and nothing else does.

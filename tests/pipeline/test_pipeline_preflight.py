@@ -45,7 +45,8 @@ CASES = {
         "audit.reference",
     ),
     "one canary": ({"audit.canaries": 1}, "audit.canaries 1"),
-    "too short rows": ({"tokens.window": 16}, "masked slots"),
+    "too short rows": ({"tokens.window": 12}, "14 in all"),
+    "too few slots": ({"tokens.window": 16, "masking.strategy": "token"}, "masked slots"),
     "too few tokens for canaries": (
         {"tokens.train": None, "tokens.vocabulary": "few"},
         "canary",

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from leaks import find_leaks
-from small_run import KNOWN_SENTENCE, write_run_file
+from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder, create_keys, load_identity, model_digest
 from dpmlm.config import load_config
@@ -18,6 +18,7 @@ from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.attack import attack
 from dpmlm.pipeline.export import open_report
 from dpmlm.pipeline.run import execute_run, stages_of
+from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.release import load_released, verify_bundle
 from dpmlm.tokens import load_sealed_tokenizer
@@ -186,9 +187,16 @@ def test_the_report_opens_to_trainer_and_auditor_and_to_nobody_else(finished, tm
         open_report(config, tmp_path / "0.html", identity=None)
 
 
-def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, monkeypatch):
+@pytest.fixture(scope="module")
+def unproven(tmp_path_factory):
+    """A run of six steps, which teach nobody anything, and what its trainings were called with:
+    folder, result, calls, numbers of units."""
     from dpmlm.pipeline import models
 
+    folder = tmp_path_factory.mktemp("unproven")
+    write_corpus(folder)
+    write_run_file(folder)
+    initialise(folder)
     calls, counts = [], []
     real = models.train
 
@@ -201,21 +209,30 @@ def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(small, mon
         counts.append(len(units.names))
         return real(model, units, plan, recipe, **rest)
 
-    monkeypatch.setattr(models, "train", watched)
     # More public text than the plan has units: the control's batches must not grow with it.
-    public = (small / "public.jsonl").read_text().splitlines()
+    public = (folder / "public.jsonl").read_text().splitlines()
     more = [
         json.dumps({"text": f"{json.loads(line)['text']} {i}"}) for i in (1, 2) for line in public
     ]
-    (small / "public.jsonl").write_text("\n".join(more))
-    execute_run(load_config(small / "run.yaml"))
+    (folder / "public.jsonl").write_text("\n".join(more))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "train", watched)
+        result = execute_run(load_config(folder / "run.yaml"))
+    return folder, result, calls, counts
+
+
+def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(unproven):
+    _, _, calls, counts = unproven
     (model, recipe, plan, names, secrets), control = calls
     assert control[0] == model
     assert control[1] is not recipe
     assert [
         getattr(control[1], field.name) for field in fields(recipe) if field.name != "table"
     ] == [getattr(recipe, field.name) for field in fields(recipe) if field.name != "table"]
-    assert control[1].table.to_dict() == recipe.table.to_dict()
+    assert all(
+        np.array_equal(getattr(control[1].table, field.name), getattr(recipe.table, field.name))
+        for field in fields(recipe.table)
+    )
     assert control[3:] == (names, secrets)
     assert names
     assert counts[1] == plan.units == 100
@@ -262,9 +279,9 @@ def test_a_folder_of_other_things_is_no_workspace(small):
     assert [p.name for p in (small / "work").iterdir()] == ["thesis.txt"]
 
 
-def test_a_run_that_does_not_pass_gives_its_consumers_no_key(small):
-    # Six steps teach nobody anything: the control is not caught, so nothing was shown.
-    result = execute_run(load_config(small / "run.yaml"))
+def test_a_run_that_does_not_pass_gives_its_consumers_no_key(unproven):
+    # The control is not caught, so nothing was shown.
+    small, result, _, _ = unproven
     assert result.verdict in ("FAIL", "INCONCLUSIVE")
     trusted = small / "keys/trusted"
     with pytest.raises(UserError, match="only a model that passed"):

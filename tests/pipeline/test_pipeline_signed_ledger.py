@@ -18,6 +18,8 @@ from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
+pytestmark = pytest.mark.xdist_group("signed-ledger")
+
 REGISTER = ["ledger", "register", "ledger.jsonl", "--epsilon", "16", "--delta", "1e-3"]
 
 

@@ -10,11 +10,14 @@ from small_run import PASSING, write_corpus, write_run_file
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
+from dpmlm.evaluation import EvaluationSpec
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.runs import tuning
 from dpmlm.pipeline.runs.tuning import select_run
 from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
+
+pytestmark = pytest.mark.xdist_group("tuning")
 
 SHORT = {**PASSING, "ledger__cap": {"epsilon": 60, "delta": 1e-4}}
 
@@ -104,11 +107,29 @@ def test_a_unit_adds_its_share_whoever_is_beside_it(config, monkeypatch):
         def views(self, *asked):
             return units.views(*asked)
 
-    scores = [tuning._score(run, First(n), lambda *_: None) for n in range(len(units.names) + 1)]
+    spec = EvaluationSpec(run.config.tokens.window)
+    counts = range(len(units.names) + 1)
+    scores = [tuning._score(run, First(n), spec, lambda *_: None) for n in counts]
     steps = [after - before for before, after in itertools.pairwise(scores)]
     assert scores[0] == 0
     assert all(0 <= step <= 1 for step in steps)
     assert max(steps) > 0
+
+
+def test_candidates_are_asked_the_same_whatever_they_were_trained_with(config):
+    """A run that was trained with easier masks is not asked easier questions."""
+    from dpmlm.pipeline.context import Run
+    from dpmlm.pipeline.progress import Progress
+
+    config_a = config("a")
+    run = Run.load(config_a, Progress(quiet=True))
+    masking = config_a.masking.model_copy(update={"strategy": "token", "ratio": 0.4})
+    tokens = config_a.tokens.model_copy(update={"window": 96})
+    other = config_a.model_copy(update={"masking": masking, "tokens": tokens, "seed": 9})
+    again = Run.load(other, Progress(quiet=True))
+    spec = EvaluationSpec(48)
+    scores = [tuning._score(r, tuning._held_out(r), spec, lambda *_: None) for r in (run, again)]
+    assert scores[0] == scores[1] > 0
 
 
 def test_a_free_look_stops_every_candidate_at_the_gate(config):

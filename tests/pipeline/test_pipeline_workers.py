@@ -2,13 +2,16 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from leaks import find_leaks
@@ -18,6 +21,7 @@ from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import count_shards, read_shard
 from dpmlm.errors import UserError
+from dpmlm.pipeline import on_ray
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.on_ray import work_on_ray
 from dpmlm.pipeline.progress import Progress
@@ -25,6 +29,8 @@ from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.start import initialise
 from dpmlm.pipeline.workers import prepare, work
 from dpmlm.pipeline.workspace import Workspace
+
+pytestmark = pytest.mark.xdist_group("workers")
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("scrub", "dedup")
@@ -92,7 +98,7 @@ def alone(begun: Path, tmp_path_factory) -> dict[str, list[bytes]]:
     return files
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 7])
+@pytest.mark.parametrize("world_size", [1, pytest.param(2, marks=pytest.mark.full), 7])
 def test_ranks_leave_the_same_bytes(copy, alone, world_size):
     folder = copy.workspace.parent
     for stage in STAGES:
@@ -174,7 +180,8 @@ def test_a_worker_that_is_missing_is_made_up_for(copy, alone):
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: the extra [ray]")
-@pytest.mark.parametrize("stage", ["scrub", pytest.param("dedup", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage, short_folder, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     if stage == "dedup":
@@ -184,6 +191,66 @@ def test_a_local_ray_cluster_leaves_the_same_bytes(copy, alone, stage, short_fol
     assert count_shards(opened(copy.workspace.parent, stage), prefix) == 5
     assert list(short_folder.rglob("raylet.out"))
     assert find_leaks(short_folder, KNOWN_SENTENCE, [60001, 60002, 60003]) == []
+    execute_until(copy, "dedup")
+    assert left(copy.workspace.parent) == alone
+
+
+class RayHere:
+    """What `on_ray` asks of Ray, in this process: actors that get what can be pickled, do one call
+    after the other, and of whom the one with the call numbered `dies_at` dies at it."""
+
+    exceptions = SimpleNamespace(
+        RayTaskError=type("RayTaskError", (Exception,), {}),
+        RayActorError=type("RayActorError", (Exception,), {}),
+    )
+
+    def __init__(self, dies_at: int):
+        self.given, self.calls, self._dies_at = b"", [], dies_at
+
+    def init(self, **settings):
+        self.settings = settings
+
+    def shutdown(self):
+        self.settings = None
+
+    def remote(self, **resources):
+        return lambda kind: SimpleNamespace(remote=partial(self._actor, kind))
+
+    def wait(self, calls, num_returns):
+        return calls[:num_returns], calls[num_returns:]
+
+    def get(self, call):
+        return call()
+
+    def _actor(self, kind, *arguments):
+        sent = pickle.dumps(arguments)
+        self.given += sent
+        actor = kind(*pickle.loads(sent))
+        return SimpleNamespace(
+            enter=SimpleNamespace(remote=lambda: partial(actor.enter)),
+            do=SimpleNamespace(remote=lambda number: partial(self._do, actor, number)),
+        )
+
+    def _do(self, actor, number):
+        self.calls.append((actor, number))
+        if len(self.calls) == self._dies_at:
+            raise self.exceptions.RayActorError
+        actor.do(number)
+
+
+def test_actors_share_a_stage_and_make_up_for_one_that_dies(copy, alone, monkeypatch):
+    """Real Ray: `test_a_local_ray_cluster_leaves_the_same_bytes`, in the full suite."""
+    ray = RayHere(dies_at=4)
+    monkeypatch.setattr(on_ray, "_ray", lambda: ray)
+    work_on_ray(copy, "scrub", address="local", actors=2)
+    (first, *_), (second, *_) = ray.calls[0], ray.calls[1]
+    assert ray.calls == [
+        (first, 0), (second, 1), (first, 2), (second, 3), (first, 4), (first, 3)
+    ]  # fmt: skip
+    assert first is not second
+    assert KNOWN_SENTENCE.encode() not in ray.given
+    assert b"scrub" in ray.given
+    assert ray.settings is None
     execute_until(copy, "dedup")
     assert left(copy.workspace.parent) == alone
 

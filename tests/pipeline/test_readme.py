@@ -1,15 +1,18 @@
 """The README's Python snippet, run as it stands."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import transformers
-from small_run import PASSING, WORDS, write_corpus, write_run_file
+import yaml
+from small_run import WORDS
 
-from dpmlm.pipeline.start import initialise
 from dpmlm.tokens import train_tokenizer
 from dpmlm.training import new_model
+
+pytestmark = pytest.mark.xdist_group("finished")
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -21,15 +24,20 @@ def snippet() -> str:
     return blocks[0]
 
 
-def test_the_snippet_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys, snippet):
+def test_the_snippet_of_the_readme_runs_as_it_stands(
+    finished, tmp_path, monkeypatch, capsys, snippet
+):
+    """`Trainer` trains here; `run` takes up a run that is done, which other tests do anew."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     tokenizer = train_tokenizer([" ".join(WORDS)], vocab_size=300)
     base = new_model("tiny", tokenizer, 128, seed=0)
     base.save_pretrained("base")
     tokenizer.save_pretrained("base")
-    write_corpus(tmp_path)
-    write_run_file(tmp_path, workspace="run-work", **PASSING)
-    initialise(tmp_path)
+    # The snippet's `Trainer` has the workspace "work".
+    (tmp_path / "work").rename("run-work")
+    settings = yaml.safe_load(Path("run.yaml").read_text())
+    Path("run.yaml").write_text(yaml.safe_dump({**settings, "workspace": "run-work"}))
     rows = [
         {"text": f"The {word} near the market was {word} again.", "person": f"p{number % 9}"}
         for number, word in enumerate(WORDS * 3)

@@ -168,11 +168,18 @@ def test_without_an_audit_no_kind_was_run():
 
 
 @pytest.mark.parametrize(
-    ("control", "kind"),
-    [({"rejected": True}, "good"), ({"rejected": False}, "open"), (None, "open")],
+    ("control", "untrained", "kind"),
+    [
+        ({"rejected": True}, {"rejected": False}, "good"),
+        ({"rejected": True}, None, "good"),
+        ({"rejected": True}, {"rejected": True}, "open"),
+        ({"rejected": False}, {"rejected": False}, "open"),
+        (None, None, "open"),
+    ],
 )
-def test_silence_counts_where_the_same_test_caught_the_control(control, kind):
+def test_silence_counts_where_the_same_test_caught_the_control(control, untrained, kind):
     part = {"rejected": False, "correct": 1, "guesses": 2}
     subjects = {"target": {"gating": part}, "control": control and {"gating": control}}
+    subjects["untrained"] = untrained and {"gating": untrained}
     cell = _cell(subjects, "gating", "target")
     assert cell["kind"] == kind

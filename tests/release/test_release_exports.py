@@ -251,6 +251,15 @@ def test_a_name_that_is_no_text_is_logged_escaped(tmp_path):
     assert read_exports(tmp_path / NAME).exports[0].target == "a\\udcff"
 
 
+def test_a_name_gives_a_terminal_no_orders(tmp_path):
+    log_export(
+        tmp_path / NAME, release="r", manifest="m", opened_by="k", target="a\x1b[2J\nb\u202e"
+    )
+    found = read_exports(tmp_path / NAME)
+    assert found.exports[0].target == "a\x1b[2J\nb\u202e"
+    assert found.text().splitlines()[0].endswith("by k  to a\\x1b[2J\\nb\\u202e")
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("mode", ["kill", "EIO", "torn"])
 def test_a_failing_call_leaves_no_weights_without_their_line(export, bundle, mode):

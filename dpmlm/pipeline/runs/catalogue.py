@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dpmlm.artifacts import Identity, SealedFolder, load_identity
 from dpmlm.canonical import digest
 from dpmlm.config import load_config
-from dpmlm.errors import UserError
+from dpmlm.errors import UserError, visible
 from dpmlm.pipeline.workspace import BUNDLE, SCHEMA
 from dpmlm.release.inventory import MANIFEST, release_digest
 from dpmlm.release.signed import peek
@@ -427,7 +427,7 @@ def spelled(value: Any) -> str:
     if value is None or value == {}:
         return "-"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return visible(text)
 
 
 def problems(entries: Sequence[Entry]) -> list[str]:

@@ -44,12 +44,19 @@ class Comparison:
 
 
 def compare_runs(
-    paths: Sequence[Path], *, identity: Path | None = None, private: bool = False
+    paths: Sequence[Path],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    identity: Path | None = None,
+    private: bool = False,
 ) -> Comparison:
-    """Hold runs side by side; see `show_run`. Raises UserError for fewer than two."""
+    """Hold runs side by side, with `overrides` of each run file; see `show_run`.
+
+    Raises UserError for fewer than two.
+    """
     if len(paths) < 2:
         raise UserError("one run", "a comparison is between two or more", "name another run")
-    shown = [show_run(path, identity=identity, private=private) for path in paths]
+    shown = [show_run(path, overrides, identity=identity, private=private) for path in paths]
     settings = _beside([each.settings for each in shown])
     claims = [
         {name: getattr(each.entry, name) for name in ("verdict", "epsilon", "delta", "state")}

@@ -12,14 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from dpmlm.artifacts import load_model
 from dpmlm.clipping import evaluate_batch
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
-from dpmlm.masking import TokenTable
+from dpmlm.evaluation import SEED, EvaluationSpec
+from dpmlm.masking import TokenTable, make_batch
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.models import planned, recipe_of
+from dpmlm.pipeline.models import best_device, planned
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.workspace import deciding_settings
@@ -28,7 +31,8 @@ from dpmlm.tokens import TokenStore, load_sealed_tokenizer
 from dpmlm.training import Units, units_of
 
 METRIC = "held-out top-1"
-"""Mean over a unit's masked tokens of whether the first guess was right, added up over units."""
+"""Mean over a unit's masked tokens of whether the first guess was right, added up over units: the
+same tokens for every candidate, whatever it was trained with."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def select_run(
     if public:
         return Choice(public, names, label, None, None)
     with Progress().bar("held-out units") as report:
-        scores = [_score(run, units, report) for run, units in zip(runs, held_out)]
+        spec = EvaluationSpec(min(run.config.tokens.window for run in runs))
+        scores = [_score(run, units, spec, report) for run, units in zip(runs, held_out)]
     if epsilon is None:
         best = max(range(len(scores)), key=scores.__getitem__)
     else:
@@ -133,21 +138,29 @@ def _refuse_unlike(runs: Sequence[Run], names: Sequence[str]) -> None:
 def _held_out(run: Run) -> Units:
     config = run.config
     store = TokenStore.open(run.folder("tokens"))
-    return units_of(
-        store, "validation", config.privacy.unit, run.secrets.mask_seed, config.tokens.window
-    )
+    return units_of(store, "validation", config.privacy.unit, SEED, config.tokens.window)
 
 
-def _score(run: Run, units: Units, report: Report) -> float:
+def _score(run: Run, units: Units, spec: EvaluationSpec, report: Report) -> float:
     """Sum over units of the share of its masked tokens that the model guesses first.
 
     Unit by unit, one row each: what one of them adds, between 0 and 1, depends on no other.
     """
     model, _ = load_model(run.folder("training"))
-    recipe = recipe_of(run, TokenTable.of(load_sealed_tokenizer(run.folder("tokens"))))
+    nn.Module.to(model, device := best_device())
+    table = TokenTable.of(load_sealed_tokenizer(run.folder("tokens")))
     total = 0.0
     for index in range(len(units.names)):
-        found = evaluate_batch(model, recipe.batch([units.views(index, 0, 1)]))
+        batch = make_batch(
+            [view.example for view in units.views(index, 0, 1)],
+            [0],
+            seed=spec.seed,
+            table=table,
+            spec=spec.masking,
+            window=spec.window,
+            pad_to_window=True,
+        )
+        found = evaluate_batch(model, batch.to(device))
         if found.weight_sum > 0:
             total += min(1.0, max(0.0, found.top1 / found.weight_sum))
         report(index + 1, len(units.names))

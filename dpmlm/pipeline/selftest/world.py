@@ -7,7 +7,7 @@ and the model's examination at the start of each training, which is the `doctor`
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -236,8 +236,13 @@ class Unkept:
     def load(self, model: nn.Module, optimizer: Optimizer) -> None:
         return None
 
-    def save(self, model: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+    def take_up(self) -> None:
         return None
+
+    def prepare(
+        self, model: nn.Module, optimizer: Optimizer, progress: Progress
+    ) -> Callable[[], None]:
+        return lambda: None
 
 
 def without_noise(plan: PrivacyPlan) -> PrivacyPlan:

@@ -25,7 +25,13 @@ from dpmlm.release.inventory import files_of, take_record
 from dpmlm.release.registry.figures import metrics, params, tags
 from dpmlm.release.registry.history import PASS
 from dpmlm.release.registry.names import Reference, check_alias, check_name, parse_reference
-from dpmlm.release.registry.passing import NotPassed, Release, read_release, refuse_unpassed
+from dpmlm.release.registry.passing import (
+    NotPassed,
+    Release,
+    read_release,
+    refuse_other_policy,
+    refuse_unpassed,
+)
 from dpmlm.release.registry.server import Server
 
 _BUNDLE = "bundle"
@@ -89,9 +95,17 @@ class Fetched:
 
 
 def publish(
-    bundle: Path, tracking_uri: str, name: str, *, trusted_keys: Path, alias: str = "passed"
+    bundle: Path,
+    tracking_uri: str,
+    name: str,
+    *,
+    trusted_keys: Path,
+    alias: str = "passed",
+    policy: Path | str | None = None,
 ) -> Published:
     """Verify a bundle and register it; the alias is set on PASS alone, and never moved back.
+
+    `policy` is the one it must have been judged by, else UserError before a server is asked.
 
     Raises IntegrityError for a bundle that does not verify; UserError for a server that cannot be
     reached or refuses, saying what was done before.
@@ -100,6 +114,8 @@ def publish(
     check_alias(alias)
     now = datetime.now(UTC)
     release = read_release(Path(bundle), trusted_keys, now)
+    if policy is not None:
+        refuse_other_policy(release, policy)
     server = Server(tracking_uri)
     server.need_registry()
     run = _run(server, name, release)

@@ -37,6 +37,7 @@ PLAN = {
     "scope": "which text the promise speaks of",
     "audit_reference": "model that the attacks compare with; a dash means that none was named",
     "canary_commitment": "fingerprint of the planted secrets, taken before the training",
+    "held_out": "keyed fingerprint of the text kept out of the training",
     "gradient_canary_commitment": "fingerprint of the known directions of the white-box attack",
     "dropout": "random silence inside the model while it is trained",
     "initial_model": "fingerprint of the model before the first step",
@@ -58,6 +59,9 @@ PLAN = {
     "near_duplicates": "likeness from which one of two documents was removed",
     "repeated_passages": "what became of passages that many documents share",
     "scrub_policy": "which identifiers were looked for and replaced",
+    "schedule": "how the size of the steps changes over the training",
+    "decay": "share of the steps at the end in which the learning rate falls",
+    "average": "share that a step keeps of the average of weights that is released",
     "batch_schedule": "steps from which on more or fewer units are drawn",
     "max_batch_size": "most units that a step may take; a dash means no limit",
 }
@@ -83,8 +87,16 @@ EVALUATION = {
     "tokens": "hidden words that it was asked for",
     "top1": "share of them that its first guess gets right",
     "top5": "share of them that is among its first five guesses",
+    "bits_per_byte": "bits that hidden words cost it, a byte of text; the less the better",
+    "confidence": "how sure it says it is of its first guess, on average",
+    "calibration_error": "how far that is off, on average; 0 would be honest",
+    "brier": "the same for each single guess, squared; 0 would be best",
 }
 """Figures on held-out text."""
+COMMON = "top1 of words, a million:"
+"""Beginning of the names of figures by how common words are."""
+_COMMON_SAYS = "share of first guesses that are right, by how often the word occurs in public text"
+_SHARES = ("top1", "top5", "confidence", "calibration_error")
 
 STAGES = provenance.STAGES | {
     "control": "the leaky twin",
@@ -129,7 +141,7 @@ def compared(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]
     return [
         {
             "name": name.replace("_", " "),
-            "says": EVALUATION.get(name, ""),
+            "says": _COMMON_SAYS if name.startswith(COMMON) else EVALUATION.get(name, ""),
             "of": [_held_out(name, moment.get(name)) for moment in moments],
         }
         for name in (moments[0] if moments else ())
@@ -137,5 +149,5 @@ def compared(figures: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]
 
 
 def _held_out(name: str, value: float | None) -> str:
-    share = name.startswith("top") and value is not None
+    share = (name in _SHARES or name.startswith(COMMON)) and value is not None
     return words.kept_together(value) if share and value is not None else words.shown(value)

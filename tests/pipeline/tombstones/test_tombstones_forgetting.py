@@ -47,6 +47,10 @@ def test_forgetting_names_nobody_and_charges_nothing(config):
         ("Rene\u0301", "Rene-asked", "part of"), ("Anna  Smith", "anna.s", "part of"),
         ("Anna Smith", "mail#smith", "part of"), ("\uff33mith", "smith", "part of"),
         ("Anna Smith", "annasmith17", "part of"), ("7", "request-7", "part of"),
+        ("\u0141ukasz", "lukasz-17", "part of"), ("S\xf8ren", "soren/2", "part of"),
+        ("S\xf8ren", "soeren/2", "part of"), ("M\xf6ller", "mail-moeller", "part of"),
+        ("M\xf6ller", "moller", "part of"), ("\xc6gir", "aegir", "part of"),
+        ("\xdeora", "thora", "part of"), ("Y\u0131lmaz", "yilmaz", "part of"),
     ],
 )  # fmt: skip
 def test_reasons_that_are_none(config, person, reason, rule):

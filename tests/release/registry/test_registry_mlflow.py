@@ -19,6 +19,8 @@ from dpmlm.release.inventory import files_of, release_digest
 from dpmlm.release.registry.figures import FIGURES, SETTINGS, metrics, params, tags
 from dpmlm.release.registry.passing import read_release
 
+pytestmark = pytest.mark.xdist_group("mlflow-server")
+
 needs_client = pytest.mark.skipif(
     find_spec("mlflow") is None, reason="mlflow-skinny is not installed (it is in the dev extra)"
 )
@@ -60,6 +62,15 @@ def fetch(keys, server):
     from dpmlm.release.registry import mlflow
 
     return lambda reference, to: mlflow.fetch(reference, server[0], to, trusted_keys=keys.trusted)
+
+
+@needs_client
+def test_a_bundle_of_another_policy_is_refused_before_a_server_is_asked(bundle, keys):
+    from dpmlm.release.registry import mlflow
+
+    nowhere = "http://127.0.0.1:1"
+    with pytest.raises(UserError, match=r"partner/v1 .* is asked for"):
+        mlflow.publish(bundle, nowhere, "notes", trusted_keys=keys.trusted, policy="partner")
 
 
 @pytest.mark.full
