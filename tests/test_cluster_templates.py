@@ -82,6 +82,22 @@ def test_slurm_queues_again_what_was_stopped_and_nothing_else(machine, told, que
         assert done.returncode == told
 
 
+def test_slurm_does_not_queue_for_ever_what_is_killed(machine, monkeypatch):
+    write = f"echo '{json.dumps({'status': None})}' > {machine}/work.status.json"
+    program(machine, "dpmlm", f"{write}; exit 1")
+    for restarts, queued in (("5", True), ("6", False)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        started(machine, "train.sbatch")
+        assert (machine / "scontrol.txt").exists() == queued
+        (machine / "scontrol.txt").unlink(missing_ok=True)
+
+
+def test_a_rank_that_died_before_a_word_is_no_verdict(machine):
+    program(machine, "torchrun", "exit 1")
+    program(machine, "dpmlm", "exit 0")
+    assert started(machine, "train.sh", "2").returncode == 137
+
+
 def test_slurm_is_asked_for_a_signal_before_the_end_and_a_second_start():
     asked = (CLUSTER / "train.sbatch").read_text()
     for option in ("--requeue", "--signal=TERM@90", "--open-mode=append"):

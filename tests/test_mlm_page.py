@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
@@ -55,22 +56,24 @@ def test_no_row_stands_twice():
     assert len(set(ids)) == len(ids) > 90
 
 
-def verbs() -> set[str]:
+def verbs() -> dict[str, click.Command]:
     """`keys list` and the like: every verb there is."""
 
     def below(command, path):
         for name, one in getattr(command, "commands", {}).items():
-            yield " ".join([*path, name])
+            yield " ".join([*path, name]), one
             yield from below(one, [*path, name])
 
-    return set(below(typer.main.get_command(app), []))
+    return dict(below(typer.main.get_command(app), []))
 
 
 def is_there(shown: str) -> bool:
     """Whether a test or a verb exists."""
     if shown.startswith("dpmlm "):
         words = [word for word in shown.split()[1:] if not word.startswith("-")]
-        return " ".join(words) in verbs()
+        options = {word for word in shown.split()[1:] if word.startswith("-")}
+        verb = verbs().get(" ".join(words))
+        return verb is not None and options <= {o for p in verb.params for o in p.opts}
     file, _, name = shown.partition("::")
     path = ROOT / file
     return path.exists() and (not name or f"def {name}(" in path.read_text())
@@ -94,4 +97,5 @@ def test_what_is_not_there_is_found():
     assert not is_there("tests/corpus/test_corpus_reading.py::test_nothing")
     assert not is_there("tests/none.py")
     assert not is_there("dpmlm conjure")
+    assert not is_there("dpmlm plan --conjure")
     assert is_there("dpmlm plan --checklist")

@@ -31,25 +31,28 @@ def initial_model(run: Run, tokenizer: Any) -> Any:
     if config.model.size is not None:
         return new_model(config.model.size, tokenizer, config.tokens.window, config.seed)
     name = str(config.model.from_)
-    _refuse_private(name)
+    refuse_release("model.from", name)
     model = load_base_model(name, tokenizer, config.tokens.window)
     _refuse_other_words(name, tokenizer)
     _refuse_other(run, INITIAL, f"model.from {config.model.from_}", model_digest(model))
     return model
 
 
-def _refuse_private(name: str) -> None:
-    """What a bundle holds and what was exported from one was trained on somebody's private text.
+def refuse_release(field: str, name: str) -> None:
+    """What a bundle holds and what was exported from one came of somebody's private text: weights,
+    and the vocabulary too where it was drawn from that text.
 
-    Nothing tells that of a folder whose record was removed: `model.from` declares its text public.
+    Nothing tells that of a folder whose record was removed (docs/claim.md, what is not promised).
     """
-    found = [record for record in (RECORD, MANIFEST) if (Path(name) / record).is_file()]
+    place = Path(name).parent if Path(name).is_file() else Path(name)
+    found = [record for record in (RECORD, MANIFEST) if (place / record).is_file()]
     if found:
         raise UserError(
-            f"model.from {name}",
-            f"it is a release ({found[0]} says so), and the text of a model to continue from "
-            "counts as public: its epsilon would be missing from the claim",
-            "continue from a public model; two trainings on one corpus are charged to its ledger",
+            f"{field} {name}",
+            f"it is a release ({found[0]} says so), and what is named there counts as public: its "
+            "epsilon would be missing from the claim",
+            "name a public model or vocabulary; what is trained on one corpus is charged to its "
+            "ledger",
         )
 
 
@@ -82,6 +85,7 @@ def load_reference(run: Run, tokenizer: Any | None) -> audits.LoadedModel | None
     name = run.config.audit.reference
     if name is None:
         return None
+    refuse_release("audit.reference", name)
     try:
         reference = audits.load(name)
     except UserError as error:

@@ -8,7 +8,7 @@ from dpmlm.config import RunConfig
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import open_ledger
-from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_models
+from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_models, refuse_release
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
@@ -41,6 +41,8 @@ def preflight(run: Run) -> None:
     ledger = open_ledger(config.ledger, run.signing)
     refuse_forgotten(run, ledger)
     vocabulary = config.tokens.vocabulary
+    if vocabulary is not None:
+        refuse_release("tokens.vocabulary", str(vocabulary))
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)

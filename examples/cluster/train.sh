@@ -29,7 +29,11 @@ while kill -0 "$child" 2>/dev/null; do  # a signal ends `wait`, and not what it 
   wait "$child" || status=$?
 done
 
-[ -f "$workspace.status.json" ] || exit "$status"
+if [ ! -f "$workspace.status.json" ]; then
+  # Without a word of the run, torchrun's 1 is that of a rank that died early, and no verdict.
+  [ "$processes" -gt 1 ] && [ "$status" = 1 ] && status=137
+  exit "$status"
+fi
 exit "$(python -c 'import json, sys
 told = json.load(open(sys.argv[1]))["status"]
 print(137 if told is None else told)' "$workspace.status.json")"

@@ -11,6 +11,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline import base
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import planned
+from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
 from dpmlm.release.exports import RECORD
@@ -99,9 +100,18 @@ def test_a_model_without_its_tokenizer_is_refused(based):
 
 
 @pytest.mark.parametrize("record", [RECORD, MANIFEST])
-def test_a_release_never_counts_as_public(based, record):
+@pytest.mark.parametrize("field", ["model.from", "audit.reference", "tokens.vocabulary"])
+def test_a_release_never_counts_as_public(based, record, field):
     home, config, tokenizer = based
-    (home / "base" / record).write_text("{}")
+    folder = home / ("reference" if field == "audit.reference" else "base")
+    (folder / record).write_text("{}")
     run = Run.load(config, Progress(quiet=True))
+    if field == "tokens.vocabulary":
+        for name in (folder, folder / "tokenizer.json"):
+            with pytest.raises(UserError, match=r"tokens\.vocabulary .*it is a release"):
+                base.refuse_release(field, str(name))
+        with pytest.raises(UserError, match=r"tokens\.vocabulary .*it is a release"):
+            preflight(run)
+        return
     with pytest.raises(UserError, match="it is a release"):
-        base.initial_model(run, tokenizer)
+        (base.initial_model if field == "model.from" else base.load_reference)(run, tokenizer)
