@@ -167,3 +167,18 @@ def test_an_undeclared_or_private_figure_would_be_found():
     assert not declared("dpmlm_loss > 3")
     assert not declared("dpmlm_perplexity")
     assert declared("dpmlm_step / dpmlm_steps_planned")
+
+
+def test_every_runbook_that_an_alert_names_is_there():
+    for _, rule in NAMES.values():
+        path, _, part = rule["annotations"]["runbook_url"].partition("#")
+        assert (ROOT / path).is_file()
+        assert (
+            not part or f"### {part.replace('-', ' ').capitalize()}\n" in (ROOT / path).read_text()
+        )
+
+
+def test_the_page_lists_every_alert_with_its_severity():
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    told = re.findall(r"^\| `(Dpmlm\w+)` \| (\w+) \|", page, re.M)
+    assert told == [(name, rule["labels"]["severity"]) for name, (_, rule) in NAMES.items()]

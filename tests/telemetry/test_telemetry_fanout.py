@@ -1,6 +1,7 @@
 """A sink that fails loses its figures and not the training; nothing undeclared is told."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,15 @@ def test_a_file_of_events_takes_gauges_and_shows_none(tmp_path):
         sinks.write(EVENTS)
         sinks.close()
     assert path.read_text() == '{"step": 1, "public": {"learning_rate": 0.1}}\n'
+
+
+def test_the_table_of_gauges_in_the_docs_is_what_is_declared():
+    page = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+    rows = [line.strip("|").split("|") for line in page.split("| gauge |")[1].split("\n\n")[0]
+            .splitlines() if line.startswith("| `")]  # fmt: skip
+    told = {name.strip(" `"): tuple(cell.strip() for cell in cells) for name, *cells in rows}
+    assert told == {
+        name: (", ".join(f"`{label}`" for label in kind.labels),
+               "times" if kind.timing else "public", kind.meaning)
+        for name, kind in GAUGES.items()
+    }  # fmt: skip
