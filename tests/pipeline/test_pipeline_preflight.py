@@ -38,6 +38,19 @@ def quick(small):
 
 CASES = {
     "telemetry in the workspace": ({"telemetry.file": "work/events.jsonl"}, "telemetry.file"),
+    "a textfile in the workspace": (
+        {"telemetry.prometheus.textfile": "work/new/run.prom"},
+        "telemetry.prometheus.textfile",
+    ),
+    "TensorBoard in the workspace": ({"telemetry.tensorboard": "work"}, "telemetry.tensorboard"),
+    "an address that is not here": (
+        {"telemetry.prometheus.port": 9100, "telemetry.prometheus.address": "192.0.2.1"},
+        "telemetry.prometheus 192.0.2.1 port 9100",
+    ),
+    "MLflow without TLS": (
+        {"telemetry.mlflow.uri": "http://192.0.2.1:5000"},
+        "telemetry.mlflow.uri",
+    ),
     "telemetry over another file": ({"telemetry.file": "broken.jsonl"}, "telemetry file"),
     "no reference": ({"audit.reference": "nope"}, "audit.reference"),
     "a reference of another vocabulary": (
