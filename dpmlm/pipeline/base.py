@@ -10,12 +10,13 @@ from typing import Any
 import audits
 from dpmlm.artifacts import model_digest
 from dpmlm.canonical import digest
+from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
 from dpmlm.release.exports import RECORD
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, tokenizer_digest
-from dpmlm.training import load_base_model, new_model
+from dpmlm.training import load_base_model, new_model, restrict
 
 INITIAL, REFERENCE = "initial_model", "audit_reference"
 """The plan's bindings."""
@@ -36,6 +37,17 @@ def initial_model(run: Run, tokenizer: Any) -> Any:
     _refuse_other_words(name, tokenizer)
     _refuse_other(run, INITIAL, f"model.from {config.model.from_}", model_digest(model))
     return model
+
+
+def model_to_train(run: Run, tokenizer: Any) -> Any:
+    """The initial model with what `model.train` freezes or puts beside it; `merged` undoes that."""
+    return restricted(run.config, initial_model(run, tokenizer))
+
+
+def restricted(config: RunConfig, model: Any) -> Any:
+    """`model` as the run file trains it. Raises UserError where the library peft is missing."""
+    asked = config.model
+    return restrict(model, asked.train, rank=asked.lora_rank, seed=config.seed)
 
 
 def refuse_release(field: str, name: str) -> None:

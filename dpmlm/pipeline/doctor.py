@@ -10,6 +10,7 @@ from torch import nn
 from dpmlm.clipping import ModelReport, check_model
 from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
+from dpmlm.pipeline.base import restricted
 from dpmlm.pipeline.models import best_device
 from dpmlm.tokens import load_tokenizer
 from dpmlm.tokens.wordpiece import SPECIALS, wordpiece_tokenizer
@@ -168,10 +169,10 @@ def entries_of(given: str, run: RunConfig | None, tokenizer: Path | None) -> int
 
 
 def model_of(run: RunConfig, window: int, entries: int | None) -> Any:
-    """The model of a run file before its training; its vocabulary may not be trained yet."""
+    """The model that a run file trains, before it does; its vocabulary may not be trained yet."""
     if run.model.size is not None:
         return new_model(run.model.size, _stand_in(entries or 0), window, run.seed)
-    return load_base_model(str(run.model.from_), _stand_in(), window)
+    return restricted(run, load_base_model(str(run.model.from_), _stand_in(), window))
 
 
 def _stand_in(entries: int = 0) -> Any:

@@ -21,7 +21,7 @@ from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.accounts import open_ledger
-from dpmlm.pipeline.base import initial_model, model_bindings
+from dpmlm.pipeline.base import model_bindings, model_to_train
 from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spec
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import names_finder, public_digest, sample_public
@@ -49,6 +49,7 @@ from dpmlm.training import (
     Recipe,
     Units,
     in_bytes,
+    merged,
     train,
     units_of,
 )
@@ -328,7 +329,7 @@ def _train(
 ) -> tuple[Any, Any, Progress]:
     """(model, tokenizer, progress) of a whole training; what all ranks do together."""
     tokenizer = load_sealed_tokenizer(run.folder("tokens"))
-    model = initial_model(run, tokenizer)
+    model = model_to_train(run, tokenizer)
     nn.Module.to(model, best_device())
     checkpoints = _checkpoints(run, folder, plan)
     recipe = recipe_of(run, TokenTable.of(tokenizer))
@@ -339,7 +340,7 @@ def _train(
         charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,
         gradients=gradients, public=public,
     )  # fmt: skip
-    return model, tokenizer, progress
+    return merged(model), tokenizer, progress
 
 
 def _checkpoints(run: Run, folder: Path, plan: PrivacyPlan) -> Checkpoints:

@@ -8,7 +8,7 @@ from dpmlm.config import RunConfig
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import open_ledger
-from dpmlm.pipeline.base import initial_model, load_reference, refuse_other_models, refuse_release
+from dpmlm.pipeline.base import load_reference, model_to_train, refuse_other_models, refuse_release
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
@@ -105,7 +105,7 @@ def _check_models(run: Run, tokenizer: Any | None) -> None:
         return
     if tokenizer is not None and run.config.model.from_ is not None:
         given = f"model.from {run.config.model.from_}"
-        model, training = initial_model(run, tokenizer), run.config.training
+        model, training = model_to_train(run, tokenizer), run.config.training
         with activation_checkpointing_if(training.activation_checkpointing, model):
             refuse_inexact(model, len(tokenizer), given=given)
     load_reference(run, tokenizer)

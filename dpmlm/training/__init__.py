@@ -21,6 +21,7 @@ from dpmlm.training.optimizer import SecureDPOptimizer, adamw
 from dpmlm.training.pace import timed_rows
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
+from dpmlm.training.trainable import merged, restrict
 from dpmlm.training.units import (
     CanaryUnits,
     CorpusUnits,
@@ -51,9 +52,11 @@ __all__ = [
     "adamw",
     "in_bytes",
     "load_base_model",
+    "merged",
     "new_model",
     "refuse_gradient_canaries",
     "refuse_inexact",
+    "restrict",
     "timed_rows",
     "train",
     "units_of",

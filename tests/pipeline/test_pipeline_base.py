@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import torch
 from small_run import WORDS, write_run_file
 
-from dpmlm.artifacts import model_digest
+from dpmlm.artifacts import load_model, model_digest
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline import base
@@ -115,3 +116,23 @@ def test_a_release_never_counts_as_public(based, record, field):
         return
     with pytest.raises(UserError, match="it is a release"):
         (base.initial_model if field == "model.from" else base.load_reference)(run, tokenizer)
+
+
+@pytest.mark.parametrize("what", ["no_embeddings", "lora"])
+def test_a_run_trains_a_part_of_a_base_model_and_saves_a_whole_one(based, what):
+    home, whole, tokenizer = based
+    config = load_config(
+        home / "run.yaml",
+        {"model.train": what, "workspace": home / f"work-{what}", "training.steps": 2},
+    )
+    execute_until(config, "training")
+    run, other = Run.load(config, Progress(quiet=True)), Run.load(whole, Progress(quiet=True))
+    start, (end, _) = base.initial_model(run, tokenizer), load_model(run.folder("training"))
+    before, after = dict(start.named_parameters()), dict(end.named_parameters())
+    assert before.keys() == after.keys()
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(before[embeddings], after[embeddings])
+    moved = "bert.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(before[moved], after[moved])
+    one, two = (planned(r)[0].bindings["model"] for r in (run, other))
+    assert one != two
