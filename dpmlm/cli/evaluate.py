@@ -52,6 +52,10 @@ def evaluate(
     public: Annotated[
         bool, typer.Option("--public", help="Models and --text are nobody's secret.")
     ] = False,
+    forgetting: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Points of top-1 it may have lost to --against."),
+    ] = None,
     identity: IdentityFile = None,
     trusted_keys: Annotated[
         Path | None, typer.Option(help="Folder of .pub files of signers, for a bundle.")
@@ -70,6 +74,8 @@ def evaluate(
     Example: dpmlm evaluate run.yaml --show-private
 
     Any model: dpmlm evaluate FOLDER --text held-out.jsonl --against OTHER --public
+
+    What training further cost: the same with --forgetting 2; exit status 1 unless it kept it.
     """
     from dpmlm.config import parse_overrides
     from dpmlm.pipeline.evaluating import Request
@@ -87,6 +93,7 @@ def evaluate(
             pseudo=pseudo,
             probes=read_probes(probe or []),
             public=public,
+            forgetting=forgetting,
             identity=identity,
             trusted_keys=trusted_keys,
             settings=parse_overrides(settings or []),
@@ -104,4 +111,4 @@ def evaluate(
         typer.echo(found.text(private=show_private))
         if out is not None:
             typer.echo(f"wrote {out}")
-    return 0
+    return 1 if found.refused else 0

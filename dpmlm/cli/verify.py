@@ -29,6 +29,9 @@ def verify(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", help="Ledger: are its charges lines of it?")
     ] = None,
+    continues: Annotated[
+        Path | None, typer.Option("--continues", help="Bundle that it continues: as it says?")
+    ] = None,
     policy: AskedPolicy = None,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="An auditor's own: is it what they attested?")
@@ -48,8 +51,9 @@ def verify(
     from dpmlm.release import Outside, verify_bundle
 
     outside = Outside(
-        log=log, head=head, proof=proof, ledger=ledger, policy=policy, evidence=evidence
-    )
+        log=log, head=head, proof=proof, ledger=ledger, continues=continues, policy=policy,
+        evidence=evidence,
+    )  # fmt: skip
     checked = verify_bundle(
         bundle, trusted_keys, now=datetime.now(UTC), require=roles_of(require), outside=outside
     )

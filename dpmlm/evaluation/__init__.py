@@ -1,7 +1,8 @@
 """Evaluation: how well a masked language model guesses, and for whom.
 
 Reading order: `spec` (which tokens are asked for), `buckets` (how common a word is), `measurement`
-(one pass over the text), `calibration`, `intervals`, `groups`, `pseudo` (every token alone);
+(one pass over the text), `calibration`, `intervals`, `groups`, `pseudo` (every token alone),
+`forgetting` (a change beside a margin);
 `features` (what a frozen encoder makes of text) with the probes `sentiment` and `entities`; `told`
 (all of it as values and as lines).
 Nothing here knows of runs, keys or labels: who calls it says whose text it was.
@@ -9,6 +10,7 @@ Nothing here knows of runs, keys or labels: who calls it says whose text it was.
 
 from dpmlm.evaluation.buckets import BUCKETS, WordBuckets, count_words
 from dpmlm.evaluation.calibration import Calibration, calibration
+from dpmlm.evaluation.forgetting import FORGOT, KEPT, UNDECIDED, Forgetting, forgetting
 from dpmlm.evaluation.groups import Group, by_group, gap
 from dpmlm.evaluation.intervals import Estimate, changes, estimates
 from dpmlm.evaluation.measurement import Figures, Measurement, measure
@@ -26,11 +28,15 @@ from dpmlm.evaluation.told import (
 
 __all__ = [
     "BUCKETS",
+    "FORGOT",
+    "KEPT",
     "SEED",
+    "UNDECIDED",
     "Calibration",
     "Estimate",
     "EvaluationSpec",
     "Figures",
+    "Forgetting",
     "Group",
     "Measurement",
     "Pseudo",
@@ -42,6 +48,7 @@ __all__ = [
     "count_words",
     "estimates",
     "figures_of",
+    "forgetting",
     "gap",
     "group_lines",
     "groups_told",

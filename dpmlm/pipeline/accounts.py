@@ -32,6 +32,10 @@ class Account:
     """As `Budget`: epsilon, delta, rdp."""
     left: dict[str, Any]
     """As `Budget`."""
+    imports: list[dict[str, Any]]
+    """Releases that runs continue: digests of the release, its weights and its plan; run_id and
+    corpus; epsilon and delta; and whether its run is one of this ledger (here), so that it was
+    charged nothing more."""
     runs: list[dict[str, Any]]
     """Each with run_id; plan, the epsilon and delta it was reserved with; epsilon and delta that
     may be claimed for it, and whether by its own plan or by the filter over all runs (basis);
@@ -55,6 +59,7 @@ class Account:
             cap=cap,
             spent=asdict(ledger.spent()),
             left=asdict(ledger.left()),
+            imports=ledger.imports,
             runs=[_shown(ledger.summary(name), plan) for name, plan in plans.items()],
         )
 
@@ -67,6 +72,12 @@ class Account:
         rows.append(f"cap    {budget_text(self.cap)}")
         rows.append(f"spent  {budget_text(self.spent)}")
         rows.append(f"left   {left_text(self.left)}")
+        for one in self.imports:
+            how = "charged here as a run" if one["here"] else f"charged to corpus {one['corpus']}"
+            rows.append(
+                f"from   release {one['release'][:23]}, {how}: epsilon "
+                f"{rounded_up(one['epsilon'], 4)}, delta {rounded_up(one['delta'], 3)}"
+            )
         for run in self.runs:
             whose = ", of all runs together" if run["basis"] == "filter" else ""
             if not run["choices_charged"]:

@@ -5,7 +5,8 @@ Reading order: `plan` (what a run promises; `rules`: what one may hold, `plannin
 and the noise; `discrete` and `grid`: noise of whole numbers, `bands`: noise that takes back earlier
 noise), `ledger` (what a corpus may spend: `filter` is its cap, `journal` its file, `balance` its
 sums, `admission` its judgement with `headroom`, `replay` its check, `summary` what comes of it),
-`selection` (words of a private corpus), `choice` (one of several runs), `statement` (the claim in
+`selection` (words of a private corpus), `choice` (one of several runs), `ancestor` (a release that
+is trained further), `statement` (the claim in
 words; `details` beside them).
 Opacus, dp-accounting and torch are imported when a number is computed, not before.
 """

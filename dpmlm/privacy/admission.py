@@ -2,7 +2,9 @@
 
 Admitted is everything whose divergences fit the filter, or else **one** plan alone whose own
 epsilon, at all its charged steps, fits the cap (PLD is tighter than RDP; with a single plan fixed
-beforehand nothing is adaptive). The second door closes for good with the second entry.
+beforehand nothing is adaptive). The second door closes for good with the second entry. Releases of
+other ledgers that a run continues count in both: in the filter as (epsilon, delta)-DP mechanisms,
+at the second door with their epsilons and deltas, added to those of the plan.
 """
 
 import copy
@@ -12,8 +14,8 @@ from dataclasses import replace
 
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure, renyi_divergence
-from dpmlm.privacy.balance import NEIGHBOURS, Balance, Run
-from dpmlm.privacy.headroom import fitting_epsilon, pld_epsilon, steps_within
+from dpmlm.privacy.balance import NEIGHBOURS, Balance, Import, Run
+from dpmlm.privacy.headroom import epsilon_after, fitting_epsilon, pld_epsilon, steps_within
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.selection import PartitionSelection
 
@@ -39,6 +41,7 @@ def admit_plan(balance: Balance, plan: PrivacyPlan, *, slack: float = 0.0) -> Ru
             f"the ledger's cap has delta {cap.delta:g}",
             "lower privacy.delta",
         )
+    balance = balance.inheriting(plan)
     _refuse_other_neighbours(balance, plan)
     run = Run(plan, *divergences(plan, cap.order))
     if not _fits(balance, [*balance.runs.values(), run], slack):
@@ -52,10 +55,12 @@ def admit_plans(balance: Balance, plans: Sequence[PrivacyPlan]) -> tuple[int, Ba
     after.runs = dict(balance.runs)
     for number, plan in enumerate(plans):
         try:
-            # The space keeps it apart from every run: names of runs hold none.
-            after.runs[f"plan {number}"] = admit_plan(after, plan)
+            run = admit_plan(after, plan)
         except UserError:
             return number, after
+        after = after.inheriting(plan)
+        # The space keeps it apart from every run: names of runs hold none.
+        after.runs[f"plan {number}"] = run
     return len(plans), after
 
 
@@ -69,6 +74,7 @@ def _refuse_other_neighbours(balance: Balance, plan: PrivacyPlan) -> None:
 def _refuse_beside(balance: Balance, given: str, neighbours: tuple[str, str]) -> None:
     there = {(r.plan.unit, r.plan.scope) for r in balance.runs.values() if r.plan.private}
     there |= {(one["unit"], one["scope"]) for one in balance.selections}
+    there |= {(one.unit, one.scope) for one in balance.imports.values()}
     for unit, scope in sorted(there - {neighbours}):
         raise UserError(
             f"{given}, {neighbours[1]}",
@@ -135,7 +141,7 @@ def _refuse_over(
     balance: Balance, label: str, divergence: float, delta: float, slack: float
 ) -> None:
     cap, more = balance.cap, 1 + slack
-    total, column = balance.divergence() + divergence, balance.other_delta + delta
+    total, column = balance.divergence() + divergence, balance.column + delta
     if total > cap.rdp * more or column > cap.column * more:
         left = balance.left()
         raise UserError(
@@ -159,16 +165,43 @@ def divergences(plan: PrivacyPlan, order: float) -> tuple[float, float]:
 
 
 def _fits(balance: Balance, runs: Sequence[Run], slack: float = 0.0) -> bool:
-    """Whether `runs` are admitted together with the mechanisms charged so far."""
-    cap, most = balance.cap, balance.cap.epsilon * (1 + slack)
-    if math.isinf(cap.epsilon) or balance.divergence(runs) <= cap.rdp * (1 + slack):
+    """Whether `runs` are admitted together with the mechanisms charged so far.
+
+    While one run stands alone beside a continued release, their sum is what will be claimed, and it
+    has to fit whether the filter would hold it or not.
+    """
+    cap, more = balance.cap, 1 + slack
+    epsilon, delta = balance.imported()
+    alone = len(runs) <= 1 and not balance.others
+    if math.isinf(cap.epsilon):
         return True
-    if len(runs) > 1 or balance.others:
-        return False
-    plan, billed = runs[0].plan, runs[0].billed
+    filtered = balance.divergence(runs) <= cap.rdp * more and balance.column <= cap.column * more
+    if not alone or (filtered and not epsilon):
+        return filtered
+    if not runs:
+        return epsilon <= cap.epsilon * more and delta <= cap.delta * more
+    plan, billed, most = runs[0].plan, runs[0].billed, cap.epsilon * more
+    if epsilon:
+        whole = epsilon + epsilon_after(plan, billed)
+        return whole <= most and plan.delta + delta <= cap.delta * more
     if billed == plan.steps:
         return pld_epsilon(plan, billed) <= most
     return billed <= steps_within(plan, most)
+
+
+def admit_import(balance: Balance, charge: Import, *, slack: float = 0.0) -> None:
+    """Raises UserError where the cap does not hold a release that is continued, or holds it beside
+    charges of another unit or corpus."""
+    model, given = charge.ancestor.model, f"continued release {charge.ancestor.release[:19]}"
+    _refuse_beside(balance, f"{given} of unit {charge.unit}", (charge.unit, charge.scope))
+    after = copy.copy(balance)
+    after.imports = {**balance.imports, model: charge}
+    if not _fits(after, list(after.runs.values()), slack):
+        raise UserError(
+            f"{given} of epsilon {charge.ancestor.epsilon:g}, delta {charge.ancestor.delta:g}",
+            f"that is more than is left of the cap {balance.cap.epsilon:g}",
+            "ask whoever registered the corpus",
+        )
 
 
 def _over_cap(balance: Balance, run: Run) -> UserError:
@@ -181,6 +214,9 @@ def _over_cap(balance: Balance, run: Run) -> UserError:
             f"and {balance.path} holds other charges",
             "leave privacy.max_batch_size null, or use another corpus",
         )
+    inherited, its_delta = balance.imported()
+    if inherited and not balance.others and not balance.runs:
+        return _over_beside_release(balance, run, inherited, its_delta)
     if balance.untouched:
         advice = f"set privacy.epsilon to {cap.epsilon:g} or less"
     elif fits := fitting_epsilon(run.plan, left.rdp, cap.order):
@@ -192,5 +228,22 @@ def _over_cap(balance: Balance, run: Run) -> UserError:
         f"({run.cost:.4g} of the ledger's divergence at order {cap.order:g})",
         f"epsilon {left.epsilon:.4g} (divergence {left.rdp:.4g}) is left of the cap "
         f"{cap.epsilon:g} on {balance.path}",
+        advice,
+    )
+
+
+def _over_beside_release(balance: Balance, run: Run, epsilon: float, delta: float) -> UserError:
+    """What is said of a first run where it is the continued release that leaves too little."""
+    cap = balance.cap
+    room, left = cap.epsilon - epsilon, cap.delta - delta
+    advice = "continue a release of less, or ask whoever registered the corpus for a larger cap"
+    if room >= 0.05 and left > 0:
+        shown = math.floor(room * 1e4) / 1e4
+        advice = f"set privacy.epsilon to {shown:g} or less and privacy.delta to {left:.3g} or less"
+    return UserError(
+        f"a plan of epsilon {run.plan.epsilon:g}, delta {run.plan.delta:g} that continues a "
+        f"release of epsilon {epsilon:g}, delta {delta:g}",
+        f"they add up, and the cap on {balance.path} is epsilon {cap.epsilon:g}, "
+        f"delta {cap.delta:g}",
         advice,
     )

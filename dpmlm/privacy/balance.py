@@ -4,24 +4,27 @@ import copy
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
+from dpmlm.privacy.ancestor import Ancestor, ancestor_of
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
-from dpmlm.privacy.rules import SCOPES
+from dpmlm.privacy.rules import SCOPES, SEQUENCES
 
 _KINDS = (
     "register", "reserve", "attempt", "charge", "keep", "commit", "spend", "select", "choose",
-    "tombstones", "repair",
+    "tombstones", "import", "repair",
 )  # fmt: skip
 HIGHEST_ORDER = 1024.0
 """Of a cap: the time that a divergence takes grows with its order."""
 NEIGHBOURS = tuple(itertools.product(("document", "person"), SCOPES[:2]))
 """Unit and scope that words of a vocabulary can be bounded by."""
+PROTECTED = (*NEIGHBOURS, ("sequence", SEQUENCES))
+"""Unit and scope that a plan, and so a release, can be about."""
 LABELS = ("public", "dp", "private")
 """What a choice among runs looked at: nothing private, noisy figures, or exact ones."""
 
@@ -91,6 +94,25 @@ class Run:
         return self.billed if twice or part or not self.commits else self.taken
 
 
+@dataclass(frozen=True)
+class Import:
+    """A release that a run of the ledger continues, charged once however many runs do."""
+
+    ancestor: Ancestor
+    """With the largest epsilon and delta that were told of its weights."""
+    unit: str
+    scope: str
+    here: bool
+    """Whether its run is one of this ledger: then all of it is charged already."""
+    divergence: float
+    """At the cap's order, of an (epsilon, delta)-DP mechanism; 0 where it is charged already."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As an entry and a summary hold it."""
+        own = {"unit": self.unit, "scope": self.scope, "here": self.here}
+        return {**self.ancestor.to_json(), **own}
+
+
 class Balance:
     """The cap, the runs and the other mechanisms of one ledger."""
 
@@ -104,6 +126,8 @@ class Balance:
         self.other_delta = 0.0
         self.others = 0
         self.selections: list[dict[str, Any]] = []
+        self.imports: dict[str, Import] = {}
+        """Releases that runs continue, by the digest of their weights."""
         self.choices: list[dict[str, Any]] = []
         """Among runs: label, epsilon, and the number of candidates."""
         self.tombstones: dict[str, Any] | None = None
@@ -127,18 +151,60 @@ class Balance:
             ) from error
 
     def divergence(self, runs: Iterable[Run] | None = None) -> float:
-        """All mechanisms and `runs` (those of the ledger by default), at the cap's order."""
+        """All mechanisms, releases that are continued, and `runs` (those of the ledger by default),
+        at the cap's order."""
         runs = self.runs.values() if runs is None else runs
-        return self.other_divergence + sum(run.cost for run in runs)
+        inherited = sum(one.divergence for one in self.imports.values())
+        return self.other_divergence + inherited + sum(run.cost for run in runs)
+
+    def imported(self) -> tuple[float, float]:
+        """Epsilon and delta of the releases that were charged elsewhere."""
+        outside = [one.ancestor for one in self.imports.values() if not one.here]
+        return sum(one.epsilon for one in outside), sum(one.delta for one in outside)
+
+    @property
+    def column(self) -> float:
+        """Delta that mechanisms and continued releases spend directly."""
+        return self.other_delta + self.imported()[1]
+
+    def import_of(self, plan: PrivacyPlan) -> Import | None:
+        """What has to be charged for the release that the plan continues: None where there is none,
+        or where it is paid for."""
+        found = ancestor_of(plan)
+        if found is None:
+            return None
+        there = self.imports.get(found.model)
+        if there is not None:
+            if there.ancestor.covers(found):
+                return None
+            most = max(there.ancestor.epsilon, found.epsilon)
+            found = replace(found, epsilon=most, delta=max(there.ancestor.delta, found.delta))
+        return self.priced(found, plan.unit, plan.scope)
+
+    def priced(self, ancestor: Ancestor, unit: str, scope: str) -> Import:
+        """The charge of a release: nothing where its run was charged to this very ledger."""
+        run = self.runs.get(ancestor.run_id)
+        here = run is not None and run.plan.digest == ancestor.plan
+        cost = 0.0 if here else self.cap.divergence_of(ancestor.epsilon)
+        return Import(ancestor, unit, scope, here, cost)
+
+    def inheriting(self, plan: PrivacyPlan) -> "Balance":
+        """This balance once the release that `plan` continues is charged."""
+        more = self.import_of(plan)
+        if more is None:
+            return self
+        after = copy.copy(self)
+        after.imports = {**self.imports, more.ancestor.model: more}
+        return after
 
     @property
     def untouched(self) -> bool:
         """Whether nothing was charged yet."""
-        return not self.runs and not self.others
+        return not self.runs and not self.others and not self.imports
 
     @property
     def alone(self) -> Run | None:
-        """The one run, if nothing else was charged to the corpus."""
+        """The one run, if nothing else was charged to the corpus but releases of other ledgers."""
         return next(iter(self.runs.values())) if len(self.runs) == 1 and not self.others else None
 
     def beside(self, divergence: float, delta: float) -> "Balance":
@@ -157,8 +223,10 @@ class Balance:
         if self.untouched:
             return Budget(0.0, 0.0, 0.0)
         if run := self.alone:
-            return Budget(epsilon_after(run.plan, run.billed), run.plan.delta, total)
-        delta = self.cap.delta - self.cap.column + self.other_delta
+            epsilon, delta = self.imported()
+            own = epsilon_after(run.plan, run.billed)
+            return Budget(own + epsilon, run.plan.delta + delta, total)
+        delta = self.cap.delta - self.cap.column + self.column
         return Budget(total + self.cap.overhead, delta, total)
 
     def left(self) -> Budget:
@@ -166,7 +234,7 @@ class Balance:
         capped = math.isfinite(self.cap.epsilon)
         rdp = max(0.0, self.cap.rdp - self.divergence()) if capped else math.inf
         epsilon = self.cap.epsilon if self.untouched else rdp
-        return Budget(epsilon, self.cap.column - self.other_delta, rdp)
+        return Budget(epsilon, max(0.0, self.cap.column - self.column), rdp)
 
     def _register(self, entry: Mapping[str, Any]) -> None:
         epsilon, delta = read_number(entry["epsilon"]), read_number(entry["delta"])
@@ -181,8 +249,11 @@ class Balance:
     def _reserve(self, entry: Mapping[str, Any]) -> None:
         if entry["run_id"] in self.runs:
             raise ValueError("a run is reserved once")
+        plan = PrivacyPlan.from_json(entry["plan"])
+        if self.import_of(plan) is not None:
+            raise ValueError("a release is charged before the run that continues it")
         self.runs[entry["run_id"]] = Run(
-            PrivacyPlan.from_json(entry["plan"]),
+            plan,
             read_number(entry["divergence"]),
             read_number(entry["again"]),
         )
@@ -231,6 +302,19 @@ class Balance:
         self._add(entry["divergence"], entry["threshold_delta"])
         names = ("label", "epsilon", "delta", "words_per_unit", "unit", "scope")
         self.selections.append({name: entry[name] for name in names})
+
+    def _import(self, entry: Mapping[str, Any]) -> None:
+        if (entry["unit"], entry["scope"]) not in PROTECTED:
+            raise ValueError("a release protects a unit of a corpus")
+        ancestor, cost = Ancestor.from_json(entry), read_number(entry["divergence"])
+        there = self.imports.get(ancestor.model)
+        if there is not None and not ancestor.covers(there.ancestor):
+            raise ValueError("a charge for a release is never lowered")
+        if type(entry["here"]) is not bool or not 0 <= cost < math.inf:
+            raise ValueError("a release costs a finite divergence")
+        self.imports[ancestor.model] = Import(
+            ancestor, entry["unit"], entry["scope"], entry["here"], cost
+        )
 
     def _choose(self, entry: Mapping[str, Any]) -> None:
         if entry["label"] not in LABELS or not set(entry["runs"]) <= self.runs.keys():

@@ -1,8 +1,9 @@
 """`Ledger`: what was spent on one corpus, and what may still be.
 
 One ledger belongs to one source corpus and all that is derived from it. Its cap is fixed when the
-corpus is registered (`filter.py`); the file is a `Journal`; `admission.py` says what the cap admits
-and `summary.py` what may be claimed. The order of a run:
+corpus is registered (`filter.py`); the file is a `Journal`; `admission.py` says what the cap
+admits, `ledger_reading.py` what the entries come to, and `summary.py` what may be claimed. The
+order of a run:
 
     reserve -> begin_attempt -> (charge a step -> draw its sample -> add its noise)* -> commit
 
@@ -12,7 +13,7 @@ plan they are charged on top of it, and refused over the cap.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,16 @@ from dpmlm.privacy.admission import (
     admit_selection,
     check_repeat,
 )
-from dpmlm.privacy.balance import LABELS, Balance, Budget, Run, whole_number, write_number
+from dpmlm.privacy.balance import LABELS, Budget, Run, whole_number, write_number
 from dpmlm.privacy.filter import RenyiFilter
 from dpmlm.privacy.headroom import fitting_epsilon
-from dpmlm.privacy.journal import Journal, Signer, Verifier, check_signature, create
+from dpmlm.privacy.journal import Signer, create
+from dpmlm.privacy.ledger_reading import LedgerReading
 from dpmlm.privacy.plan import PrivacyPlan
-from dpmlm.privacy.replay import replay
 from dpmlm.privacy.selection import PartitionSelection
-from dpmlm.privacy.summary import summarise
 
 
-class Ledger:
+class Ledger(LedgerReading):
     """The budget of one corpus; several processes may use one file at a time.
 
     Without a promise: a run with epsilon `inf` is recorded only on a ledger that was registered
@@ -46,10 +46,6 @@ class Ledger:
     Locally the ledger binds the honest user: whoever may write the file can also replace it. Lines
     cut off its end are found only against a copy of `head`.
     """
-
-    def __init__(self, path: Path, signer: Signer | None = None) -> None:
-        self._state = Balance(path)
-        self._journal = Journal(path, self._state.apply, signer)
 
     @classmethod
     def register(
@@ -122,6 +118,9 @@ class Ledger:
     def reserve(self, run_id: str, plan: PrivacyPlan) -> None:
         """Charge the whole plan to the run; the same plan again is a resume and charges nothing.
 
+        A release that the plan continues is charged first, in an entry of its own: once, however
+        many runs continue it, and with no amount where its run was charged to this ledger.
+
         Raises UserError for another plan under the same run, a run without privacy under a finite
         cap, a delta above the ledger's, and a budget larger than what is left.
         """
@@ -137,6 +136,10 @@ class Ledger:
                 )
             run = admit_plan(self._state, plan)
             costs = {name: write_number(getattr(run, name)) for name in ("divergence", "again")}
+            inherited = self._state.import_of(plan)
+            if inherited is not None:  # both are admitted; a kill in between leaves it charged
+                price = write_number(inherited.divergence)
+                self._write("import", **inherited.to_json(), divergence=price)
             self._write("reserve", run_id=run_id, plan=plan.to_json(), **costs)
 
     def refuse_unaffordable(
@@ -313,127 +316,6 @@ class Ledger:
             if noted is None or noted["lines"] < lines:
                 self._write("tombstones", lines=lines, head=head)
 
-    @property
-    def tombstones(self) -> dict[str, Any] | None:
-        """`lines` and `head` as last noted; None where nobody was forgotten."""
-        self._journal.refresh()
-        return self._state.tombstones
-
-    @property
-    def cap(self) -> tuple[float, float]:
-        """Epsilon and delta with which the corpus was registered."""
-        return self._state.cap.epsilon, self._state.cap.delta
-
-    @property
-    def order(self) -> float:
-        """Renyi order of the cap, fixed at registration."""
-        return self._state.cap.order
-
-    @property
-    def corpus(self) -> str:
-        """Name under which the corpus was registered."""
-        return self._state.corpus
-
-    @property
-    def key_id(self) -> str | None:
-        """Key that signs every entry; None for a ledger that was registered without one."""
-        return self._state.key_id
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-        return self._journal.path
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        """Every entry, read again from the file and its chain checked."""
-        return list(self._journal.entries())
-
-    @property
-    def run_ids(self) -> list[str]:
-        """Runs with a reservation, in the order of their reservations."""
-        self._journal.refresh()
-        return list(self._state.runs)
-
-    @property
-    def head(self) -> dict[str, Any]:
-        """Number and hash of the last entry: copy it elsewhere, then a cut file is found."""
-        self._journal.refresh()
-        return {"number": self._journal.length, "hash": self._journal.head}
-
-    def spent(self) -> Budget:
-        """What the entries add up to.
-
-        One private plan alone: its epsilon at all charged steps, the larger of its accountant's and
-        PLD's. Otherwise the sum of divergences converted at the ledger's order.
-        """
-        self._journal.refresh()
-        return self._state.spent()
-
-    def left(self) -> Budget:
-        """What may still be spent: the whole cap before the first entry, then divergence.
-
-        Divergence left and epsilon left are one number after the first entry, since they differ
-        by a constant in the sum.
-        """
-        self._journal.refresh()
-        return self._state.left()
-
-    def charged_steps(self, run_id: str) -> int:
-        """Steps charged in all attempts, repeated ones counted each time."""
-        self._journal.refresh()
-        return self._run(run_id).charged
-
-    def committed_steps(self, run_id: str) -> int:
-        """Steps that survive in the released model; all charged ones if committed twice."""
-        self._journal.refresh()
-        return self._run(run_id).committed
-
-    def choices(self) -> list[dict[str, Any]]:
-        """Choices among runs of the corpus: label, epsilon, and the number of candidates."""
-        self._journal.refresh()
-        return list(self._state.choices)
-
-    def verify(
-        self,
-        *,
-        trusted: Mapping[str, Verifier] | None = None,
-        head: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Read the whole file again and check everything that can be checked.
-
-        The chain, the sense of each entry, that the cap admitted it, and its amounts; with
-        `trusted` (key id to public key) every signature; with an earlier `head` that its entry
-        still stands. Raises IntegrityError naming the line.
-        """
-        fresh = Balance(self._journal.path)
-        seen = False
-        for entry in self._journal.entries():
-            replay(entry, fresh)
-            if trusted is not None:
-                check_signature(self._journal.name, entry, trusted)
-            seen = seen or (head is not None and entry["hash"] == head["hash"])
-        if head is not None and not seen:
-            raise IntegrityError(
-                f"ledger {self._journal.path}, line {head['number']}",
-                "the entry that was noted as its head is gone: the file was cut or rewritten",
-                "restore the file from a copy",
-            )
-
-    def summary(self, run_id: str) -> dict[str, Any]:
-        """What a statement and a gate need to know of the run, after `verify`.
-
-        `epsilon` at `delta` is the claim. While the lineage holds this one plan alone it is the
-        epsilon of its committed steps (of the whole plan before a commit), the larger of its
-        accountant's and PLD's. Otherwise it is the cap: a filter proves its budget, not the sum
-        spent so far.
-        """
-        self.verify()
-        self._journal.refresh()
-        self._run(run_id)
-        head = {"number": self._journal.length, "hash": self._journal.head}
-        return {**summarise(self._state, run_id), "head": head, "intact": True}
-
     def _write(self, kind: str, **fields: Any) -> None:
         self._refuse_signer(self._journal.signer)
         self._journal.append(kind, {**fields, "time": _now()})
@@ -445,16 +327,6 @@ class Ledger:
                 f"it was registered with signer {self._state.key_id}, which signs every entry",
                 "give the signing key that registered it",
             )
-
-    def _run(self, run_id: str) -> Run:
-        run = self._state.runs.get(run_id)
-        if run is None:
-            raise UserError(
-                f"run {run_id!r}",
-                f"ledger {self._journal.path} has no reservation for it",
-                "reserve the run's plan first",
-            )
-        return run
 
     def _refuse_uncharged(self, run_id: str, run: Run, steps: int) -> None:
         if whole_number(steps) > run.taken:

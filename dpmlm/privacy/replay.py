@@ -10,12 +10,14 @@ from typing import Any
 
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.admission import (
+    admit_import,
     admit_mechanism,
     admit_plan,
     admit_selection,
     check_repeat,
     divergences,
 )
+from dpmlm.privacy.ancestor import Ancestor
 from dpmlm.privacy.balance import Balance
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.selection import PartitionSelection
@@ -50,6 +52,11 @@ def _admit(entry: Mapping[str, Any], before: Balance) -> None:
     elif kind == "spend" or (kind == "choose" and entry["label"] == "dp"):
         delta = entry.get("delta", 0.0)
         admit_mechanism(before, str(entry.get("label")), entry["epsilon"], delta, slack=SLACK)
+    elif kind == "import":
+        charge = before.priced(Ancestor.from_json(entry), entry["unit"], entry["scope"])
+        if entry["here"] is not charge.here:
+            raise ValueError("whether a run is of this ledger is seen in it")
+        admit_import(before, charge, slack=SLACK)
     elif kind == "select":
         neighbours = entry["unit"], entry["scope"]
         admit_selection(before, entry["label"], _selection(entry), neighbours, slack=SLACK)
@@ -72,6 +79,10 @@ def _check_amounts(entry: Mapping[str, Any], state: Balance) -> None:
         selection = _selection(entry)
         recorded = entry["divergence"], entry["threshold_delta"]
         expected = selection.divergence(state.cap.order), selection.threshold_delta
+    elif kind == "import":
+        charge = state.imports[entry["model"]]
+        recorded = (charge.divergence,)
+        expected = (state.priced(charge.ancestor, charge.unit, charge.scope).divergence,)
     elif kind in ("spend", "choose"):
         recorded = (entry["divergence"],)
         expected = (state.cap.divergence_of(entry["epsilon"]),)
@@ -85,7 +96,8 @@ def _broken(entry: Mapping[str, Any], state: Balance, why: str) -> IntegrityErro
 
 
 _NOUNS = {
-    "reserve": "plan", "select": "selection", "spend": "mechanism", "choose": "choice"
+    "reserve": "plan", "select": "selection", "spend": "mechanism", "choose": "choice",
+    "import": "release",
 }  # fmt: skip
 
 

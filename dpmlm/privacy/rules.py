@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import ACCOUNTANTS
+from dpmlm.privacy.ancestor import check_ancestor
 from dpmlm.privacy.noise import NOISES, noise_source_of, refuse_noise
 from dpmlm.privacy.sampling import sampler_of
 
@@ -97,6 +98,7 @@ def check_plan(plan: "PrivacyPlan") -> None:
             raise UserError(f"binding {key!r}", "it must be text, a number or null", "mend it")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"binding {key!r}", "its number must be finite", "write it as text")
+    check_ancestor(plan)
 
 
 def _check_batches(plan: "PrivacyPlan") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import describe
+from dpmlm.privacy.ancestor import ancestor_of, ancestor_sentence
 from dpmlm.privacy.details import details, epsilon_by_accountant
 from dpmlm.privacy.plan import PrivacyPlan
 
@@ -51,7 +52,8 @@ def statement(
     """The claim about releasing `what`, from a run's plan and `Ledger.summary`.
 
     Epsilon and delta are the summary's: of the committed steps while the lineage holds this plan
-    alone, of the ledger's cap otherwise. It is rounded up. `not_covered` adds to what is never
+    alone, with those of a release of another ledger that it continues, of the ledger's cap
+    otherwise. It is rounded up. `not_covered` adds to what is never
     covered (`standard_exclusions`). Raises UserError when the summary is of another plan.
     """
     if summary["plan_digest"] != plan.digest:
@@ -67,13 +69,17 @@ def statement(
         why = plan.unprotected or "epsilon inf"
         exclusions.insert(0, f"anything: with {why} nothing is promised")
     if not summary["choices_charged"]:
-        exclusions.append("choices among several runs, which looked at private text uncharged")
+        exclusions.append(
+            "choices among several runs, or of what to train on, which looked at private text "
+            "uncharged"
+        )
     sampler = _sampler(plan)
     accountant = summary["accountant"]
     if plan.noise == "discrete_gaussian":
         accountant += ", whole orders, which hold for discrete noise"
     elif plan.private and summary["basis"] == "plan" and plan.accountant != "pld":
         accountant += f", checked with {describe('pld')}"
+    ancestor = ancestor_of(plan)
     vocabulary = vocabulary_of(plan)
     if vocabulary is not None and not _charged(vocabulary, summary):
         raise UserError(
@@ -84,7 +90,8 @@ def statement(
     sentence = (
         f"For any two corpora that differ by adding or removing one {plan.unit}, the probability "
         f"of any outcome of releasing {what} differs by at most a factor e^{shown}, plus "
-        f"{rounded_up(summary['delta'], 6)}. {_vocabulary_sentence(plan, vocabulary)}Sampling: "
+        f"{rounded_up(summary['delta'], 6)}. {ancestor_sentence(ancestor, summary)}"
+        f"{_vocabulary_sentence(plan, vocabulary)}Sampling: "
         f"{sampler}; accountant: {accountant}; noise source: {_noise(plan)}; "
         f"scope: {plan.scope}. Not covered: {'; '.join(exclusions)}."
     )
@@ -100,6 +107,7 @@ def statement(
         "scope": plan.scope,
         "not_covered": exclusions,
         "vocabulary": vocabulary,
+        "continues": ancestor.to_json() if ancestor else None,
         "basis": summary["basis"],
         "plan_digest": plan.digest,
         "committed_steps": summary["committed_steps"],

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dpmlm.privacy.accountants import describe
+from dpmlm.privacy.ancestor import ancestor_of, imported, imports_of, paid_for
 from dpmlm.privacy.balance import Balance, write_number
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.privacy.plan import PrivacyPlan
@@ -34,6 +35,7 @@ def summarise(balance: Balance, run_id: str) -> dict[str, Any]:
             "runs": len(balance.runs),
             "mechanisms": balance.others,
             "selections": [dict(selection) for selection in balance.selections],
+            **_imports(balance),
             "epsilon": write_number(lineage.epsilon),
             "delta": lineage.delta,
         },
@@ -80,8 +82,14 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
     _check_lineage(plan, summary)
     if plan.bands > 1 and (0 < committed < plan.steps or claimed < plan.steps):
         raise ValueError("correlated noise is accounted for over all steps of its plan")
+    ancestor = ancestor_of(plan)
+    if not paid_for(ancestor, summary):
+        raise ValueError("the release that the plan continues is charged")
     if alone:
-        return epsilon_after(plan, claimed), plan.delta
+        epsilon, more = imported(summary)
+        if more and plan.private and plan.delta + more > cap["delta"] * (1 + SLACK):
+            raise ValueError("deltas add up to more than the cap's")
+        return epsilon_after(plan, claimed) + epsilon, plan.delta + more
     if lineage["epsilon"] == "inf":
         return math.inf, plan.delta
     if not 0 < float(lineage["epsilon"]) <= float(cap["epsilon"]) * (1 + SLACK):
@@ -89,11 +97,19 @@ def claim_of(plan: PrivacyPlan, summary: Mapping[str, Any]) -> tuple[float, floa
     return float(cap["epsilon"]), float(cap["delta"])
 
 
+def _imports(balance: Balance) -> dict[str, Any]:
+    """Releases that runs of the ledger continue; nothing where none does."""
+    found = [one.to_json() for one in balance.imports.values()]
+    return {"imports": found} if found else {}
+
+
 def _check_lineage(plan: PrivacyPlan, summary: Mapping[str, Any]) -> None:
     lineage = summary["lineage"]
     paid = sum(choice["label"] == "dp" for choice in summary["choices"])
     if lineage["mechanisms"] < len(lineage["selections"]) + paid:
         raise ValueError("selections and charged choices are mechanisms")
+    if any(one["here"] is True for one in imports_of(summary)) and lineage["runs"] < 2:
+        raise ValueError("a release of the ledger is of another run in it")
     if plan.private and not plan.delta <= summary["cap"]["delta"] < 1:
         raise ValueError("a plan's delta is at most that of the cap")
 

@@ -16,6 +16,7 @@ from dpmlm.artifacts.recipients import WrappedKey
 from dpmlm.canonical import read_json
 from dpmlm.errors import UserError
 from dpmlm.privacy.accountants import AccountantFailure
+from dpmlm.privacy.ancestor import ancestor_of, ancestor_sentence
 from dpmlm.privacy.details import details, epsilon_by_accountant
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.statement import rounded_up, standard_exclusions, vocabulary_of
@@ -226,6 +227,7 @@ def _concludes_otherwise(contents: Contents) -> list[Finding]:
 def _claims_otherwise(contents: Contents) -> list[Finding]:
     """The statement may round epsilon up in its fourth place, and nothing else."""
     claim, plan, ledger = contents.statement, contents.plan, contents.ledger
+    ancestor = ancestor_of(plan)
     claimed, spent = number(claim.get("epsilon")), number(ledger.get("epsilon"))
     findings = []
     if claimed is None or spent is None or not (claimed == spent or 0 <= claimed - spent < 2e-4):
@@ -237,6 +239,7 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         ("scope", plan.scope),
         ("plan_digest", plan.digest),
         ("vocabulary", vocabulary_of(plan)),
+        ("continues", ancestor.to_json() if ancestor else None),
         ("choices", ledger.get("choices")),
         ("details", details(plan)),
         *(
@@ -255,7 +258,8 @@ def _claims_otherwise(contents: Contents) -> list[Finding]:
         shown = "inf" if math.isinf(claimed) else f"{claimed:.4f}"
         clause = (
             f"one {plan.unit}, the probability",
-            f"factor e^{shown}, plus {rounded_up(claim['delta'], 6)}.",
+            f"factor e^{shown}, plus {rounded_up(claim['delta'], 6)}. "
+            f"{ancestor_sentence(ancestor, ledger)}".rstrip(),
         )
         if not all(part in str(claim.get("sentence")) for part in clause):
             what = "its sentence does not say what its fields say"

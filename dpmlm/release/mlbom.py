@@ -54,6 +54,7 @@ def bill_of_materials(
         "version": model_digest,
         "description": str(statement.get("sentence", "")),
         "modelCard": _card(statement, decision.public()),
+        **_pedigree(statement),
         "components": files,
     }
     return {
@@ -88,6 +89,7 @@ def disagreements(
             "version": (model["version"], manifest["model_digest"]),
             "modelCard.properties": (card["properties"], _judged(decision)),
             "modelCard.quantitativeAnalysis": (card["quantitativeAnalysis"], _figures(statement)),
+            "pedigree": (model.get("pedigree"), _pedigree(statement).get("pedigree")),
         }
         if "files" in manifest:
             hashes = {one["name"]: one["hashes"] for one in model["components"]}
@@ -179,6 +181,23 @@ def _figures(statement: Mapping[str, Any]) -> dict[str, Any]:
         if statement.get(name) is not None
     ]
     return {"performanceMetrics": figures}
+
+
+def _pedigree(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """The release that was trained further; nothing where none was."""
+    continued = statement.get("continues")
+    if not continued:
+        return {}
+    former = {
+        "type": "machine-learning-model",
+        "name": "masked language model",
+        "version": str(continued["model"]),
+        "properties": [
+            {"name": f"dpmlm:{name}", "value": str(continued[name])}
+            for name in ("release", "epsilon", "delta")
+        ],
+    }
+    return {"pedigree": {"ancestors": [former]}}
 
 
 def _judged(decision: Decision) -> list[dict[str, str]]:

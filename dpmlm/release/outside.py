@@ -18,5 +18,7 @@ class Outside:
     """The ledger of the corpus."""
     policy: Path | str | None = None
     """The policy by which it has to be judged, a shipped one by name."""
+    continues: Path | None = None
+    """The bundle of the release that it continues."""
     evidence: Path | None = None
     """An auditor's own evidence, as they handed it over."""

@@ -16,6 +16,7 @@ from dpmlm.errors import IntegrityError, UserError
 from dpmlm.release.asked import other_policy, told_policy
 from dpmlm.release.attestations import misstated
 from dpmlm.release.consistency import TOLD, Contents, contradictions, read_contents, unchecked
+from dpmlm.release.continued import check_continued
 from dpmlm.release.countersigning import (
     CLOCK_SKEW,
     Bundle,
@@ -167,6 +168,13 @@ def verify_bundle(
             findings = missing(require, held, manifest["verdict"])
             warned += disputes(held, manifest["verdict"])
             notes += [one.note for one in held]
+        try:
+            earlier = _earlier(outside, trusted_keys, now)
+        except IntegrityError as error:
+            findings.append(Finding(f"bundle {outside.continues}", *error.args))
+        else:
+            wrong, noted = check_continued(contents, earlier)
+            findings, notes = findings + wrong, notes + noted
         findings += [] if asked is None else other_policy(contents.policy, asked)
         signing = trust.keys[TRAINER]
         wrong, noted = check_logged(folder, manifest, contents.ledger, signing, outside)
@@ -184,6 +192,22 @@ def verify_bundle(
         contents,
         tuple(warned),
     )
+
+
+def _earlier(
+    outside: Outside, trusted_keys: Path, now: datetime
+) -> tuple[Mapping[str, Any], Contents] | None:
+    """The release that is continued, where the reader named its bundle.
+
+    Raises IntegrityError if that one does not verify.
+    """
+    if outside.continues is None:
+        return None
+    checked = verify_bundle(outside.continues, trusted_keys, now=now)
+    checked.insist(outside.continues)
+    if checked.contents is None:
+        raise ValueError("a bundle without findings was parsed")
+    return checked.manifest, checked.contents
 
 
 def attest_bundle(

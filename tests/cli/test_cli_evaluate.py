@@ -159,3 +159,36 @@ def test_another_vocabulary_is_compared_by_bytes_alone(copy, call, other):
 )
 def test_what_cannot_be_measured_is_refused(copy, refused, probes, words, rule):
     assert rule in refused("evaluate", *words)
+
+
+FORGETTING = ("--text", "public.jsonl", "--public", "--forgetting", "2")
+
+
+def test_forgetting_is_a_verdict(copy, call):
+    opened = (*TRAINER, "--trusted-keys", "keys/trusted")
+    same = call("evaluate", "work/bundle", "--against", "work/bundle", *FORGETTING, *opened)
+    assert same.status == 0, same.err
+    assert "KEPT: it kept what it could" in same.out
+    lost = call(
+        "evaluate", "work/audit/untrained", "--against", "work/bundle", *FORGETTING, *opened,
+        "--json",
+    )  # fmt: skip
+    assert lost.status == 1, lost.err
+    found = json.loads(lost.out)["forgetting"]
+    assert found["verdict"] == "forgot"
+    assert found["lost"]["low"] > found["margin"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run.yaml", "--forgetting", "2"), "model.forgetting"),
+        (("work/bundle", *FORGETTING), "--against"),
+        (("work/bundle", "--against", "work/bundle", "--forgetting", "2"), "--text and --public"),
+        (("work/bundle", "--against", "other", *FORGETTING), "vocabularies differ"),
+    ],
+)
+def test_forgetting_of_private_text_or_of_nothing_is_refused(copy, other, call, words, says):
+    called = call("evaluate", *words, *CONSUMER)
+    assert called.status == 2
+    assert says in called.err

@@ -47,7 +47,7 @@ def test_the_schema_holds(bom):
 def test_hashes_are_those_of_the_encrypted_files(bom, bundle):
     files = bom["metadata"]["component"]["components"]
     assert [file["name"] for file in files] == [
-        f"model/{name}.sealed" for name in ("config", "manifest", "tokenizer", "weights")
+        f"model/{name}.sealed" for name in ("answers", "config", "manifest", "tokenizer", "weights")
     ]
     for file in files:
         content = hashlib.sha256((bundle / file["name"]).read_bytes()).hexdigest()
