@@ -14,7 +14,7 @@ import math
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dpmlm.corpus import Dropped, pseudonym_of, read_corpus, read_shards
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.quarantine import holds_since, refuse_undeclared
 from dpmlm.pipeline.secrets import RunSecrets, key_check
 from dpmlm.privacy import Ledger
 from dpmlm.privacy.journal import GENESIS, Journal, create
@@ -55,6 +56,10 @@ class Tombstones:
         self.path = path
         self.dates: list[str] = []
         """When each was forgotten."""
+        self.quarantines: dict[int, dict[str, Any]] = {}
+        """Lines about sources that are in force, by number; `quarantine.py` reads them."""
+        self.private_lines = 0
+        """Lines about sources that rest on private text: each is a choice in the ledger too."""
         self._secrets = secrets
         self._numbers: dict[str, int] = {}
         self._heads: list[str] = []
@@ -92,13 +97,22 @@ class Tombstones:
 
     def add(self, person: str, reason: str) -> bool:
         """Write a line, on the disk before this returns; False if it stands there already."""
+        line = {"person": self._hash(self.pseudonym(person)), "reason": reason}
+        return self.write("forget", line, known=lambda: self.name(person))
+
+    def write(self, kind: str, fields: Mapping[str, Any], *, known: Callable[[], bool]) -> bool:
+        """Write a line of any kind, on the disk before this returns; False if it is `known`."""
         self._register()
         with self._journal.exclusive():
-            known = self.name(person)
-            if not known:
-                line = {"person": self._hash(self.pseudonym(person)), "reason": reason}
-                self._journal.append("forget", {**line, "time": _now()})
-        return not known
+            new = not known()
+            if new:
+                self._journal.append(kind, {**fields, "time": _now()})
+        return new
+
+    def keyed(self, purpose: str, data: bytes) -> str:
+        """A hash under the key of the file, one for each purpose."""
+        domain = b"dpmlm/quarantine/" + purpose.encode() + b"\0"
+        return hmac.digest(self._secrets.tombstone_key, domain + data, "sha256").hex()
 
     def refuse_shorter(self, noted: Mapping[str, Any] | None, where: str) -> None:
         """Raise IntegrityError unless the line that was noted elsewhere stands here."""
@@ -169,6 +183,11 @@ class Tombstones:
         if entry["kind"] == "forget":
             self._numbers.setdefault(entry["person"], entry["number"])
             self.dates.append(entry["time"])
+        if entry["kind"] == "quarantine":
+            self.quarantines[entry["number"]] = entry
+        if entry["kind"] == "lift":
+            self.quarantines.pop(entry["of"], None)
+        self.private_lines += entry.get("basis") == "private"
         self._heads.append(entry["hash"])
 
 
@@ -189,12 +208,14 @@ def file_beside(ledger: Path) -> Path:
 
 
 def refuse_forgotten(run: Run, ledger: Ledger) -> None:
-    """Raise UserError where the run's corpus stage holds a person who was forgotten since.
+    """Raise UserError where the run's corpus stage holds what is to stay out of later runs: a
+    person who was forgotten since, or a source that was quarantined since.
 
     What a stage made of their text cannot be taken out of it, and results are never mixed. A run
     whose corpus names nobody is refused too once somebody is forgotten.
     """
     stones = tombstones_of(ledger, run.secrets)
+    refuse_undeclared(ledger, stones)
     if stones and run.config.corpus.person is None:
         raise UserError(
             "corpus.person null",
@@ -208,15 +229,17 @@ def refuse_forgotten(run: Run, ledger: Ledger) -> None:
     manifest = folder.manifest or {}
     taken = manifest.get("tombstones", _NO_LINES)
     stones.refuse_shorter(taken, f"workspace {run.workspace.path}")
-    if not stones or taken["lines"] == stones.record["lines"]:
+    if taken["lines"] == stones.record["lines"]:
         return
-    if "persons" not in manifest:
+    if stones and "persons" not in manifest:
         raise _stale(run, "it was made before persons were recorded, and one was forgotten since")
-    if any(
+    if stones and any(
         stones.hold(document.get("person"), after=taken["lines"])
         for document in read_shards(folder)
     ):
         raise _stale(run, "its corpus holds text of a person who was forgotten since")
+    if holds_since(stones, run.config.corpus.path, read_shards(folder), taken["lines"]):
+        raise _stale(run, "its corpus holds text of a source that was quarantined since")
 
 
 def _stale(run: Run, rule: str) -> UserError:
@@ -307,7 +330,7 @@ def forget(config: RunConfig, person: str, reason: str, *, anyway: bool = False)
             "name the field with the person in the run file",
         )
     _check_reason(reason, person)
-    ledger, stones = _opened(config)
+    ledger, stones = opened(config)
     rows = None if anyway else _rows(config, stones, person)
     if ledger.key_id is not None:
         ledger.sign_with(load_signing_key(config.keys.signing))
@@ -335,10 +358,11 @@ def _rows(config: RunConfig, stones: Tombstones, person: str) -> int:
 
 def forgotten(config: RunConfig) -> Forgotten:
     """How many persons were forgotten, and when."""
-    return _shown(config, _opened(config)[1], None)
+    return _shown(config, opened(config)[1], None)
 
 
-def _opened(config: RunConfig) -> tuple[Ledger, Tombstones]:
+def opened(config: RunConfig) -> tuple[Ledger, Tombstones]:
+    """The ledger of a run file and the file beside it."""
     secrets = RunSecrets.derive(load_secret_key(config.keys.scrub), config.seed)
     ledger = open_ledger(config.ledger)
     return ledger, tombstones_of(ledger, secrets)
@@ -354,19 +378,24 @@ def _shown(
 
 def _check_reason(reason: str, person: str) -> None:
     """The line stands in clear, for good: one word, and no part of the name among its own."""
-    if not _REASON.fullmatch(reason):
-        raise UserError(
-            "--reason",
-            "it is a ticket number: one word of letters without accents, digits, -, /, . and #, at "
-            "most 64",
-            "for example --reason request-17/2026",
-        )
+    check_ticket(reason)
     # As one letter and as two: Moeller for the ö, Lukasz for the crossed l.
     if any(_holds(reason, name) for name in (person, person.casefold().translate(_AS_TWO))):
         raise UserError(
             "--reason",
             "it holds a part of the person's name, and it stands in clear",
             "give a ticket number without it",
+        )
+
+
+def check_ticket(reason: str) -> None:
+    """Raise UserError for a reason that is no ticket number."""
+    if not _REASON.fullmatch(reason):
+        raise UserError(
+            "--reason",
+            "it is a ticket number: one word of letters without accents, digits, -, /, . and #, at "
+            "most 64",
+            "for example --reason request-17/2026",
         )
 
 

@@ -1,0 +1,299 @@
+"""A postmortem with its public facts filled in: `dpmlm runs postmortem`.
+
+All of it is read in clear, without a key: run.json, the bundle's public files, the ledger, the
+lines about sources beside it, the log of releases, a registry, the log of exports. So nothing that
+is computed from private text can be in it but what a release says anyway; what people have to find
+out is left to them, under the headings that a blameless review has.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dpmlm.artifacts import atomic_write
+from dpmlm.config import RunConfig, load_config
+from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import Account, budget_text
+from dpmlm.pipeline.runs.catalogue import Shown, flat, show_run, spelled
+from dpmlm.pipeline.runs.handed_out import Outside, handed_out
+from dpmlm.pipeline.tombstones import file_beside
+from dpmlm.pipeline.workspace import BUNDLE
+from dpmlm.privacy import Ledger
+from dpmlm.privacy.journal import Journal
+from dpmlm.release.exports import Export, log_of, read_exports
+from dpmlm.release.inventory import MANIFEST
+from dpmlm.release.signed import peek
+
+_RUN_FILES = (".yaml", ".yml")
+_TOLD = {
+    "register": "corpus {corpus} registered with its cap",
+    "reserve": "run {run_id} reserved",
+    "attempt": "run {run_id}: attempt {attempt}, from step {from_step}",
+    "commit": "run {run_id}: {steps} steps committed",
+    "spend": "{label} charged",
+    "select": "{label} charged",
+    "choose": "a choice, labelled {label}",
+    "repair": "a torn line mended",
+}
+"""Kinds of ledger lines that a timeline tells; charges of steps are counted."""
+
+
+@dataclass(frozen=True)
+class Postmortem:
+    """What was written."""
+
+    file: str
+    to_fill_in: int
+    """Places for people."""
+    releases: list[str]
+    """Digests of the releases that it names."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"file": self.file, "to_fill_in": self.to_fill_in, "releases": self.releases}
+
+    def text(self) -> str:
+        known = f"{len(self.releases)} releases are named" if self.releases else "no release known"
+        return f"wrote {self.file}: {known}, {self.to_fill_in} places to fill in"
+
+
+def write_postmortem(
+    run: Path,
+    out: Path,
+    *,
+    against: Path | None = None,
+    registry: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Postmortem:
+    """Fill the template about a run, beside another, into a new file.
+
+    Raises UserError for a file that is there, a run that is given by no run file or was not begun,
+    and a ledger that is broken.
+    """
+    _refuse_present(out)
+    if run.suffix.lower() not in _RUN_FILES:
+        raise UserError(
+            f"run {run}",
+            "a postmortem tells of its ledger and its log, which a run file names",
+            "name the run file",
+        )
+    config = load_config(run, dict(overrides or {}))
+    shown = show_run(run, overrides)
+    other = None if against is None else show_run(against)
+    page = _filled(config, shown, other, registry)
+    _write_new(out, page)
+    releases = [one["release"] for one in handed_out(config, registry).releases]
+    return Postmortem(str(out), page.lower().count("*to fill in"), releases)
+
+
+def _filled(config: RunConfig, shown: Shown, other: Shown | None, registry: Path | None) -> str:
+    from dpmlm.release.report.templates import environment
+
+    environment().filters["cell"] = cell
+    ledger = Ledger.open(config.ledger.path)
+    account = Account.of(config.ledger.path)
+    outside = handed_out(config, registry)
+    lines = sources_told(file_beside(config.ledger.path))
+    both = [shown] if other is None else [shown, other]
+    settings = [dict(flat(one.settings)) for one in both]
+    differing = {
+        key: [each.get(key) for each in settings]
+        for key in dict.fromkeys(key for each in settings for key in each)
+        if any(each.get(key) != settings[0].get(key) for each in settings)
+    }
+    choices = sum(choice["label"] == "private" for choice in ledger.choices())
+    return environment().get_template("postmortem.md.j2").render(
+        name=config.name,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=shown.entry,
+        other=other.entry if other else None,
+        ledger={
+            "corpus": account.corpus,
+            "entries": account.entries,
+            "head": account.head,
+            "spent": budget_text(account.spent).removeprefix("epsilon "),
+            "cap": budget_text(account.cap),
+        },
+        releases=[{**one, "where": _where(one)} for one in outside.releases],
+        registry=registry is not None,
+        bundle=_bundle(config.workspace / BUNDLE, shown),
+        exports=_exports(config.workspace / BUNDLE),
+        problems=outside.problems,
+        timeline=_timeline(ledger.entries, lines, outside, both),
+        settings=differing,
+        quarantines=lines,
+        charges=_charges(ledger.entries),
+        uncharged=(
+            f"Choices that looked at private text uncharged: {choices}. No run on this corpus "
+            "passes a gate."
+            if choices
+            else "No choice looked at private text uncharged, as far as the ledger knows."
+        ),
+        digests={**_digests(both), **_versions(both)},
+    )  # fmt: skip
+
+
+def sources_told(path: Path) -> list[dict[str, Any]]:
+    """The lines about sources beside a ledger, oldest first: `number`, `time`, `what`, `reason`,
+    `basis`. Which source a line is about takes the pseudonym key to say; persons are passed over.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for entry in Journal(path, lambda one: None, None, "tombstone file").entries():
+        if entry["kind"] == "quarantine":
+            rows = "" if entry["rows"] is None else ", some rows of it"
+            found.append({**_line(entry), "what": f"a source left out{rows}"})
+        elif entry["kind"] == "lift":
+            found.append({**_line(entry), "what": f"line {entry['of']} lifted"})
+    return found
+
+
+def _line(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("number", "time", "reason", "basis")}
+
+
+def _timeline(
+    entries: Sequence[Mapping[str, Any]],
+    lines: Sequence[Mapping[str, Any]],
+    outside: Outside,
+    runs: Sequence[Shown],
+) -> list[dict[str, str]]:
+    """Oldest first. Of the charged steps of an attempt the first and the last."""
+    told = []
+    last: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for entry in entries:
+        if entry["kind"] in _TOLD:
+            told.append((entry["time"], _TOLD[entry["kind"]].format(**entry)))
+        elif entry["kind"] == "charge":
+            key = entry["run_id"], entry["attempt"]
+            if key not in last:
+                told.append((entry["time"], f"run {key[0]}: first step of attempt {key[1]}"))
+            last[key] = entry
+    told += [
+        (entry["time"], f"run {run_id}: last step of attempt {attempt}, number {entry['step'] + 1}")
+        for (run_id, attempt), entry in last.items()
+    ]
+    told += [(line["time"], f"{line['what']} ({line['reason']})") for line in lines]
+    told += [
+        (one["created"], f"run {one['run_id']} released, verdict {one['verdict']}")
+        for one in outside.releases
+    ]
+    known = {one["release"] for one in outside.releases}
+    told += [
+        (one.entry.created, f"bundle of {one.entry.name} made, verdict {one.entry.verdict}")
+        for one in runs
+        if one.entry.bundle and one.entry.release not in known and one.entry.created
+    ]
+    return [{"time": time, "what": what} for time, what in sorted(told, key=_instant)]
+
+
+def _instant(told: tuple[str, str]) -> datetime:
+    """Ledgers write Z, logs an offset."""
+    return datetime.fromisoformat(told[0])
+
+
+def _charges(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    steps: dict[str, int] = {}
+    for entry in entries:
+        if entry["kind"] == "charge":
+            steps[entry["run_id"]] = steps.get(entry["run_id"], 0) + 1
+    return [
+        {
+            "run_id": entry["run_id"],
+            "epsilon": entry["plan"]["epsilon"],
+            "steps": steps.get(entry["run_id"], 0),
+        }
+        for entry in entries
+        if entry["kind"] == "reserve"
+    ]
+
+
+def _bundle(path: Path, shown: Shown) -> dict[str, Any] | None:
+    """Its digest and the key ids of who can open it; None without a sound one."""
+    if shown.entry.bundle is None:
+        return None
+    signed = peek((path / MANIFEST).read_bytes())[1]["predicate"]
+    return {"release": shown.entry.release, "consumers": signed["recipients"]["consumers"]}
+
+
+def _exports(bundle: Path) -> Sequence[Export]:
+    """Of the log beside the workspace, which outlives its bundle."""
+    log = log_of(bundle)
+    return read_exports(log).exports if log.exists() else []
+
+
+def _where(one: Mapping[str, Any]) -> str:
+    places = [] if one["log"] is None else [f"log, line {one['log']}"]
+    return ", ".join([*places, *one["registered"]])
+
+
+def _digests(runs: Sequence[Shown]) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = {
+        "release": [one.entry.release for one in runs],
+        "model": [one.entry.model_digest for one in runs],
+        "run id": [one.entry.run_id for one in runs],
+        "created": [one.entry.created for one in runs],
+    }
+    plans = [dict(flat(one.plan)) for one in runs]
+    for key in dict.fromkeys(key for plan in plans for key in plan):
+        rows[f"plan: {key}"] = [plan.get(key) for plan in plans]
+    return rows
+
+
+def _versions(runs: Sequence[Shown]) -> dict[str, list[Any]]:
+    """Of packages, as the statements of the bundles name them."""
+    told = [
+        json.loads((Path(one.entry.bundle) / "statement.json").read_bytes())["versions"]
+        if one.entry.bundle and one.claim
+        else {}
+        for one in runs
+    ]
+    names = sorted({name for each in told for name in each})
+    return {name: [each.get(name) for each in told] for name in names}
+
+
+def cell(value: Any) -> str:
+    """A value that stays in its cell of a table and starts no mark-up."""
+    text = spelled(value)
+    for mark in ("\\", "|", "`", "*", "_", "<", "[", "]"):
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def _refuse_present(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise UserError(f"--out {out}", "it is there already", "name a new file")
+    if out.suffix.lower() != ".md":
+        raise UserError(f"--out {out}", "a postmortem is Markdown", "name a file that ends in .md")
+
+
+def _write_new(out: Path, page: str) -> None:
+    """Whole or not at all, and never over what somebody wrote meanwhile."""
+    draft = out.with_name(f".{out.name}.{os.getpid()}.new")
+    try:
+        if not out.parent.is_dir():
+            out.parent.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritten(out, error) from None
+    try:
+        with atomic_write(draft) as file:
+            file.write(page.encode())
+        os.link(draft, out)
+    except FileExistsError:
+        raise UserError(f"--out {out}", "it is there already", "name a new file") from None
+    except OSError as error:
+        raise _unwritten(out, error) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+def _unwritten(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"--out {out}", f"it cannot be written ({error.strerror})", "name another file"
+    )

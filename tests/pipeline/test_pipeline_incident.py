@@ -1,0 +1,176 @@
+"""A bad file is delivered: it is found, left out, and the figure is back; an innocent one is not.
+
+Small corpora and small models; the stages of the text as they are but for scrubbing.
+"""
+
+import json
+import random
+
+import pytest
+from small_run import sentences, write_run_file
+from small_stages import run_stages, write_rows
+
+from dpmlm.artifacts import load_model
+from dpmlm.config import load_config
+from dpmlm.corpus import read_shards
+from dpmlm.errors import UserError
+from dpmlm.evaluation import EvaluationSpec
+from dpmlm.pipeline.canaries import canaries_stage
+from dpmlm.pipeline.evaluation import HeldOut
+from dpmlm.pipeline.grid import run_grid
+from dpmlm.pipeline.models import PLAN, TRAINING
+from dpmlm.pipeline.runs.ablation import ablation_grid, ablation_of
+from dpmlm.pipeline.runs.postmortem import write_postmortem
+from dpmlm.pipeline.runs.quarantining import quarantine
+from dpmlm.pipeline.runs.shards import rank_parts
+from dpmlm.pipeline.sources import standing_alone
+from dpmlm.pipeline.stages import execute
+from dpmlm.pipeline.start import initialise
+from dpmlm.privacy import Ledger
+from dpmlm.training.model import SIZES
+
+GOOD = tuple(f"week{n}.jsonl" for n in range(1, 8))
+BAD = "week8.jsonl"
+SETTINGS = {
+    "ledger__cap": {"epsilon": 4000, "delta": 1e-3},
+    "tokens__train": {"corpus": "public.jsonl", "size": 400, "unused": 150},
+    "privacy__accountant": "rdp",
+    "privacy__epsilon": 60,
+    "privacy__units": 600,
+    "split__validation": 0.25,
+    "training__steps": 60,
+    "training__expected_batch_size": 32,
+    "training__learning_rate": 1e-2,
+    "training__checkpoint_minutes": 30,
+    "audit__canaries": 0,
+    "dedup": {"near": None},
+}
+
+
+def spoilt(text, rng):
+    """The same letters in another order: sound characters, and no words."""
+    words = ["".join(rng.sample(word, len(word))) for word in text.split()]
+    rng.shuffle(words)
+    return " ".join(words)
+
+
+def deliver(folder, name, rng, count, *, bad=False):
+    rows = []
+    for number in range(count):
+        text = sentences(rng, 4)
+        rows.append({"id": f"{name}-{number}", "text": spoilt(text, rng) if bad else text,
+                     "author": f"{name} writer {number}"})  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    """Seven good files, and the same with a bad one that is as long as all of them."""
+    folder = tmp_path_factory.mktemp("clinic")
+    rng = random.Random(7)
+    write_rows(folder, [])
+    for place in ("before", "new"):
+        rng.seed(7)
+        for name in GOOD:
+            deliver(folder / place, name, rng, 24)
+    deliver(folder / "new", BAD, rng, 168, bad=True)
+    public = [json.dumps({"text": sentences(rng, 6)}) for _ in range(80)]
+    (folder / "public.jsonl").write_text("\n".join(public))
+    write_run_file(folder, **SETTINGS, corpus__path="before")
+    initialise(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "tiny", (32, 2, 2))
+        yield folder
+
+
+def config_of(folder, name, corpus):
+    path = write_run_file(
+        folder, **SETTINGS, corpus__path=corpus, name=name, workspace=f"work-{name}"
+    )
+    return load_config(path.rename(folder / f"{name}.yaml"))
+
+
+def trained(config):
+    run = run_stages(config)
+    execute(run, [canaries_stage(config), PLAN, TRAINING])
+    return run
+
+
+def loss_on_good_text(run, bad=()):
+    """Held-out loss on the documents of the good files."""
+    held_out = HeldOut.of_run(run)
+    if bad:
+        held_out = held_out.without(standing_alone(run, bad))
+    model, tokenizer = load_model(run.folder("training"))
+    found = held_out.measured(
+        model, held_out.asked(tokenizer), EvaluationSpec(48), lambda done, total: None
+    )
+    return len(held_out.documents), found.figures.loss
+
+
+@pytest.fixture(scope="module")
+def runs(clinic):
+    return {
+        "before": trained(config_of(clinic, "before", "before")),
+        "new": trained(config_of(clinic, "new", "new")),
+    }
+
+
+def test_the_bad_file_is_ranked_first_and_alone_is_a_suspect(clinic, runs):
+    found = rank_parts(load_config(clinic / "new.yaml"), clinic / "before.yaml")
+    assert found.suspects == [BAD]
+    assert found.parts[0].name == BAD
+    assert found.parts[0].state == "new"
+    assert BAD not in found.text()
+    assert BAD in found.text(private=True)
+
+
+def test_an_innocent_corpus_names_nobody(clinic, runs):
+    found = rank_parts(load_config(clinic / "before.yaml"))
+    assert found.suspects == []
+    assert len(found.parts) == len(GOOD)
+    assert "no part stands out" in found.text(private=True)
+
+
+def test_out_of_quarantine_comes_the_former_figure(clinic, runs):
+    documents, before = loss_on_good_text(runs["before"])
+    asked, new = loss_on_good_text(runs["new"], [BAD])
+    assert asked == documents
+    assert new > before + 0.1
+    config = load_config(clinic / "new.yaml")
+    done = quarantine(config, BAD, "inc-8", "private")
+    assert done.changed
+    assert not quarantine(config, BAD, "inc-8", "private").changed
+    with pytest.raises(UserError, match="in a new workspace"):
+        run_stages(config, check=True)
+    after = trained(config_of(clinic, "after", "new"))
+    sources = {one["source"] for one in read_shards(after.folder("corpus"))}
+    assert sources == set(GOOD)
+    again, back = loss_on_good_text(after)
+    assert again == documents
+    assert back < new - 0.1
+    assert abs(back - before) < 0.1
+    choices = Ledger.open(config.ledger.path).choices()
+    assert [one["label"] for one in choices] == ["private"]
+    summary = Ledger.open(config.ledger.path).summary(Ledger.open(config.ledger.path).run_ids[-1])
+    assert summary["choices_charged"] is False
+    page = clinic / "incident.md"
+    write_postmortem(clinic / "after.yaml", page, against=clinic / "work-new")
+    told = page.read_text()
+    assert "a source left out | inc-8 | private" in told
+    assert BAD not in told
+    assert f"{new:.4g}" not in told
+    quarantine(config, BAD, "inc-8", "private", lift=True)
+
+
+@pytest.mark.full
+def test_an_ablation_clears_the_innocent_file_and_names_the_bad_one(clinic, runs):
+    sources = [GOOD[0], BAD]
+    grid = ablation_grid(clinic / "new.yaml", clinic / "ablation", sources, seeds=3)
+    grid.claim()
+    run_stages(grid.text)
+    found = ablation_of(grid, run_grid(grid))
+    assert found.culprits == [BAD]
+    assert found.failed == []
+    assert [one.sources for one in found.found] == [[BAD], [GOOD[0]]]

@@ -1,0 +1,137 @@
+"""`dpmlm runs postmortem`: public facts, room for people, and nothing that is private."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from dpmlm.artifacts import load_identity
+from dpmlm.config import load_config
+from dpmlm.errors import IntegrityError, UserError
+from dpmlm.pipeline.runs.catalogue import flat, private_of
+from dpmlm.pipeline.runs.postmortem import cell, sources_told, write_postmortem
+from dpmlm.pipeline.tombstones import file_beside
+from dpmlm.privacy import Ledger
+from dpmlm.privacy.journal import Journal, create
+
+pytestmark = pytest.mark.xdist_group("finished")
+HEADINGS = ("Impact", "Detection", "Timeline", "Root cause", "What it cost", "What went well",
+            "What went badly", "Actions")  # fmt: skip
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    return folder
+
+
+def quarantine_by_hand(path):
+    """A person, a source, and the lift of its line, as lines of the file beside a ledger."""
+    why = {"reason": "inc-7", "basis": "private", "time": "2026-01-02T03:04:05Z"}
+    create(path, "register", {"schema": "dpmlm.tombstones/1", "check": "c"}, None)
+    journal = Journal(path, lambda entry: None, None)
+    with journal.exclusive():
+        journal.append("forget", {"person": "f" * 64, "reason": "request-1", "time": why["time"]})
+        journal.append("quarantine", {"source": "a", "file": "b", "rows": [3, 77], **why})
+        journal.append("lift", {"of": 3, **why})
+
+
+def test_it_holds_the_facts_and_room_for_people_and_no_private_figure(copy):
+    config = load_config(copy / "run.yaml")
+    run_id = Ledger.open(config.ledger.path).run_ids[0]
+    Ledger.open(config.ledger.path).choose([run_id], label="private")
+    quarantine_by_hand(file_beside(config.ledger.path))
+    out = copy / "notes" / "incident.md"
+    written = write_postmortem(copy / "run.yaml", out, against=copy / "work")
+    page = out.read_text()
+    plain = page.replace("\\", "")
+    entry = json.loads((copy / "releases.log").read_text().splitlines()[0])
+    statement = json.loads((copy / "work/bundle/statement.json").read_text())
+    assert all(f"\n## {heading}\n" in page for heading in HEADINGS)
+    rows = [
+        "| 3 | 2026-01-02T03:04:05Z | a source left out, some rows of it | inc-7 | private |",
+        "| 4 | 2026-01-02T03:04:05Z | line 3 lifted | inc-7 | private |",
+        "Choices that looked at private text uncharged: 1",
+    ]
+    versions = statement["versions"]["torch"]
+    for fact in (*rows, run_id, entry["release"], entry["created"], entry["model_digest"],
+                 "PASS", versions):  # fmt: skip
+        assert fact in plain, fact
+    assert "request-1" not in page
+    assert "77" not in re.findall(r"\b\d+\b", page.split("## What")[0])
+    assert written.releases == [entry["release"]]
+    assert written.to_fill_in == page.lower().count("*to fill in") >= 8
+    # In order of time, the steps counted by hand.
+    times = re.findall(
+        r"^\| (\d{4}-\S+) \| ", page.split("## Timeline")[1].split("## Root")[0], re.M
+    )
+    assert times == sorted(times, key=lambda t: t.replace("+00:00", "Z"))
+    assert len(times) > 6
+    charges = [e for e in Ledger.open(config.ledger.path).entries if e["kind"] == "charge"]
+    assert f"| {run_id} | 8 | {len(charges)} |" in plain
+    for name, value in private_figures(config):
+        assert str(value) not in page, name
+
+
+def private_figures(config):
+    """Counts and figures that are long enough to be told from anything else."""
+    found = private_of(config.workspace, load_identity(config.keys.identity))
+    told = [(k, v) for k, v in flat(found["evaluation"]) if isinstance(v, float) and v % 1]
+    assert len(told) > 10
+    return [*told, *((k, v) for k, v in flat(found["tokens"]) if isinstance(v, int) and v > 999)]
+
+
+def test_settings_that_differ_stand_beside_each_other(copy):
+    marker = copy / "work/run.json"
+    out = copy / "incident.md"
+    shutil.copytree(copy / "work", copy / "other")
+    settings = json.loads(marker.read_text())
+    from dpmlm.canonical import canonical_json, digest
+
+    settings["settings"]["training"]["steps"] = 81
+    settings["digest"] = digest(settings["settings"])
+    (copy / "other/run.json").write_bytes(canonical_json(settings))
+    write_postmortem(copy / "run.yaml", out, against=copy / "other")
+    differ = out.read_text().split("### Settings that differ")[1].split("###")[0]
+    assert re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \|", differ, re.M) == [
+        ("training.steps", "80", "81")
+    ]
+
+
+def test_it_never_takes_the_place_of_a_file(copy):
+    out = copy / "incident.md"
+    out.write_text("what somebody wrote")
+    with pytest.raises(UserError, match="it is there already"):
+        write_postmortem(copy / "run.yaml", out)
+    assert out.read_text() == "what somebody wrote"
+    link = copy / "link.md"
+    link.symlink_to("nowhere.md")
+    with pytest.raises(UserError, match="it is there already"):
+        write_postmortem(copy / "run.yaml", link)
+    for name, why in (("notes.txt", "Markdown"), ("run.yaml/x.md", "cannot be written")):
+        with pytest.raises(UserError, match=why):
+            write_postmortem(copy / "run.yaml", copy / name)
+    with pytest.raises(UserError, match="name the run file"):
+        write_postmortem(copy / "work", copy / "a.md")
+    assert not list(copy.glob("*.new"))
+    assert not list(copy.glob(".*.new"))
+
+
+def test_a_changed_line_about_a_source_is_refused(copy):
+    path = file_beside(load_config(copy / "run.yaml").ledger.path)
+    assert sources_told(path) == []
+    quarantine_by_hand(path)
+    assert [line["number"] for line in sources_told(path)] == [3, 4]
+    path.write_text(path.read_text().replace("inc-7", "inc-8", 1))
+    with pytest.raises(IntegrityError, match="line 3"):
+        write_postmortem(copy / "run.yaml", copy / "incident.md")
+    assert not (copy / "incident.md").exists()
+
+
+def test_a_value_stays_in_its_cell():
+    assert "\n" not in cell("a|b\n`c`")
+    assert cell("a|b`c`") == "a\\|b\\`c\\`"
+    assert cell("<script>") == "\\<script>"
+    assert cell(None) == "-"
