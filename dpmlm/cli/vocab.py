@@ -1,4 +1,4 @@
-"""`dpmlm vocab`: a vocabulary from private text, charged to its ledger."""
+"""`dpmlm vocab`: a vocabulary from private text, charged to its ledger, or from public text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,24 @@ def register(app: typer.Typer) -> None:
 
 
 def vocab(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Private corpus to read.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The vocab.txt to write.")],
-    ledger: Annotated[Path, typer.Option(help="The corpus' ledger; charged before the draw.")],
-    epsilon: Annotated[float, typer.Option(help="Budget of choosing the words.")],
-    delta: Annotated[float, typer.Option(help="Budget of choosing the words.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Corpus to read.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The vocab.txt to write; of public text also a tokenizer.json."
+        ),
+    ],
+    ledger: Annotated[
+        Path | None, typer.Option(help="The corpus' ledger; charged before the draw.")
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Budget of choosing the words.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Budget of choosing the words.")] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="IN is public text: nothing is charged.")
+    ] = False,
+    kind: Annotated[
+        str, typer.Option(help="wordpiece; of public text also bpe (of bytes) or unigram.")
+    ] = "wordpiece",
     size: Annotated[int, typer.Option(min=64, max=200_000, help="Entries at most.")] = 8000,
     words_per_unit: Annotated[
         int, typer.Option(min=1, max=100_000, help="Different words a unit contributes at most.")
@@ -40,14 +53,29 @@ def vocab(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a WordPiece vocabulary from IN with differential privacy; each call is charged.
+    """Learn a vocabulary from IN: WordPiece with differential privacy, each call charged; of public
+    text any kind.
 
     Example: dpmlm vocab notes.jsonl vocab.txt --ledger ledger.jsonl --epsilon 1 --delta 1e-7
     """
     from dpmlm.config import PrivateVocabularyConfig
     from dpmlm.errors import UserError
+    from dpmlm.pipeline.public_vocabulary import public_vocabulary_file, refuse_kind
     from dpmlm.pipeline.vocabulary import vocabulary_file
 
+    refuse_kind(kind, target, public=public)
+    if public:
+        given = {"--ledger": ledger, "--epsilon": epsilon, "--delta": delta, "--person": person}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise typer.BadParameter(f"--public takes no {', '.join(named)}: nothing is charged")
+        made = public_vocabulary_file(source, target, kind, text=text, size=size, unused=unused)
+        if as_json:
+            print_json("dpmlm.public-vocab/1", made.to_json())
+        else:
+            typer.echo(made.text())
+        return
+    if ledger is None or epsilon is None or delta is None:
+        raise typer.BadParameter("give --ledger, --epsilon and --delta, or --public")
     if not 0 < epsilon <= 150 or not 0 < delta < 0.5:
         raise UserError(
             f"--epsilon {epsilon:g} --delta {delta:g}",

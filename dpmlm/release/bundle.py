@@ -5,7 +5,7 @@
     evidence.json decision.json policy.yaml                the audits and the gate
     report.html MODEL_CARD.md                              for people
     bom.cdx.json                                           bill of materials, for tools
-    model/                                                 weights, tokenizer, config, sealed
+    model/                                   weights, tokenizer, config, answers to probes, sealed
     attestations/             signed statements about the release; proof that the log holds it
 
 The model's key is always wrapped for those who keep the bundle (trainer, auditor), and for its
@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,7 @@ from dpmlm.artifacts.atomic import place_folder
 from dpmlm.errors import IntegrityError, UserError
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.release import mlbom
+from dpmlm.release.answers import Answers, ask, check_answers, keep_answers, refuse_unlike
 from dpmlm.release.attestations import write_signed, write_statements
 from dpmlm.release.consistency import Contents, contradictions, read_contents, withheld
 from dpmlm.release.facts import spelled
@@ -71,18 +72,24 @@ def write_bundle(
     report_html: str,
     model_card: str,
     inputs: BuildInputs,
+    opener: Identity,
     training: Mapping[str, Any] | None = None,
     log: Path | None = None,
+    check: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a signed bundle at `folder`, whole or not at all, and return its path.
 
     `evidence_public` comes from `public_evidence`; `report_html` is the page without private
     figures; `inputs` is what the run was made from, and `training` are the public facts that the
-    decision was made on. In `log`, if given, the release is entered before it is signed.
+    decision was made on. `check`, if given, sees all files before anything is signed, and may
+    raise. `opener`, one of those who keep it, opens the sealed model as consumers do, and it has to
+    answer public probes as `model` does. In `log`, if given, the release is entered after that and
+    before it is signed.
 
     Raises:
         UserError: `folder` exists; the decision does not follow from policy and facts; the
             evidence is about another model or plan; `log` is not what its head was signed over.
+        IntegrityError: the sealed model is not the one that was given, or answers otherwise.
         ValueError: something private was handed in.
     """
     from dpmlm.artifacts import model_digest, tokenizer_digest
@@ -120,7 +127,11 @@ def write_bundle(
     partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         partial.mkdir(parents=True)
-        _seal_model(partial / SEALED_MODEL, model, tokenizer, [*recipients_keep, *consumers])
+        answers = ask(model, tokenizer)
+        sealed = partial / SEALED_MODEL
+        _seal_model(sealed, model, tokenizer, answers, [*recipients_keep, *consumers])
+        _, *opened = open_model(partial, predicate, opener)
+        refuse_unlike(folder, answers, *opened)
         texts[mlbom.NAME] = _pretty(
             mlbom.bill_of_materials(
                 model_digest=str(predicate["model_digest"]),
@@ -133,6 +144,8 @@ def write_bundle(
             with atomic_write(partial / name) as file:
                 file.write(text.encode())
         contents = _agreeing_contents(partial, predicate)
+        if check is not None:
+            check(partial)
         if log is not None:
             log_release(partial, predicate, ledger_summary, log, signing_key)
         _sign(partial, predicate, contents, inputs, signing_key)
@@ -164,13 +177,12 @@ def load_released(
     uses the model has to know is a warning (`warnings`).
 
     Raises:
-        IntegrityError: the bundle does not verify, or what is sealed in it is another model or
-            tokenizer than the one that was judged.
+        IntegrityError: the bundle does not verify, what is sealed in it is another model or
+            tokenizer than the one that was judged, or it answers public probes otherwise here than
+            where it was released (`answers`).
         UserError: the identity cannot open it, which is so for every consumer unless the verdict
             is PASS.
     """
-    from dpmlm.artifacts import load_model, model_digest, tokenizer_digest
-
     path = Path(bundle)
     checked = verify_bundle(
         path,
@@ -190,10 +202,22 @@ def load_released(
             "only a model that passed its gate can be opened by consumers",
             f"read {path / 'report.html'} to see which rules did not pass",
         )
-    sealed = SealedFolder.open(path / SEALED_MODEL, [opener], role=ROLE)
-    model, tokenizer = load_model(sealed)
-    _refuse_others(path, checked.manifest, model_digest(model), tokenizer_digest(sealed))
+    sealed, model, tokenizer = open_model(path, checked.manifest, opener)
+    check_answers(path, sealed, model, tokenizer)
     return model, tokenizer
+
+
+def open_model(
+    bundle: Path, manifest: Mapping[str, Any], opener: Identity
+) -> tuple[SealedFolder, Any, Any]:
+    """The sealed folder of a bundle's model, the model and its tokenizer; IntegrityError unless
+    they are those of `manifest`."""
+    from dpmlm.artifacts import load_model, model_digest, tokenizer_digest
+
+    sealed = SealedFolder.open(bundle / SEALED_MODEL, [opener], role=ROLE)
+    model, tokenizer = load_model(sealed)
+    _refuse_others(bundle, manifest, model_digest(model), tokenizer_digest(sealed))
+    return sealed, model, tokenizer
 
 
 def _refuse_others(path: Path, manifest: Mapping[str, Any], model: str, tokenizer: str) -> None:
@@ -208,11 +232,14 @@ def _refuse_others(path: Path, manifest: Mapping[str, Any], model: str, tokenize
             )
 
 
-def _seal_model(path: Path, model: Any, tokenizer: Any, recipients: list[Recipient]) -> None:
+def _seal_model(
+    path: Path, model: Any, tokenizer: Any, answers: Answers, recipients: list[Recipient]
+) -> None:
     from dpmlm.artifacts import save_model
 
     sealed = SealedFolder.create(path, recipients, role=ROLE)
     save_model(sealed, model, tokenizer)
+    keep_answers(sealed, answers)
     sealed.finish({"schema": SCHEMA})
 
 

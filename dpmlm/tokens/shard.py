@@ -1,9 +1,9 @@
 """`TokenShard`: the token ids of some documents, end to end in one array.
 
 Layout of the (sealed) bytes: the magic line, the header's length as uint32, the header as JSON
-{"ids", "units", "splits", "tokenizer", "dtype", "unknown", "names"}, then offsets uint64 [N + 1],
-then the ids, then, if "names" is true, a byte for each. All integers are little-endian. Document i
-is tokens[offsets[i]:offsets[i + 1]].
+{"ids", "units", "splits", "tokenizer", "dtype", "unknown", "names", "records"}, then offsets uint64
+[N + 1], then the ids, then, if "names" is true, a byte for each. All integers are little-endian.
+Document i is tokens[offsets[i]:offsets[i + 1]].
 """
 
 import json
@@ -40,6 +40,9 @@ class TokenShard:
     names: np.ndarray | None = None
     """uint8 for each token: 1 where a name begins, 2 inside of one, 0 elsewhere; None: not looked
     for."""
+    records: tuple[str, ...] = ()
+    """`corpus.record_of` each document; "" where it has none, as in a set of texts and of planted
+    canaries. Empty in shards of before."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,6 +68,7 @@ class TokenShard:
                 "dtype": self.tokens.dtype.str,
                 "unknown": self.unknown,
                 "names": self.names is not None,
+                "records": self.records,
             }
         )
         parts = (_MAGIC, len(header).to_bytes(4, "little"), header)
@@ -82,11 +86,12 @@ class TokenShard:
             header = json.loads(data[start : start + length])
             ids, units, splits = (tuple(header[field]) for field in ("ids", "units", "splits"))
             tokenizer, kind, unknown = header["tokenizer"], header["dtype"], int(header["unknown"])
-            named = bool(header["names"])
+            named, records = bool(header["names"]), tuple(header.get("records", ()))
         except (ValueError, KeyError, TypeError):
             raise _broken(name, "its header is not readable") from None
         count = len(ids)
-        if kind not in _DTYPES or not len(units) == len(splits) == count:
+        counts = {len(units), len(splits), len(records) or count}
+        if kind not in _DTYPES or counts != {count}:
             raise _broken(name, "its header contradicts itself")
         body = data[start + length :]
         size, item = 8 * (count + 1), np.dtype(kind).itemsize
@@ -101,7 +106,7 @@ class TokenShard:
             raise _broken(name, "its offsets do not fit its tokens")
         if names is not None and names.max(initial=0) > 2:
             raise _broken(name, "a token is marked as no name can be")
-        return cls(ids, units, splits, tokenizer, offsets, tokens, unknown, names)
+        return cls(ids, units, splits, tokenizer, offsets, tokens, unknown, names, records)
 
 
 def pack(
@@ -113,6 +118,7 @@ def pack(
     tokenizer: str,
     unknown_id: int | None,
     names: Sequence[np.ndarray] | None = None,
+    records: Sequence[str] = (),
 ) -> TokenShard:
     """A shard of `encoded` documents, which share one dtype, with their names if looked for."""
     ends = np.cumsum([len(tokens) for tokens in encoded], dtype="<u8")
@@ -121,7 +127,7 @@ def pack(
     offsets = np.concatenate([np.zeros(1, "<u8"), ends])
     marks = None if names is None else np.concatenate(names)
     places = tuple(ids), tuple(units), tuple(splits)
-    return TokenShard(*places, tokenizer, offsets, tokens, unknown, marks)
+    return TokenShard(*places, tokenizer, offsets, tokens, unknown, marks, tuple(records))
 
 
 def _broken(name: str, rule: str) -> IntegrityError:

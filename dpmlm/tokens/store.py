@@ -1,7 +1,8 @@
 """`TokenStore`: a corpus as token ids, sealed, found by document and by unit."""
 
+import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ class TokenStore:
         progress: Callable[[int, int], None] | None = None,
         names: NamesOf | None = None,
     ) -> dict[str, Any]:
-        """Encode stage documents ("id", "text", "unit", "split") into sealed shards.
+        """Encode stage documents ("id", "text", "unit", "split", "record" if there is one) into
+        sealed shards.
 
         Returns what belongs into the folder's manifest, which is the caller's to `finish`: the
         tokenizer's digest and vocabulary size (public), and private counts of documents, empty
@@ -67,8 +69,9 @@ class TokenStore:
         characters [start, end) of each name in a text, the tokens of names are marked.
 
         Resumable: repeat the call with the same documents, and shards that are there already are
-        kept; those of other ids, units, splits or another tokenizer are written again. Texts are
-        not compared: empty the folder before documents of the same ids that say something else.
+        kept; those of other ids, units, splits, records or another tokenizer are written again. As
+        they are encoded, texts are not compared: empty the folder before documents of the same ids
+        that say something else.
         Special tokens are neither added nor read from the text.
 
         Raises UserError when a unit stands in two splits, when there is no document, or when the
@@ -126,7 +129,18 @@ class TokenStore:
 
     def __len__(self) -> int:
         """How many documents there are; private."""
-        return len(self._place)
+        return sum(map(len, self._documents.values()))
+
+    def without(self, ids: Container[str]) -> "TokenStore":
+        """The same store but for some documents, and units that have no others."""
+        found = copy.copy(self)
+        kept = {
+            unit: [number for number in numbers if self.id(number) not in ids]
+            for unit, numbers in self._documents.items()
+        }
+        found._documents = defaultdict(list, {unit: some for unit, some in kept.items() if some})
+        found._split = {unit: self._split[unit] for unit in found._documents}
+        return found
 
     def units(self, split: str) -> list[str]:
         """The units of "train" or "validation", sorted: an order no document has a part in."""
@@ -219,9 +233,11 @@ def _shard(
 ) -> TokenShard:
     """The shard of `part`: the one an interrupted build left, if it is of these documents."""
     ids, units, splits = (tuple(d[field] for d in part) for field in ("id", "unit", "split"))
+    records = tuple(document.get("record", "") for document in part)
     if folder.has(name):
         kept = TokenShard.from_bytes(folder.read_bytes(name), name=name)
-        same = (kept.ids, kept.units, kept.splits, kept.tokenizer) == (ids, units, splits, digest)
+        found = kept.ids, kept.units, kept.splits, kept.records, kept.tokenizer
+        same = found == (ids, units, splits, records, digest)
         if same and (kept.names is None) == (names is None):
             return kept
     texts = [document["text"] for document in part]
@@ -239,6 +255,7 @@ def _shard(
         tokenizer=digest,
         unknown_id=encoder.unknown_id,
         names=marks,
+        records=records,
     )
     folder.write_bytes(name, shard.to_bytes())
     return shard

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dpmlm.errors import UserError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 PREFIX = "##"
@@ -31,8 +32,7 @@ def wordpiece_tokenizer(vocabulary: Mapping[str, int]) -> "PreTrainedTokenizerFa
 
     Raises UserError when a special token of BERT is missing.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     missing = [token for token in SPECIALS if token not in vocabulary]
     if missing:
@@ -52,6 +52,14 @@ def wordpiece_tokenizer(vocabulary: Mapping[str, int]) -> "PreTrainedTokenizerFa
     backend.normalizer = normalizers.BertNormalizer(lowercase=not cased)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix=PREFIX)
+    return framed(backend, vocabulary)
+
+
+def framed(backend: "Tokenizer", vocabulary: Mapping[str, int]) -> "PreTrainedTokenizerFast":
+    """The tokenizer with the special tokens of BERT, which `vocabulary` holds, and its rows."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dpmlm.privacy import Ledger
-from dpmlm.tokens import load_tokenizer
+from dpmlm.tokens import load_tokenizer, tokenizer_digest
 
 
 @pytest.fixture
@@ -76,3 +76,37 @@ def test_an_output_that_is_there_is_kept_and_charges_nothing(corpus, refused):
     assert "it is there already" in refused(*ASK)
     assert (corpus / "out/vocab.txt").read_text() == "mine"
     assert len(Ledger.open("ledger.jsonl").entries) == 1
+
+
+PUBLIC = ("vocab", "notes.jsonl", "out/made.json", "--public", "--size", "700")
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_public_text_takes_any_kind_and_charges_nothing(corpus, call, kind):
+    called = call(*PUBLIC, "--kind", kind, "--json")
+    assert called.status == 0, called.err
+    said = json.loads(called.out)
+    assert (said["schema"], said["kind"]) == ("dpmlm.public-vocab/1", kind)
+    tokenizer = load_tokenizer("out/made.json")
+    assert said["entries"] == len(tokenizer)
+    assert said["digest"] == tokenizer_digest(tokenizer)
+    assert type(tokenizer.backend_tokenizer.model).__name__.lower() == kind
+    assert len(Ledger.open("ledger.jsonl").entries) == 1
+    (corpus / "out/made.json").unlink()
+    assert said["digest"] in call(*PUBLIC, "--kind", kind).out
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ((*PUBLIC, "--kind", "bytes"), "wordpiece, bpe or unigram"),
+        ((*ASK, "--kind", "bpe"), "of these only WordPiece is made"),
+        (("vocab", "notes.jsonl", "vocab.txt", "--public", "--kind", "bpe"), "tokenizer.json"),
+        (("vocab", "none.jsonl", "made.json", "--public"), "none.jsonl"),
+        ((*PUBLIC, "--epsilon", "1"), "--public takes no --epsilon"),
+        (("vocab", "notes.jsonl", "vocab.txt"), "or --public"),
+    ],
+)
+def test_what_public_text_and_private_text_do_not_take(corpus, refused, given, named):
+    assert named in refused(*given)
+    assert not (corpus / "out").exists()

@@ -295,6 +295,7 @@ def keys(tmp_path_factory) -> SimpleNamespace:
         trusted=folder / "trusted",
         signing=load_signing_key(folder / "sign.key"),
         consumer=load_identity(folder / "consumer.key"),
+        trainer=load_identity(folder / "trainer.key"),
         consumer_pub=load_recipient(folder / "consumer.pub"),
         keep=[load_recipient(folder / f"{who}.pub") for who in ("trainer", "auditor")],
     )
@@ -334,6 +335,7 @@ def write(plan, ledger_summary, claim, released_model, keys):
             "report_html": "<!doctype html><title>report</title>",
             "model_card": "# model card\n",
             "inputs": inputs,
+            "opener": keys.trainer,
             "training": facts.get("training"),
         }
         return write_bundle(folder, **{**given, **changed})

@@ -23,6 +23,7 @@ FILES = [
     "evidence.json",
     "ledger.json",
     "manifest.dsse.json",
+    "model/answers.sealed",
     "model/config.sealed",
     "model/manifest.sealed",
     "model/recipients.json",
