@@ -1,5 +1,6 @@
 """Token counts of declared public text, and the masking weights that follow from them."""
 
+import filecmp
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dpmlm.config import RunConfig
+from dpmlm.config.masking import MaskingWeightsConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.masking.weights import frequency_weights
@@ -37,23 +39,49 @@ def weighted(run: Run, table: TokenTable) -> TokenTable:
         return table
     if WEIGHTS not in run.memo:
         tokenizer = load_sealed_tokenizer(run.folder("tokens"))
-        counts = public_counts(public.corpus, public.text, tokenizer, table.vocab_size)
-        run.memo[WEIGHTS] = frequency_weights(counts, public.power)
+        run.memo[WEIGHTS] = weights_of(public, tokenizer, table.vocab_size)
     return replace(table, weights=run.memo[WEIGHTS])
+
+
+def weights_of(public: MaskingWeightsConfig, tokenizer: Any, size: int) -> np.ndarray:
+    """Of each of `size` tokens, float64 [size]."""
+    counts = public_counts(public.corpus, public.text, tokenizer, size)
+    return frequency_weights(counts, public.power)
 
 
 def weights_binding(config: RunConfig) -> dict[str, str]:
     """Digest of the public text that masking is weighted by; nothing without.
 
-    Raises UserError where that text is the corpus: its counts would be a release of their own.
+    Raises UserError where that text is the corpus, a copy of it or of a file in it: its counts
+    would be a release of their own. Nothing of the comparison is kept.
     """
     public = config.masking.weights
     if public is None:
         return {}
-    if public.corpus.resolve() == config.corpus.path.resolve():
+    if _same_text(public.corpus, config.corpus.path):
         raise UserError(
             f"masking.weights.corpus {public.corpus.name}",
-            "it is the private corpus, and counts of its words may decide nothing uncharged",
+            "it is the private corpus, or a copy of a file of it, and counts of its words may "
+            "decide nothing uncharged",
             "name public text, or leave masking.weights out",
         )
     return {"masking_weights": public_digest(public.corpus)}
+
+
+def _same_text(public: Path, corpus: Path) -> bool:
+    """Whether a file of the one has the content of a file of the other, whatever its name; empty
+    files apart."""
+    if public.resolve() == corpus.resolve():
+        return True
+    sizes: dict[int, list[Path]] = {}
+    for file in _files(corpus):
+        sizes.setdefault(file.stat().st_size, []).append(file)
+    for file in _files(public):
+        alike = sizes.get(size, []) if (size := file.stat().st_size) else []
+        if any(filecmp.cmp(file, other, shallow=False) for other in alike):
+            return True
+    return False
+
+
+def _files(path: Path) -> list[Path]:
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]

@@ -4,7 +4,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from dpmlm.clipping import evaluate_batch
-from dpmlm.config import RunConfig
+from dpmlm.config.training import BestConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import Example
 from dpmlm.pipeline.data import sample_public
@@ -14,14 +14,13 @@ from dpmlm.training.units import View
 
 
 def public_loss(
-    config: RunConfig, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+    best: BestConfig | None, tokenizer: PreTrainedTokenizerFast, recipe: Recipe
 ) -> PublicLoss | None:
-    """What the run file asks for; None where it asks for nothing.
+    """What `training.best` of a run file asks for; None where it asks for nothing.
 
     Each document's first window under masks that never change. Raises UserError where the text
     holds nothing to be masked.
     """
-    best = config.training.best
     if best is None:
         return None
     documents = sample_public(best.corpus, best.text, best.documents)
@@ -41,4 +40,4 @@ def public_loss(
             "no token of it can be masked",
             "name public text in the language of the vocabulary",
         )
-    return PublicLoss(loss, best.every, best.patience)
+    return PublicLoss(loss, best.every, best.patience, best.jump)

@@ -63,7 +63,8 @@ def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
         tell("stopped", 128 + getattr(error, "signum", signal.SIGINT), "a signal")
         raise
     except SystemExit as error:
-        tell("stopped", error.code if isinstance(error.code, int) else 1, "a signal")
+        tell("stopped", error.code if isinstance(error.code, int) else 1,
+             getattr(error, "why", "a signal"))  # fmt: skip
         raise
     except BaseException as error:
         # The class alone: the text of an exception may hold private text.
@@ -75,5 +76,7 @@ def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
 
 def _step(workspace: Path) -> int | None:
     """Steps that the newest checkpoint of a training in progress holds; a public number."""
-    names = (path.name for path in (workspace / "training/checkpoints").glob("step-*"))
+    # A Trainer's lie in its workspace itself.
+    folders = (workspace / "training/checkpoints", workspace / "checkpoints")
+    names = (path.name for folder in folders for path in folder.glob("step-*"))
     return max((int(name.removeprefix("step-")) for name in names), default=None)

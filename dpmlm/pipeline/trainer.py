@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Literal, cast
@@ -21,12 +21,18 @@ from dpmlm.artifacts import (
     save_model,
 )
 from dpmlm.canonical import canonical_json
+from dpmlm.config import claim_fields
+from dpmlm.config.masking import MaskingWeightsConfig
+from dpmlm.config.training import BestConfig
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
-from dpmlm.pipeline.data import names_finder
+from dpmlm.pipeline.data import names_finder, public_digest
+from dpmlm.pipeline.frequencies import weights_of
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.public_loss import public_loss
 from dpmlm.pipeline.secrets import RunSecrets
+from dpmlm.pipeline.status import telling_status
 from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
@@ -76,6 +82,10 @@ class Trainer:
             constant stays, wsd falls over the last share `decay` of the steps only.
         average: release the exponential moving average of each step's weights, of which a step
             keeps this share; None releases the last step's.
+        best: keep the weights of the step with the least loss on public text, or end early by it,
+            as `training.best` of a run file does; None keeps the last step's.
+        masking_weights: public text whose token counts say how readily each token is masked, as
+            `masking.weights` of a run file does.
         telemetry: a file in clear for the figures of each step that are public or covered by the
             claim; written after each checkpoint.
         seed: everything but noise and sampling secrets.
@@ -107,6 +117,8 @@ class Trainer:
         schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear",
         decay: float = 0.2,
         average: float | None = None,
+        best: BestConfig | None = None,
+        masking_weights: MaskingWeightsConfig | None = None,
         weight_decay: float = 0.01,
         precision: Literal["float32", "bfloat16"] = "float32",
         physical_batch_size: int = 64,
@@ -123,7 +135,7 @@ class Trainer:
         secrets = RunSecrets.derive(load_secret_key(self._keys / "pseudonym.key"), seed)
         refuse_inexact(model, len(tokenizer))
         self._recipe = Recipe(
-            table=TokenTable.of(tokenizer),
+            table=_table(tokenizer, masking_weights),
             masking=masking or MaskingSpec(strategy="whole_word", ratio=0.15),
             window=window,
             stride=stride or window,
@@ -141,6 +153,10 @@ class Trainer:
             memory_limit=in_bytes(memory_gib),
             checkpoint_minutes=checkpoint_minutes,
         )
+        if best is not None and not plan.private:
+            raise UserError("best", "no noise covers the choice under such a plan", "leave it out")
+        self._public_text = {"best": best, "masking_weights": masking_weights}
+        self._public = public_loss(best, tokenizer, self._recipe)
         who = person if plan.unit == "person" else None
         if ledger is not None:
             stones = tombstones_of(Ledger.open(ledger), secrets)
@@ -181,7 +197,7 @@ class Trainer:
                 "a training has begun there and its budget is reserved",
                 "call train(resume=True), or use another workspace",
             )
-        with self._leading(), Progress().bar("training") as report:
+        with self._leading(), self._telling(), Progress().bar("training") as report:
             train(
                 self.model,
                 self._units,
@@ -193,6 +209,7 @@ class Trainer:
                 ),
                 report=report,
                 telemetry=self._telemetry,
+                public=self._public,
             )
         self._trained = True
         return self
@@ -223,6 +240,12 @@ class Trainer:
         """Keeps other trainings out; of several ranks the first one does that for all."""
         return self._workspace.locked() if self._ranks.first else nullcontext()
 
+    def _telling(self) -> AbstractContextManager[object]:
+        """How the training ended, in a file beside the workspace, as a run tells it."""
+        if not self._ranks.first:
+            return nullcontext()
+        return telling_status(self._workspace.path, "trainer")
+
     def _open_ledger(self, path: Path | None) -> Ledger:
         if path is not None:
             ledger, signing = Ledger.open(path), self._keys / "sign.key"
@@ -251,6 +274,11 @@ class Trainer:
             "average": None if recipe.average is None else float(recipe.average),
             "weight_decay": float(recipe.weight_decay),
             "precision": recipe.precision,
+            **{
+                name: claim_fields(public) | {"source": public_digest(public.corpus)}
+                for name, public in self._public_text.items()
+                if public is not None
+            },
         }
 
     def _open_tokens(self) -> SealedFolder:
@@ -303,6 +331,13 @@ class Trainer:
             facts = TokenStore.build(folder, rows, self.tokenizer, names=names)
             folder.finish({**facts, "dropped": Counter(item.reason for item in dropped)})
         return TokenStore.open(folder)
+
+
+def _table(tokenizer: PreTrainedTokenizerFast, weights: MaskingWeightsConfig | None) -> TokenTable:
+    table = TokenTable.of(tokenizer)
+    if weights is None:
+        return table
+    return replace(table, weights=weights_of(weights, tokenizer, table.vocab_size))
 
 
 def _keyed_digest(found: Iterable[Document | Dropped], key: bytes) -> str:

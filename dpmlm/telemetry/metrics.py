@@ -45,6 +45,7 @@ METRICS: dict[str, Metric] = {
     "units": Metric(Label.PRIVATE, "units", "drawn in this step"),
     "non_finite_units": Metric(Label.PRIVATE, "units", "left out: their loss or norm is no number"),
     "loss": Metric(Label.PRIVATE, "nats", "mean cross-entropy of the units drawn"),
+    "loss_jump": Metric(Label.PRIVATE, "nats", "above the steps before, in steps where it jumps"),
     "median_norm": Metric(Label.PRIVATE, "", "median gradient norm of the units drawn"),
     "clipped": Metric(Label.PRIVATE, "", "share of the units drawn that were clipped"),
 }

@@ -28,6 +28,8 @@ class PublicLoss:
     """Steps between two looks; the plan's last step is looked at, too."""
     patience: int | None = None
     """Looks without a better loss after which training ends; None trains to the last step."""
+    jump: float | None = None
+    """Nats above the best loss at which training ends, as at no number; None takes no notice."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class PublicChoice:
                 "drop one of the two",
             )
         self._text, self._steps, self.best = text, plan.steps, best
+        self._jumped = False
 
     def due(self, step: int) -> bool:
         """Whether the weights after so many steps are looked at."""
@@ -71,11 +74,15 @@ class PublicChoice:
             self.best = Best(step, loss, 0, weights)
         else:
             self.best = replace(best, worse=best.worse + 1)
+            above = loss - best.loss
+            self._jumped = self._text.jump is not None and not above <= self._text.jump
         return loss
 
     @property
     def enough(self) -> bool:
-        """Whether the loss has not become better for as long as patience lasts."""
+        """Whether the loss has jumped, or not become better for as long as patience lasts."""
+        if self._jumped:
+            return True
         patience = self._text.patience if self._text else None
         return patience is not None and self.best is not None and self.best.worse >= patience
 

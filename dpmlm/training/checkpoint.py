@@ -52,6 +52,8 @@ class Progress:
     """The best weights so far by public text; None where nobody looks."""
     finished: bool = False
     """Whether no step is taken any more, though the plan may have some left."""
+    seconds: float = 0.0
+    """Wall time of the attempts that led here, as far as checkpoints hold it."""
 
 
 class Checkpoints:
@@ -96,6 +98,7 @@ class Checkpoints:
             "events": progress.events,
             "optimizer": numbers,
             "finished": progress.finished,
+            "seconds": progress.seconds,
         }
         if progress.best is not None:
             files["best"] = _tensor_bytes(progress.best.weights)
@@ -149,6 +152,7 @@ class Checkpoints:
             average=None if average is None else safetensors.torch.load(average),
             best=None if best is None else _best(state["best"], best),
             finished=state["finished"],
+            seconds=state.get("seconds", 0.0),  # checkpoints of before do not know it
         )
 
     def _write(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:

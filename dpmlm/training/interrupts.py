@@ -22,9 +22,9 @@ class Interrupted(SystemExit):
     status of their own.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, why: str = "a signal") -> None:
         super().__init__(128 + signum)
-        self.signum = signum
+        self.signum, self.why = signum, why
 
 
 class StopRequest:

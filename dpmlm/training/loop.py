@@ -8,6 +8,7 @@ nothing but its charge.
 """
 
 import secrets
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -27,6 +28,7 @@ from dpmlm.training.divergence import Diverged, diverged, finite
 from dpmlm.training.figures import add_figure, norm_of_gradients, of_units
 from dpmlm.training.gradients import NO_GRADIENT_CANARIES, GradientCanaries, PlantedGradients
 from dpmlm.training.interrupts import Interrupted, stop_requests
+from dpmlm.training.jumps import jump_of
 from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import activation_checkpointing_if, refuse_inexact
 from dpmlm.training.optimizer import SecureDPOptimizer, adamw, learning_rate_at
@@ -35,6 +37,7 @@ from dpmlm.training.physical import PhysicalBatches, StepGivenUp
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe, refuse_too_little
 from dpmlm.training.saving import Saving
+from dpmlm.training.timing import TimeLimit
 from dpmlm.training.units import Units, View
 
 Report = Callable[[int, int], None]
@@ -65,9 +68,10 @@ def train(
 
     Raises:
         UserError: the model's gradients are not exact, the ledger refuses, a weight stops being
-            finite, not even one unit fits into memory, or of several ranks one has ended or is at
-            another step.
-        Interrupted: SIGINT or SIGTERM, after a checkpoint of the last finished step was written.
+            finite, not even one unit fits into memory, the time of `recipe` was over before, or of
+            several ranks one has ended or is at another step.
+        Interrupted: SIGINT or SIGTERM, or time is over, after a checkpoint of the last finished
+            step was written.
         SystemExit: on ranks after the first one, where that one failed.
     """
     ranks = Ranks.current()
@@ -97,6 +101,7 @@ def train(
                 saving.finish(model, progress, plan, choice, average)
                 saving.tell(progress.events)
             return progress
+        limit = TimeLimit(recipe.max_hours, progress.seconds)
         trainable = [param for group in optimizer.param_groups for param in group["params"]]
         planted = PlantedGradients(
             gradients, trainable, plan, begun=progress.step, kept=progress.transcript
@@ -110,7 +115,9 @@ def train(
         def so_far(steps: int, finished: bool = False) -> Progress:
             told = list(events)  # later steps add to it, while this is written
             kept = average.state_dict() if average is not None else None
-            return Progress(steps, attempt, told, planted.transcript, kept, choice.best, finished)
+            return Progress(
+                steps, attempt, told, planted.transcript, kept, choice.best, finished, limit.spent
+            )
 
         with stop_requests() as stop, saving:
             batches = PhysicalBatches(recipe, ranks, stop)
@@ -140,6 +147,8 @@ def train(
                     if ranks.first:
                         charges.keep(attempt, step + 1)  # that it diverged is a result, too
                     raise diverged(step, rate, recipe) from None
+                if (above := jump_of(events, told)) is not None:  # told, and nothing follows
+                    add_figure(told, "loss_jump", above, plan.private)
                 events.append(told)
                 if average is not None:
                     average.update()
@@ -149,16 +158,19 @@ def train(
                             loss = choice.look(step + 1, model)
                         add_figure(told, "public_loss", loss, plan.private)
                     report(step + 1, plan.steps)
-                said = ranks.all((stop.signum or 0, choice.enough))
-                stopping = max(signum for signum, _ in said)
-                last = step + 1 == plan.steps or any(enough for _, enough in said)
+                said = ranks.all((stop.signum or 0, choice.enough, limit.reached))
+                late = said[0][2]  # the first rank's clock counts
+                stopping = max(signum for signum, *_ in said) or (signal.SIGTERM if late else 0)
+                last = step + 1 == plan.steps or any(enough for _, enough, _ in said)
                 if ranks.first and (stopping or last or saving.due()):
                     done, wait = so_far(step + 1, last), bool(stopping) or last
                     saving.save(model, optimizer, done, wait=wait)
                 if last:
                     break
                 if stopping:
-                    raise Interrupted(stopping)
+                    if late and ranks.first:
+                        limit.tell()
+                    raise Interrupted(stopping, limit.says if late else "a signal")
             progress = so_far(step + 1, True)
             if ranks.first:
                 saving.finish(model, progress, plan, choice, average)

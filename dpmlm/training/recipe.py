@@ -47,6 +47,8 @@ class Recipe:
     """Of the forward and backward pass; norms, sums and noise are float32 always. With bfloat16
     every row is padded to the window: see `fixed_shape`."""
     checkpoint_minutes: float = 30.0
+    max_hours: float | None = None
+    """Wall time of a training, all its attempts together, after which it stops and can go on."""
     pad_to_window: bool = False
     """Every row as long as the window; `train` sets it where a model's results depend on padding,
     as a unit's gradient would else depend on the longest row beside it."""

@@ -49,13 +49,13 @@ def written(folder, texts):
 def test_it_is_the_mean_over_the_masked_tokens_whatever_the_batches(tmp_path, tokenizer):
     rng = random.Random(3)
     path = written(tmp_path, [sentences(rng, 1 + n % 3) for n in range(12)])
-    asked = config(BestConfig(corpus=path, documents=100, every=7, patience=3))
+    asked = BestConfig(corpus=path, documents=100, every=7, patience=3, jump=2.0)
     model = new_model("tiny", tokenizer, 16, seed=1).eval()
     found = {
         rows: public_loss(asked, tokenizer, a_recipe(tokenizer, physical_batch_size=rows))
         for rows in (1, 64)
     }
-    assert (found[1].every, found[1].patience) == (7, 3)
+    assert (found[1].every, found[1].patience, found[1].jump) == (7, 3, 2.0)
     losses = {rows: one.loss(model) for rows, one in found.items()}
     assert losses[1] == pytest.approx(losses[64], rel=1e-5)
     assert losses[1] == found[1].loss(model)  # the masks never change
@@ -67,16 +67,17 @@ def test_it_is_the_mean_over_the_masked_tokens_whatever_the_batches(tmp_path, to
 
 
 def test_a_run_file_that_names_none_has_none(tokenizer):
-    assert public_loss(config(None), tokenizer, a_recipe(tokenizer)) is None
+    assert public_loss(None, tokenizer, a_recipe(tokenizer)) is None
 
 
 def test_text_without_anything_to_mask_is_refused(tmp_path, tokenizer):
     path = written(tmp_path, ["\u200b\u200b", "\u200b"])
-    asked = config(BestConfig(corpus=path))
+    asked = BestConfig(corpus=path)
     with pytest.raises(UserError, match="no token of it can be masked"):
         public_loss(asked, tokenizer, a_recipe(tokenizer))
 
 
+@pytest.mark.parametrize("early", [{"patience": 2}, {"jump": 0.5}])
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -85,8 +86,8 @@ def test_text_without_anything_to_mask_is_refused(tmp_path, tokenizer):
         ({"gradient_canaries": 10}, "audit.gradient_canaries"),
     ],
 )
-def test_what_it_may_not_stand_beside(tmp_path, changes, named):
-    best = BestConfig(corpus=tmp_path / "public.jsonl", patience=2)
+def test_what_it_may_not_stand_beside(tmp_path, changes, named, early):
+    best = BestConfig(corpus=tmp_path / "public.jsonl", **early)
     with pytest.raises(UserError, match=named):
         _check_best(config(best, **changes))
     _check_best(config(best))

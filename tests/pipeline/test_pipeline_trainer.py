@@ -1,6 +1,8 @@
 """`Trainer`: what it takes up again, what it refuses, and what it keeps of dropped rows."""
 
 import copy
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from small_run import WORDS
 
 from dpmlm import PrivacyPlan, Trainer, make_plan
 from dpmlm.artifacts import SealedFolder, create_keys, load_identity, load_secret_key
+from dpmlm.config.masking import MaskingWeightsConfig
+from dpmlm.config.training import BestConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec
 from dpmlm.pipeline.secrets import RunSecrets
@@ -63,6 +67,57 @@ def test_a_workspace_is_taken_up_as_the_same_run(tmp_path: Path, begin) -> None:
     assert again.run_id == first.run_id
     assert str(again.statement) == str(first.statement)
     assert Ledger.open(tmp_path / "work/ledger.jsonl").run_ids == [first.run_id]
+
+
+def test_how_a_training_ended_is_told_beside_its_workspace(tmp_path: Path, begin) -> None:
+    begin().train()
+    told = json.loads((tmp_path / "work.status.json").read_text())
+    assert (told["run"], told["state"], told["status"], told["step"]) == ("trainer", "done", 0, 2)
+    with pytest.raises(UserError, match="a training has begun there"):
+        begin().train(resume=False)
+    again = begin()
+    again._ledger = None  # a bug, on the way
+    with pytest.raises(AttributeError):
+        again.train()
+    told = json.loads((tmp_path / "work.status.json").read_text())
+    assert (told["state"], told["status"]) == ("failed", 70)
+
+
+def test_public_text_weights_masks_and_chooses_the_step(tmp_path: Path, begin) -> None:
+    public = tmp_path / "public.jsonl"
+    lines = [{"text": f"the {word} and the {word} of the market"} for word in WORDS]
+    public.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = {
+        "best": BestConfig(corpus=public, every=1),
+        "masking_weights": MaskingWeightsConfig(corpus=public),
+    }
+    trainer = begin(telemetry=tmp_path / "told.jsonl", **given)
+    weights = trainer._recipe.table.weights
+    ids = TOKENIZER.get_vocab()
+    assert weights[ids["##e"]] < weights[ids["%"]]
+    trainer.train()
+    events = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    losses = [event["dp"]["public_loss"] for event in events]
+    assert len(losses) == 2
+    summary = Ledger.open(tmp_path / "work/ledger.jsonl").summary(trainer.run_id)
+    assert summary["committed_steps"] == 1 + losses.index(min(losses))
+    with pytest.raises(UserError, match=r"other settings|another run"):
+        begin(best=given["best"])
+    public.write_text(json.dumps({"text": "another public text"}) + "\n")
+    with pytest.raises(UserError, match=r"other settings|another run"):
+        begin(**given)
+
+
+def test_without_noise_public_text_chooses_nothing(tmp_path: Path, begin, monkeypatch) -> None:
+    free = make_plan(
+        epsilon=math.inf, delta=1e-3, units=20, unit="person", expected_batch_size=4, steps=2,
+        max_grad_norm=1.0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="no noise covers the choice"):
+        Trainer(
+            copy.deepcopy(MODEL), TOKENIZER, free, documents=ROWS, workspace=tmp_path / "w",
+            keys=tmp_path / "keys", best=BestConfig(corpus=tmp_path / "public.jsonl"),
+        )  # fmt: skip
 
 
 def test_two_workspaces_on_one_ledger_are_two_runs(tmp_path: Path, begin) -> None:

@@ -30,9 +30,9 @@ class Noting(Charges):
         self.seen.append(("forgo", attempt, steps))
 
 
-def trained(fit, losses, *, every=1, patience=None, **more):
+def trained(fit, losses, *, every=1, patience=None, jump=None, **more):
     model, charges = a_model(), Noting()
-    public = PublicLoss(losses, every, patience)
+    public = PublicLoss(losses, every, patience, jump)
     progress = fit(model, Numbered(documents()), a_plan(), charges=charges, public=public, **more)
     return model, charges.seen, progress
 
@@ -63,6 +63,19 @@ def test_training_ends_when_patience_does_and_the_rest_is_forgone(fit, values, t
     steps = [("charge", 1, step) for step in range(taken)]
     assert charged == [*steps, ("forgo", 1, 6), ("commit", 1, taken - 2)]
     assert all(torch.equal(a, b) for a, b in zip(weights(model), losses.seen[taken - 3]))
+
+
+@pytest.mark.parametrize("high", [4.1, math.nan, math.inf])
+def test_a_jump_of_the_public_loss_ends_training_and_the_weights_go_back(fit, high):
+    losses = Losses(5.0, 3.0, 4.0, high, 1.0, 1.0)
+    model, charged, progress = trained(fit, losses, jump=1.0)
+    assert (progress.step, progress.best.step, progress.finished) == (4, 2, True)
+    assert charged[-2:] == [("forgo", 1, 6), ("commit", 1, 2)]
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), losses.seen[1]))
+
+
+def test_without_being_asked_no_jump_ends_anything(fit):
+    assert trained(fit, Losses(5.0, 3.0, 4.0, 99.0, 5.0, 6.0))[2].step == 6
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -50,9 +50,20 @@ def test_a_unit_more_moves_nothing_but_its_own_share(precision, physical):
     assert of_others < 1e-5
 
 
+def shape_matters() -> bool:
+    """Whether this processor rounds a row of a product in bfloat16 by the rows beside it."""
+    rows = torch.randn(61 * 16, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+    whole = rows @ weight
+    return any(not torch.equal(rows[:n] @ weight, whole[:n]) for n in range(1, len(rows)))
+
+
 def test_batches_that_change_their_shape_fail_the_same_test(monkeypatch):
     monkeypatch.setattr(Recipe, "fixed_shape", property(lambda self: False))
-    assert movement(a_recipe(precision="bfloat16", physical_batch_size=64))[1] > 1e-3
+    moved = movement(a_recipe(precision="bfloat16", physical_batch_size=64))[1]
+    if moved <= 1e-3 and not shape_matters():
+        pytest.skip("this processor rounds a row in bfloat16 the same whatever is beside it")
+    assert moved > 1e-3
 
 
 def test_every_batch_has_one_shape_and_an_empty_row():
