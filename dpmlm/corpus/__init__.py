@@ -6,7 +6,7 @@ stage keeps its documents on disk.
 """
 
 from dpmlm.corpus.document import Document, Dropped
-from dpmlm.corpus.reading import read_corpus, read_documents
+from dpmlm.corpus.reading import corpus_files, read_corpus, read_documents
 from dpmlm.corpus.shards import (
     count_shards,
     read_shard,
@@ -15,19 +15,29 @@ from dpmlm.corpus.shards import (
     write_shard,
     write_shards,
 )
-from dpmlm.corpus.units import Split, Unit, pseudonym_of, split_of, stage_document, unit_of
+from dpmlm.corpus.units import (
+    Split,
+    Unit,
+    pseudonym_of,
+    record_of,
+    split_of,
+    stage_document,
+    unit_of,
+)
 
 __all__ = [
     "Document",
     "Dropped",
     "Split",
     "Unit",
+    "corpus_files",
     "count_shards",
     "pseudonym_of",
     "read_corpus",
     "read_documents",
     "read_shard",
     "read_shards",
+    "record_of",
     "shard_name",
     "split_of",
     "stage_document",

@@ -27,7 +27,7 @@ def read_corpus(
     file and line, and at the end for a corpus without a single text.
     """
     path = Path(path)
-    files = _corpus_files(path)
+    files = corpus_files(path)
     return _read_files(path, files, FieldMap(text, id, person))
 
 
@@ -76,8 +76,11 @@ def _read_files(
         raise _no_text(str(path))
 
 
-def _corpus_files(path: Path) -> list[tuple[Path, str]]:
-    """Files with the name each has as a source: the bare name, or the path below the folder."""
+def corpus_files(path: Path) -> list[tuple[Path, str]]:
+    """Files with the name each has as a source: the bare name, or the path below the folder.
+
+    Raises UserError for a path that cannot be a corpus.
+    """
     if path.is_file():
         files = [(path, path.name)]
     elif path.is_dir():

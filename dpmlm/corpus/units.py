@@ -36,6 +36,12 @@ def pseudonym_of(person: str, key: bytes) -> str:
     return _keyed(key, b"dpmlm/unit/person", name).hex()[:32]
 
 
+def record_of(text: str, key: bytes) -> str:
+    """Of a text as its source holds it, to the character: 32 hex digits that tell it to whoever
+    has the key and a guess, and nothing to others."""
+    return _keyed(key, b"dpmlm/record", text).hex()[:32]
+
+
 def split_of(unit_id: str, validation: float, key: bytes) -> Split:
     """The split of a unit: validation with probability `validation` over keys, in [0, 1).
 
@@ -53,7 +59,7 @@ def split_of(unit_id: str, validation: float, key: bytes) -> Split:
 def stage_document(
     document: Document, *, unit: Unit, validation: float, key: bytes
 ) -> dict[str, Any]:
-    """The dict that stages pass on: id, text, unit, split, source, row, person.
+    """The dict that stages pass on: id, text, unit, split, source, row, record, person.
 
     The person is a pseudonym whatever the unit, so that erasure finds it; None if nobody is named.
     """
@@ -66,6 +72,7 @@ def stage_document(
         "split": split_of(unit_id, validation, key),
         "source": document.source,
         "row": document.row,
+        "record": record_of(document.text, key),
         "person": None if person is None else pseudonym_of(person, key),
     }
 

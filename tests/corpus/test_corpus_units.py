@@ -68,7 +68,7 @@ def test_all_documents_of_a_person_fall_on_one_side() -> None:
         sides.setdefault(each["unit"], set()).add(each["split"])
     assert len(sides) == 50
     assert all(len(side) == 1 for side in sides.values())
-    assert set(staged[0]) == {"id", "text", "unit", "split", "source", "row", "person"}
+    assert set(staged[0]) == {"id", "text", "unit", "split", "source", "row", "record", "person"}
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -1,8 +1,6 @@
-"""`dpmlm masks compare` and `dpmlm runs sweep`: what a grid charges, leaves, says and hides."""
+"""`dpmlm masks compare` and `dpmlm runs sweep`: what a grid charges, leaves and hides."""
 
-import importlib.util
 import json
-import math
 import os
 import stat
 import subprocess
@@ -11,52 +9,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from html_page import Page
 from leaks import find_leaks
-from scipy.stats import t as student
-from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_grid import begin, entries, grid_of
+from small_run import KNOWN_SENTENCE
 from small_stages import run_stages
 
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.grid import Axis, Grid, axes_of, cells, price_of, run_grid, write_page
-from dpmlm.pipeline.grid.masks import known_strategies, masking_axes
+from dpmlm.pipeline.grid import Axis, axes_of, cells, price_of, run_grid, write_page
+from dpmlm.pipeline.grid.masks import masking_axes
 from dpmlm.pipeline.grid.page import render
-from dpmlm.pipeline.grid.result import GridResult, Row
-from dpmlm.pipeline.grid.spread import differences
 from dpmlm.pipeline.progress import Progress
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.tokens import load_sealed_tokenizer
 from dpmlm.training.model import SIZES
-
-ROOT = Path(__file__).parents[2]
-STRATEGIES = Axis("masking.strategy", ("token", "whole_word"))
-SMALL = {
-    "ledger__cap": {"epsilon": 16, "delta": 1e-3},
-    "privacy__epsilon": 1,
-    "privacy__accountant": "rdp",
-    "tokens__window": 48,
-    "training__steps": 2,
-    "training__checkpoint_minutes": 30,
-    "audit__canaries": 20,
-}
-
-
-def begin(folder, **changes):
-    """Corpus, run file, keys and ledger."""
-    write_corpus(folder)
-    write_run_file(folder, **{**SMALL, **changes})
-    initialise(folder)
-    return folder / "run.yaml"
-
-
-def grid_of(run_file, axes=(STRATEGIES,), *, seeds=1, out="grid", **more):
-    return Grid.of(run_file, run_file.parent / out, axes, seeds=seeds, **more)
 
 
 def read_text(grid):
@@ -88,10 +58,6 @@ def halted(tmp_path_factory):
         between = price_of(grid)
         result = run_grid(grid)
     return grid, result, before, (between, calls)
-
-
-def entries(folder):
-    return Ledger.open(folder / "ledger.jsonl").entries
 
 
 def tokens_of(grid, sentence):
@@ -296,215 +262,6 @@ def test_nobody_to_ask_is_a_no(fresh, capsys, monkeypatch):
     assert not (fresh.parent / "asked").exists()
 
 
-@pytest.mark.parametrize(
-    ("settings", "rule"),
-    [
-        (["split.validation=0.1,0.2"], "cells differ in what is trained"),
-        (["masking=1,2"], "cells differ in what is trained"),
-        (["training.learning_rat=1e-3,2e-3"], "did you mean training.learning_rate"),
-        (["training.learning_rate=1e-3,0.001"], "no value stands in an axis twice"),
-        (["masking.ratio=0.1,0.2", "masking.ratio=0.3"], "one value and several"),
-        (["masking.ratio=0.3"], "between 2 and 500"),
-        (["masking.ratio=0.15,nan"], "masking.ratio"),
-    ],
-)
-def test_what_is_no_grid_is_refused(fresh, settings, rule):
-    axes, overrides = axes_of(settings)
-    with pytest.raises(UserError, match=rule):
-        grid_of(fresh, axes, overrides=overrides)
-
-
-def test_a_schedule_is_a_value_of_the_ratio(fresh):
-    grid = grid_of(fresh, masking_axes("0.15,0.3:0.15", None, None), out="schedules")
-    read = [(c.config.masking.ratio, c.config.masking.ratio_end) for c in grid.cells]
-    assert read == [(0.15, None), (0.3, 0.15)]
-    assert grid.cells[1].name == "small-0.3_to_0.15-seed3"
-    assert grid.axes[0].values == (0.15, [0.3, 0.15])
-
-
-def test_lists_are_parted_at_their_own_commas():
-    axes, overrides = axes_of(
-        ["a.b=1,2", "c.d=[1,2]", "e.f={start: 0.3, end: 0.15},0.2", "training.steps=5"]
-    )
-    assert axes == [Axis("a.b", (1, 2)), Axis("e.f", ({"start": 0.3, "end": 0.15}, 0.2))]
-    assert overrides == {"c.d": [1, 2], "training.steps": 5}
-
-
-def test_masking_axes_are_those_of_the_run_file():
-    (ratios,) = masking_axes("0.15,0.3:0.15", None, None)
-    assert ratios == Axis("masking.ratio", (0.15, (0.3, 0.15)), second="masking.ratio_end")
-    assert masking_axes(None, None, "both") == [Axis("masking.static", (False, True))]
-    assert masking_axes(None, "all", None) == [Axis("masking.strategy", known_strategies())]
-    assert {"token", "whole_word"} <= set(known_strategies())
-    for words in (("x", None, None), (None, None, "perhaps")):
-        with pytest.raises(UserError):
-            masking_axes(*words)
-
-
-def naive(settings, figures, axis, one, other, comparisons):
-    """The same by least squares on dummies of settings and seeds, and contrasts of them."""
-    count, seeds = len(settings), len(figures[0])
-    rows, values = [], []
-    for i in range(count):
-        for j in range(seeds):
-            row = np.zeros(count + seeds - 1)
-            row[i] = 1
-            if j:
-                row[count + j - 1] = 1
-            rows.append(row)
-            values.append(figures[i][j])
-    design, values = np.array(rows), np.array(values)
-    solved = np.linalg.lstsq(design, values, rcond=None)[0]
-    freedom = len(values) - design.shape[1]
-    chance = ((values - design @ solved) ** 2).sum() / freedom
-    contrast = np.zeros(design.shape[1])
-    for value, sign in ((one, -1), (other, 1)):
-        places = [i for i, setting in enumerate(settings) if setting[axis] == value]
-        for place in places:
-            contrast[place] = sign / len(places)
-    error = math.sqrt(chance * contrast @ np.linalg.inv(design.T @ design) @ contrast)
-    half = student.ppf(1 - 0.05 / (2 * comparisons), freedom) * error
-    return contrast @ solved, half
-
-
-def layout():
-    return [{"a": a, "b": b} for a in (1, 2, 3) for b in ("x", "y")]
-
-
-def test_differences_equal_least_squares():
-    rng = np.random.default_rng(1)
-    settings = layout()
-    figures = rng.normal(size=(6, 4)) + np.arange(4) + 2 * np.arange(6)[:, None]
-    for axis, values in (("a", (1, 2, 3)), ("b", ("x", "y"))):
-        for found in differences(axis, values, "m", settings, figures.tolist(), comparisons=7):
-            wanted, half = naive(settings, figures, axis, found.one, found.other, 7)
-            assert found.difference == pytest.approx(wanted)
-            assert found.interval[1] - found.difference == pytest.approx(half)
-
-
-def test_settings_that_are_alike_are_seldom_told_apart():
-    """All comparisons of a grid together err in 5 % of grids; without sharing out, far more."""
-    rng, settings, wrong = np.random.default_rng(2), layout(), {1: 0, 4: 0}
-    for _ in range(400):
-        figures = (rng.normal(size=(6, 3)) + 5 * rng.normal(size=3)).tolist()
-        for comparisons in wrong:
-            found = [
-                one.told_apart
-                for axis, values in (("a", (1, 2, 3)), ("b", ("x", "y")))
-                for one in differences(
-                    axis, values, "m", settings, figures, comparisons=comparisons
-                )
-            ]
-            wrong[comparisons] += any(found)
-    assert wrong[4] <= 20 + 18
-    assert wrong[1] > 20 + 18
-
-
-def test_a_true_difference_is_told_apart_and_a_residual_of_luck_is_not_believed():
-    settings = [{"a": 1}, {"a": 2}]
-    near = [[1.0, 2.0, 3.0], [1.5, 2.5, 3.5001]]
-    (found,) = differences("a", (1, 2), "m", settings, near, comparisons=1)
-    assert found.told_apart
-    (doubted,) = differences("a", (1, 2), "m", settings, near, comparisons=1, least=1.0)
-    assert not doubted.told_apart
-    (single,) = differences("a", (1, 2), "m", settings, [[1.0], [9.0]], comparisons=1)
-    assert single.interval is None
-    assert not single.told_apart
-
-
-def test_seeds_without_every_figure_are_left_out():
-    settings = [{"a": 1}, {"a": 2}]
-    figures = [[1.0, None, 3.0], [2.0, 9.0, 4.5]]
-    (found,) = differences("a", (1, 2), "m", settings, figures, comparisons=1)
-    assert (found.seeds, found.difference) == (2, 1.25)
-    lost = [[1.0, math.nan], [None, 2.0]]
-    assert differences("a", (1, 2), "m", settings, lost, comparisons=1) == []
-
-
-def made(values, **changes):
-    """A result on public text with these shares, {ratio: one a seed}."""
-    axis = Axis("masking.ratio", tuple(values))
-    settings = tuple({"masking.ratio": ratio} for ratio in values)
-    seeds = tuple(range(len(next(iter(values.values())))))
-    rows = [
-        Row(
-            f"r-{ratio}-{seed}", {"masking.ratio": ratio}, seed, epsilon=1.0, delta=1e-5,
-            rows=64, steps=4,
-            figures={
-                "held_out": {
-                    "label": "public", "documents": 3, "tokens": 100, "loss": 5.0, "top1": share,
-                    "top1_interval": [share - 0.01, share + 0.01], "by_bucket": {},
-                },
-                "exposure": None, "public_text": None, "cpu_seconds": 2.0,
-            },
-        )
-        for ratio, shares in values.items()
-        for seed, share in enumerate(shares)
-    ]  # fmt: skip
-    return replace(GridResult("made", True, (axis,), settings, seeds, tuple(rows)), **changes)
-
-
-def test_sentences_say_what_is_told_apart_and_what_is_not():
-    same = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.1, 0.2, 0.3]})
-    assert "told apart" in same.text()
-    assert all("not told apart" in line for line in same.text().split("\n") if "against" in line)
-    assert "Nothing: no difference" in render(same)
-    far = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.2, 0.3, 0.401]})
-    (line,) = [line for line in far.text().split("\n") if "hidden words guessed right:" in line]
-    assert "not told apart" not in line
-    assert "+10.03 points" in line
-    assert "40 % is better" in render(far)
-    assert "its epsilon all the same" in render(far)
-    silent = tuple(replace(row, epsilon=math.inf) for row in far.rows)
-    assert "No run had noise" in render(replace(far, rows=silent))
-    once = made({0.15: [0.1], 0.4: [0.9]})
-    assert "one seed shows no chance" in once.text()
-    assert "was trained once" in render(once)
-
-
-def test_the_example_shows_its_committed_figures():
-    """examples/masking/small.json: its table and sentences in docs/compare.md follow from it."""
-    told = json.loads((ROOT / "examples/masking/small.json").read_text())
-    axes = tuple(Axis(key, tuple(values)) for key, values in told["axes"].items())
-    rows = [
-        Row(
-            cell["name"], cell["setting"], cell["seed"], epsilon=math.inf, delta=cell["delta"],
-            rows=cell["rows"], steps=cell["steps"],
-            figures={part: cell[part] for part in ("held_out", "public_text", "exposure")}
-            | {"cpu_seconds": cell["cpu_seconds"]},
-        )
-        for cell in told["cells"]
-    ]  # fmt: skip
-    settings = tuple(row.setting for row in rows if row.seed == told["seeds"][0])
-    result = GridResult("masking", True, axes, settings, tuple(told["seeds"]), tuple(rows))
-    page = (ROOT / "docs/compare.md").read_text()
-    for line in result.text().split("\n"):
-        assert line.strip() in page
-    assert result.to_json()["findings"] == told["findings"]
-
-
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_the_page_can_be_read_narrow_and_wide(tmp_path, dark):
-    place = ROOT / "tests/release/report/test_report_browser.py"
-    spec = importlib.util.spec_from_file_location("report_browser", place)
-    browser = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(browser)
-    if not browser.CHROMIUM.exists():
-        pytest.skip(f"{browser.CHROMIUM} is not installed: the page was shown to no browser")
-    result = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.2, 0.3, 0.401]})
-    names = {"masking.strategy": "a_strategy_of_a_name_that_is_longer_than_any_drawing"}
-    long = replace(
-        result,
-        axes=(Axis("masking.strategy", (names["masking.strategy"],)), *result.axes),
-        settings=tuple({**names, **setting} for setting in result.settings),
-        rows=tuple(replace(row, setting={**names, **row.setting}) for row in result.rows),
-    )
-    pages = {"short": render(result), "long": render(long)}
-    for one in browser.measured(tmp_path, pages, (320, 1000, browser.PAPER), dark=dark):
-        assert not one["wrong"], one
-        assert one["charts"] == 1
-
-
 @pytest.mark.full
 def test_a_grid_that_is_killed_goes_on_and_its_choice_becomes_a_release(tmp_path):
     run_file = begin(tmp_path, training__steps=8, training__checkpoint_minutes=0)
@@ -543,13 +300,3 @@ def test_tokens_with_marked_names_are_made_once_for_all_cells_that_mask_names(tm
         made.setdefault(cell.setting["masking.strategy"], set()).add(sealed)
     assert [len(found) for found in made.values()] == [1, 1]
     assert made["token"] != made["entity"]
-
-
-def test_a_private_vocabulary_is_drawn_for_one_kind_of_tokens(fresh):
-    private = {"epsilon": 1, "delta": 1e-4, "size": 400, "words_per_unit": 5}
-    text = {"tokens.private": private, "tokens.train": None}
-    axes = masking_axes(None, "token,entity", None)
-    with pytest.raises(UserError, match="draw the vocabulary again"):
-        grid_of(fresh, axes, overrides=text)
-    alike = masking_axes(None, "token,span", None)
-    assert len(grid_of(fresh, alike, overrides=text).cells) == 2

@@ -1,0 +1,69 @@
+"""The axes of a grid: what is none, and how values are spelled."""
+
+import pytest
+from small_grid import begin, grid_of
+
+from dpmlm.errors import UserError
+from dpmlm.pipeline.grid import Axis, axes_of
+from dpmlm.pipeline.grid.masks import known_strategies, masking_axes
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder whose ledger nothing was charged to."""
+    return begin(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (["split.validation=0.1,0.2"], "cells differ in what is trained"),
+        (["masking=1,2"], "cells differ in what is trained"),
+        (["training.learning_rat=1e-3,2e-3"], "did you mean training.learning_rate"),
+        (["training.learning_rate=1e-3,0.001"], "no value stands in an axis twice"),
+        (["masking.ratio=0.1,0.2", "masking.ratio=0.3"], "one value and several"),
+        (["masking.ratio=0.3"], "between 2 and 500"),
+        (["masking.ratio=0.15,nan"], "masking.ratio"),
+    ],
+)
+def test_what_is_no_grid_is_refused(fresh, settings, rule):
+    axes, overrides = axes_of(settings)
+    with pytest.raises(UserError, match=rule):
+        grid_of(fresh, axes, overrides=overrides)
+
+
+def test_a_schedule_is_a_value_of_the_ratio(fresh):
+    grid = grid_of(fresh, masking_axes("0.15,0.3:0.15", None, None), out="schedules")
+    read = [(c.config.masking.ratio, c.config.masking.ratio_end) for c in grid.cells]
+    assert read == [(0.15, None), (0.3, 0.15)]
+    assert grid.cells[1].name == "small-0.3_to_0.15-seed3"
+    assert grid.axes[0].values == (0.15, [0.3, 0.15])
+
+
+def test_lists_are_parted_at_their_own_commas():
+    axes, overrides = axes_of(
+        ["a.b=1,2", "c.d=[1,2]", "e.f={start: 0.3, end: 0.15},0.2", "training.steps=5"]
+    )
+    assert axes == [Axis("a.b", (1, 2)), Axis("e.f", ({"start": 0.3, "end": 0.15}, 0.2))]
+    assert overrides == {"c.d": [1, 2], "training.steps": 5}
+
+
+def test_masking_axes_are_those_of_the_run_file():
+    (ratios,) = masking_axes("0.15,0.3:0.15", None, None)
+    assert ratios == Axis("masking.ratio", (0.15, (0.3, 0.15)), second="masking.ratio_end")
+    assert masking_axes(None, None, "both") == [Axis("masking.static", (False, True))]
+    assert masking_axes(None, "all", None) == [Axis("masking.strategy", known_strategies())]
+    assert {"token", "whole_word"} <= set(known_strategies())
+    for words in (("x", None, None), (None, None, "perhaps")):
+        with pytest.raises(UserError):
+            masking_axes(*words)
+
+
+def test_a_private_vocabulary_is_drawn_for_one_kind_of_tokens(fresh):
+    private = {"epsilon": 1, "delta": 1e-4, "size": 400, "words_per_unit": 5}
+    text = {"tokens.private": private, "tokens.train": None}
+    axes = masking_axes(None, "token,entity", None)
+    with pytest.raises(UserError, match="draw the vocabulary again"):
+        grid_of(fresh, axes, overrides=text)
+    alike = masking_axes(None, "token,span", None)
+    assert len(grid_of(fresh, alike, overrides=text).cells) == 2
