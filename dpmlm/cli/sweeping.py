@@ -11,7 +11,7 @@ from dpmlm.cli.options import print_json
 from dpmlm.errors import UserError
 
 if TYPE_CHECKING:
-    from dpmlm.pipeline.grid import Axis
+    from dpmlm.pipeline.grid import Axis, Grid, Price
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the runs; repeat it to resume.")]
 Seeds = Annotated[
@@ -43,7 +43,7 @@ def sweep_and_print(
     open_to: Path | None,
 ) -> None:
     """Run a grid once its price was agreed to, write its page and print it."""
-    from dpmlm.pipeline.grid import Grid, axes_of, price_of, refuse_present, run_grid, write_page
+    from dpmlm.pipeline.grid import Grid, axes_of, refuse_present, run_grid, write_page
 
     more, overrides = axes_of(settings)
     grid = Grid.of(
@@ -52,10 +52,7 @@ def sweep_and_print(
     )  # fmt: skip
     if open_to is not None:
         refuse_present(open_to)
-    price = price_of(grid)
-    typer.echo(price.text(), err=True)
-    if not yes and price.asks:
-        _agree(len(price.plans))
+    price = agree_to_price(grid, yes=yes)
     result = run_grid(grid)
     pages = [write_page(result, out / "compare.html")]
     if open_to is not None:
@@ -69,6 +66,17 @@ def sweep_and_print(
         typer.echo(f"wrote {page}")
     if not public:
         typer.echo(result.selecting(out))
+
+
+def agree_to_price(grid: "Grid", *, yes: bool) -> "Price":
+    """Tell what a grid costs and ask, unless it was agreed to or costs nothing."""
+    from dpmlm.pipeline.grid import price_of
+
+    price = price_of(grid)
+    typer.echo(price.text(), err=True)
+    if not yes and price.asks:
+        _agree(len(price.plans))
+    return price
 
 
 def _agree(runs: int) -> None:

@@ -1,6 +1,7 @@
 """The run file and how it is read."""
 
 from dpmlm.config.loading import load_config, parse_overrides
+from dpmlm.config.model import ForgettingConfig
 from dpmlm.config.plain import NotPlain, read_plain, read_start, shortened
 from dpmlm.config.privacy import LedgerConfig
 from dpmlm.config.run import RunConfig
@@ -17,6 +18,7 @@ from dpmlm.config.text import (
 __all__ = [
     "DedupConfig",
     "DedupMode",
+    "ForgettingConfig",
     "LedgerConfig",
     "NearConfig",
     "NotPlain",

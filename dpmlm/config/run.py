@@ -20,6 +20,7 @@ from dpmlm.config.release import KeysConfig, ReleaseConfig
 from dpmlm.config.section import Section
 from dpmlm.config.telemetry import TelemetryConfig
 from dpmlm.config.text import (
+    ONE_VOCABULARY,
     CorpusConfig,
     DedupConfig,
     ScrubConfig,
@@ -83,6 +84,7 @@ class RunConfig(Section):
                 "privacy.bands times training.expected_batch_size is larger than privacy.units: "
                 "units take turns, and the sampling rate of those whose turn it is would exceed 1"
             )
+        self._vocabulary_fits()
         private = self.tokens.private
         if private is not None and self.privacy.unit == "sequence":
             raise ValueError(
@@ -96,6 +98,17 @@ class RunConfig(Section):
         if math.isfinite(self.privacy.epsilon) and not math.isfinite(self.privacy.max_grad_norm):
             raise ValueError("a finite privacy.epsilon needs a finite privacy.max_grad_norm")
         return self
+
+    def _vocabulary_fits(self) -> None:
+        tokens = self.tokens
+        if self.model.continues is None:
+            if not tokens.sources:
+                raise ValueError(ONE_VOCABULARY)
+        elif tokens.train is not None or tokens.private is not None:
+            raise ValueError(
+                "model.continues comes with its own vocabulary: leave out tokens.train and "
+                "tokens.private"
+            )
 
     @property
     def private(self) -> bool:

@@ -114,8 +114,10 @@ class PublicCorpusConfig(Section):
 
 
 class VocabularyConfig(PublicCorpusConfig):
-    """A WordPiece vocabulary trained on public text."""
+    """A vocabulary trained on public text."""
 
+    kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    """WordPiece in lower case; byte-level BPE, which knows no unknown token; or Unigram."""
     size: int = Field(8000, ge=64, le=200_000)
     """Entries, special tokens included."""
     unused: int = Field(0, ge=0, le=200_000)
@@ -123,7 +125,10 @@ class VocabularyConfig(PublicCorpusConfig):
 
 
 class PrivateVocabularyConfig(Section):
-    """A WordPiece vocabulary from words of the private training text, charged to the ledger."""
+    """A WordPiece vocabulary from words of the private training text, charged to the ledger.
+
+    It has no other kind: what is selected with noise are words, and BPE and Unigram count more.
+    """
 
     size: int = Field(8000, ge=64, le=200_000)
     """Entries at most, special tokens included."""
@@ -137,11 +142,15 @@ class PrivateVocabularyConfig(Section):
     """Extra entries that stand for nothing yet: canaries need some, however few words come out."""
 
 
+ONE_VOCABULARY = "name exactly one of tokens.vocabulary, tokens.train and tokens.private"
+
+
 class TokensConfig(Section):
     """How text becomes tokens."""
 
     vocabulary: str | None = None
-    """vocab.txt, tokenizer.json, a folder, or a hub name."""
+    """vocab.txt, tokenizer.json, a folder, or a hub name; that of the release that
+    `model.continues` names where none is named."""
     train: VocabularyConfig | None = None
     """Train a vocabulary on public text instead."""
     private: PrivateVocabularyConfig | None = None
@@ -156,8 +165,11 @@ class TokensConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if [self.vocabulary, self.train, self.private].count(None) != 2:
-            raise ValueError(
-                "name exactly one of tokens.vocabulary, tokens.train and tokens.private"
-            )
+        if self.sources > 1:
+            raise ValueError(ONE_VOCABULARY)
         return self
+
+    @property
+    def sources(self) -> int:
+        """How many vocabularies are named; one, or none beside `model.continues`."""
+        return 3 - [self.vocabulary, self.train, self.private].count(None)

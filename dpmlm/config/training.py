@@ -22,6 +22,9 @@ class BestConfig(Section):
     patience: int | None = Field(None, ge=1, le=10**6)
     """Looks without a better loss after which training ends; all steps of the plan stay charged.
     null trains to the last step."""
+    jump: float | None = Field(None, gt=0, le=1000)
+    """Ends training once the loss is so many nats above the best one: the weights go back to that
+    step. null takes no notice."""
 
 
 class TrainingConfig(Section):
@@ -54,8 +57,14 @@ class TrainingConfig(Section):
     average: float | None = Field(None, gt=0, lt=1)
     """Release the exponential moving average of each step's weights, of which a step keeps this
     share, e.g. 0.95; null releases the last step's."""
+    leave_out: list[str] = Field([], max_length=1000)
+    """Source files, by their names or paths below the corpus folder, whose documents are held out
+    as ever and not trained on, unless their text stands in another source too; for ablations."""
     checkpoint_minutes: float = speed(30.0, ge=0)
     """Time between checkpoints; one is always written at the end and on SIGTERM."""
+    max_hours: float | None = speed(None, gt=0, le=10**6)
+    """Wall time of a training, all its attempts together, after which it stops as on SIGTERM; the
+    control's counts apart. null sets no limit."""
     keep_checkpoints: int = speed(2, ge=1, le=1000)
     """The newest so many are kept while the training lasts; where the last one is damaged, the one
     before it can be gone on from."""

@@ -76,6 +76,17 @@ def describe_pieces(state: Mapping[str, Any], ordinary: Mapping[str, int], size:
     return found
 
 
+def text_of_pieces(state: Mapping[str, Any], ordinary: Mapping[str, int]) -> dict[int, str]:
+    """What each piece of `describe_pieces` spells, without its marks; no decoder has a part in it.
+
+    Bytes that are no whole character become U+FFFD.
+    """
+    family = _family_of(state, ordinary)
+    if family is None:
+        return {i: piece for piece, i in ordinary.items()}
+    return {i: family.data(piece).decode(errors="replace") for piece, i in ordinary.items()}
+
+
 def _family_of(state: Mapping[str, Any], ordinary: Mapping[str, int]) -> _Family | None:
     model = state["model"]
     prefix, suffix = model.get("continuing_subword_prefix"), model.get("end_of_word_suffix")

@@ -1,9 +1,11 @@
-"""The public models of a run: the one that training starts from, and the auditors' reference.
+"""The models of a run: the one that training starts from, and the auditors' reference.
 
-A run file names them by a place. What lies there is bound to the plan: other weights in the same
+Both are public, but for a release that the run continues (`ancestor.py`). A run file names them by
+a place. What lies there is bound to the plan: other weights in the same
 place are refused, before a stage begins and again whenever the model is read for training.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ from dpmlm.artifacts import model_digest
 from dpmlm.canonical import digest
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
+from dpmlm.pipeline.ancestor import open_continued, refuse_other_ancestor
 from dpmlm.pipeline.context import Run
 from dpmlm.release.exports import RECORD
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, tokenizer_digest
+from dpmlm.tokens.tokenizer import fast_backend
 from dpmlm.training import load_base_model, new_model, restrict
 
+_PARTS = {"normalizer": "changes letters", "pre_tokenizer": "cuts text into words"}
 INITIAL, REFERENCE = "initial_model", "audit_reference"
 """The plan's bindings."""
 
@@ -31,6 +36,8 @@ def initial_model(run: Run, tokenizer: Any) -> Any:
     config = run.config
     if config.model.size is not None:
         return new_model(config.model.size, tokenizer, config.tokens.window, config.seed)
+    if config.model.continues is not None:
+        return _continued(run, tokenizer)
     name = str(config.model.from_)
     refuse_release("model.from", name)
     model = load_base_model(name, tokenizer, config.tokens.window)
@@ -50,6 +57,21 @@ def restricted(config: RunConfig, model: Any) -> Any:
     return restrict(model, asked.train, rank=asked.lora_rank, seed=config.seed)
 
 
+def _continued(run: Run, tokenizer: Any) -> Any:
+    """The model of the release that the run continues."""
+    given = f"model.continues {run.config.model.continues}"
+    model, own = open_continued(run.config, run.identity)
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            given,
+            "its vocabulary is not the one of the run's tokens: its embeddings would stand for "
+            "other words",
+            "put the bundle back with which the run began, or use another workspace",
+        )
+    _refuse_other(run, INITIAL, given, model_digest(model))
+    return model
+
+
 def refuse_release(field: str, name: str) -> None:
     """What a bundle holds and what was exported from one came of somebody's private text: weights,
     and the vocabulary too where it was drawn from that text.
@@ -63,8 +85,10 @@ def refuse_release(field: str, name: str) -> None:
             f"{field} {name}",
             f"it is a release ({found[0]} says so), and what is named there counts as public: its "
             "epsilon would be missing from the claim",
-            "name a public model or vocabulary; what is trained on one corpus is charged to its "
-            "ledger",
+            "name a public model or vocabulary; a bundle is trained further by model.continues"
+            if field == "model.from"
+            else "name a public model or vocabulary; what is trained on one corpus is charged to "
+            "its ledger",
         )
 
 
@@ -86,6 +110,18 @@ def _refuse_other_words(name: str, tokenizer: Any) -> None:
             "for other words",
             "set tokens.vocabulary to the model's own folder or name",
         )
+    for part, does in _PARTS.items():
+        if _part(own, part) != _part(tokenizer, part):
+            raise UserError(
+                f"model.from {name}",
+                f"its own tokenizer {does} otherwise than the run's ({part}): the same text would "
+                "become other pieces than the model was trained on",
+                "set tokens.vocabulary to the model's own folder or name",
+            )
+
+
+def _part(tokenizer: Any, part: str) -> Any:
+    return json.loads(fast_backend(tokenizer).to_str())[part]
 
 
 def load_reference(run: Run, tokenizer: Any | None) -> audits.LoadedModel | None:
@@ -132,6 +168,7 @@ def model_bindings(run: Run, tokenizer: Any) -> dict[str, str | None]:
 
 def refuse_other_models(run: Run) -> None:
     """Raise UserError where the finished plan names other weights than those that are there."""
+    refuse_other_ancestor(run.config, _bound(run))
     model_bindings(run, load_sealed_tokenizer(run.folder("tokens")))
 
 

@@ -25,6 +25,8 @@ SENTENCES = (
     "The bill was paid with credit card {card}.",
     "Yesterday {name} asked her doctor about the tablets.",
 )
+PUBLIC_TEXTS = 500
+"""Most texts that are taken through the tokenizer and back."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,35 @@ def _tokenizer(config: RunConfig) -> tuple[bool, str]:
         there = tokens.train.corpus.exists()
         says = f"made in the run from {tokens.train.corpus.name}; sealed in the bundle"
         return there, says if there else f"there is no {tokens.train.corpus}: mend tokens.train"
+    if tokens.vocabulary is None:
+        return True, f"that of the release {config.model.continues}, as it was signed"
     named = str(tokens.vocabulary)
     found = tokenizer_digest(load_tokenizer(named))
     if not Path(named).exists():
         return False, f"{named} is a hub name and may change: save it to a folder and name that"
     return True, found[:19]
+
+
+def _text_round_trip(config: RunConfig) -> tuple[bool, str]:
+    """decode(encode(text)) of the vocabulary's own entries, and of the control's public text."""
+    from dpmlm.pipeline.data import named_vocabulary, public_tokenizer, sample_public
+    from dpmlm.pipeline.roundtrip import DAMAGED, refuse_damaging, round_trip
+
+    if config.tokens.private is not None:
+        return True, "made in the run from private text, and tried there"
+    if config.model.continues is not None:
+        return True, "that of the release that is continued, tried before it was signed"
+    tokenizer = public_tokenizer(config)
+    own = refuse_damaging(tokenizer, f"the tokenizer of {named_vocabulary(config)}")
+    control = config.audit.control
+    if control is None or not control.corpus.exists():
+        return True, f"of {own.texts} entries {own}"
+    sample = sample_public(control.corpus, control.text, PUBLIC_TEXTS)
+    found = round_trip(tokenizer, (document.text for document in sample))
+    says = f"of {found.texts} public texts {found}"
+    if found.lost_share > DAMAGED or found.unknown_share > config.tokens.unknown_tokens:
+        return False, f"{says}: use a tokenizer that was made for such text"
+    return True, says
 
 
 def _validation(config: RunConfig) -> tuple[bool, str]:
@@ -155,6 +181,7 @@ def _baseline(config: RunConfig) -> tuple[bool, str]:
 
 CHECKS: dict[str, Callable[[RunConfig], tuple[bool, str]]] = {
     "tokenizer versioned": _tokenizer,
+    "tokenizer round trip": _text_round_trip,
     "validation frozen": _validation,
     "checkpoint round trip": _round_trip,
     "identifiers found": _identifiers,

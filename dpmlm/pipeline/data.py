@@ -27,17 +27,20 @@ from dpmlm.corpus import (
 )
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import open_ledger
+from dpmlm.pipeline.ancestor import continued_vocabulary, open_continued, read_continued
 from dpmlm.pipeline.context import Run, data_order
 from dpmlm.pipeline.duplicates import build_dedup, dedup_settings, sketching
 from dpmlm.pipeline.planted import planted_documents, planted_ids, plants, refuse_taken
 from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.quarantine import left_out
+from dpmlm.pipeline.roundtrip import refuse_damaging
 from dpmlm.pipeline.secrets import key_check
 from dpmlm.pipeline.stages import BEGUN, ShardWork, Stage, do_shard, shard_codes
 from dpmlm.pipeline.tombstones import Tombstones, tombstones_of
 from dpmlm.pipeline.vocabulary import private_tokenizer
 from dpmlm.scrub import Scrubbed, Scrubber, load_policy
 from dpmlm.scrub.scrubber import cores
-from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_tokenizer
+from dpmlm.tokens import TokenStore, load_tokenizer, tokenizer_digest, train_subwords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -69,19 +72,23 @@ def sample_public(path: Path, text: str, count: int) -> list[Document]:
 def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     dropped: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
-    forgotten = 0
+    forgotten = quarantined = 0
     units: dict[str, str] = {}
     persons, stones = _begin_persons(run, folder)
+    kept_out = left_out(stones, run.config.corpus.path)
     planted = list(planted_documents(run))
     some_planted = plants(run.config)
 
     def kept() -> Iterator[dict[str, Any]]:
-        nonlocal forgotten
+        nonlocal forgotten, quarantined
         for count, item in enumerate(_read(run), start=1):
             report(count, count)
             document = item.document if isinstance(item, Dropped) else item
             if stones.name(document.person):
                 forgotten += 1
+                continue
+            if kept_out.holds(document.source, document.row):
+                quarantined += 1
                 continue
             if some_planted:
                 refuse_taken(document)
@@ -113,6 +120,7 @@ def _corpus(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         **_said(run, {"documents": len(planted)}),
         "dropped": dict(reasons),
         **({"forgotten": forgotten} if stones else {}),
+        **({"quarantined": quarantined} if stones.quarantines else {}),
         "units": len(units),
         "train_units": splits["train"],
         "validation_units": splits["validation"],
@@ -292,17 +300,13 @@ def _scrub_settings(run: Run) -> dict[str, Any]:
 
 
 def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-    tokens = run.config.tokens
-    tokenizer: PreTrainedTokenizerFast
-    if tokens.private is not None:
+    if run.config.tokens.private is not None:
         tokenizer = private_tokenizer(run, folder)
-    elif tokens.train is not None:
-        public = read_public(tokens.train.corpus, tokens.train.text)
-        tokenizer = train_tokenizer(
-            (d.text for d in public), vocab_size=tokens.train.size, unused=tokens.train.unused
-        )
+    elif run.config.model.continues is not None:
+        _, tokenizer = open_continued(run.config, run.identity)
     else:
-        tokenizer = load_tokenizer(str(tokens.vocabulary))
+        tokenizer = public_tokenizer(run.config)
+    refuse_damaging(tokenizer, f"the tokenizer of {named_vocabulary(run.config)}")
     planted = planted_ids(run, "tokens")
     reached = 0
 
@@ -316,6 +320,29 @@ def _tokens(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     facts = TokenStore.build(folder, documents(), tokenizer, progress=report, names=names)
     # Tokens are of both: how many of the documents are canaries is said beside them.
     return {"counts": {**facts, **_said(run, {"documents_among_these": reached})}}
+
+
+def public_tokenizer(config: RunConfig) -> "PreTrainedTokenizerFast":
+    """The one that the run file names, or has trained on text that is declared public."""
+    train = config.tokens.train
+    if train is None:
+        return load_tokenizer(str(config.tokens.vocabulary))
+    public = read_public(train.corpus, train.text)
+    return train_subwords(
+        train.kind, (d.text for d in public), vocab_size=train.size, unused=train.unused
+    )
+
+
+def named_vocabulary(config: RunConfig) -> str:
+    """The field that says where the vocabulary comes from, with what it names."""
+    tokens = config.tokens
+    if tokens.private is not None:
+        return "tokens.private"
+    if tokens.train is not None:
+        return f"tokens.train {tokens.train.corpus}"
+    if config.model.continues is not None:
+        return f"model.continues {config.model.continues}"
+    return f"tokens.vocabulary {tokens.vocabulary}"
 
 
 def _tokens_settings(run: Run) -> dict[str, Any]:
@@ -340,6 +367,8 @@ def _vocabulary_settings(run: Run) -> dict[str, Any]:
         return claim_fields(tokens.private)
     if tokens.train is not None:
         return claim_fields(tokens.train) | {"source": public_digest(tokens.train.corpus)}
+    if tokens.vocabulary is None:
+        return {"continued": continued_vocabulary(read_continued(run.config))}
     return {"vocabulary": tokenizer_digest(load_tokenizer(str(tokens.vocabulary)))}
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpmlm.artifacts import load_identity
 from dpmlm.clipping import ModelReport, check_model
 from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
+from dpmlm.pipeline.ancestor import open_continued
 from dpmlm.pipeline.base import restricted
 from dpmlm.pipeline.models import best_device
 from dpmlm.tokens import load_tokenizer
@@ -157,6 +159,8 @@ def entries_of(given: str, run: RunConfig | None, tokenizer: Path | None) -> int
         return run.tokens.train.size
     if run is not None and run.tokens.private is not None:
         return run.tokens.private.size
+    if run is not None and run.tokens.vocabulary is None:
+        return len(open_continued(run, load_identity(run.keys.identity))[1])
     if run is not None:
         return len(load_tokenizer(str(run.tokens.vocabulary)))
     folder = Path(given)
@@ -172,6 +176,8 @@ def model_of(run: RunConfig, window: int, entries: int | None) -> Any:
     """The model that a run file trains, before it does; its vocabulary may not be trained yet."""
     if run.model.size is not None:
         return new_model(run.model.size, _stand_in(entries or 0), window, run.seed)
+    if run.model.continues is not None:
+        return restricted(run, open_continued(run, load_identity(run.keys.identity))[0])
     return restricted(run, load_base_model(str(run.model.from_), _stand_in(), window))
 
 

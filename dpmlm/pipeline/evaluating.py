@@ -9,14 +9,18 @@ from torch import nn
 
 import audits
 from dpmlm.artifacts import load_identity, load_model
-from dpmlm.config import load_config
+from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.evaluation import (
+    KEPT,
     EvaluationSpec,
+    Forgetting,
     Group,
+    Measurement,
     beside,
     by_group,
+    forgetting,
     group_lines,
     groups_told,
     lines_of,
@@ -27,11 +31,13 @@ from dpmlm.evaluation import (
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.evaluation import AFTER, BEFORE, HeldOut, asked_of, grouped
+from dpmlm.pipeline.data import public_digest
+from dpmlm.pipeline.evaluation import AFTER, BEFORE, FORGETTING, HeldOut, asked_of, grouped
 from dpmlm.pipeline.models import best_device, planned
 from dpmlm.pipeline.probes import Probe, ProbeText, probed
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
+from dpmlm.pipeline.status import telling_status
 from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.release import load_released
 from dpmlm.release.facts import spelled
@@ -68,6 +74,8 @@ class Request:
     """Whether the models and the text are nobody's secret."""
     identity: Path | None = None
     trusted_keys: Path | None = None
+    forgetting: float | None = None
+    """Points of top-1 accuracy that the model may have lost to the other on the text."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the run file, by dotted keys, that the command line overrides."""
 
@@ -102,6 +110,15 @@ class Evaluated:
     private_probes: bool
     """Whether a probed model is not covered by a claim."""
     notes: list[str]
+    forgetting: Forgetting | None = None
+    """What the model lost on public text of an earlier domain, where that was asked."""
+    private_forgetting: bool = False
+    """Whether a model of it is not covered by a claim."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was asked what the model forgot, and the answer is not that it kept it."""
+        return self.forgetting is not None and self.forgetting.verdict != KEPT
 
     def to_json(self, *, private: bool = False) -> dict[str, Any]:
         """One JSON object; private figures only if they are asked for."""
@@ -118,6 +135,9 @@ class Evaluated:
             "figures": None if shown is None else spelled(shown),
             "probes_label": "private" if self.private_probes else "dp",
             "probes": None if probes is None else spelled(probes),
+            "forgetting": spelled(self.forgetting.to_json())
+            if self.forgetting and (private or not self.private_forgetting)
+            else None,
         }
 
     def text(self, *, private: bool = False) -> str:
@@ -138,6 +158,11 @@ class Evaluated:
                 lines += ["", f"probe {probe['probe']} of a model without a claim{hidden}"]
             else:
                 lines += ["", *probe_lines(probe)]
+        if self.forgetting is not None:
+            if self.private_forgetting and not private:
+                lines += ["", f"forgetting of a model without a claim{hidden}"]
+            else:
+                lines += ["", *self.forgetting.lines()]
         return "\n".join([*lines, *self.notes])
 
 
@@ -147,6 +172,7 @@ def evaluate(request: Request) -> Evaluated:
     Raises UserError for a request that measures nothing, options that do not go together, a model
     that cannot be opened, and text that cannot be read.
     """
+    _refuse_verdict(request)
     if request.model.suffix in RUN_FILES:
         return _evaluate_run(request)
     _refuse_idle(request)
@@ -156,9 +182,9 @@ def evaluate(request: Request) -> Evaluated:
             "a run is measured on its own held-out text",
             f"turn them round: `dpmlm evaluate {request.against} --against {request.model}`",
         )
-    subjects = {THIS: _opened(request.model, request)}
+    subjects = {THIS: opened_model(request.model, request)}
     if request.against is not None:
-        subjects = {OTHER: _opened(request.against, request), **subjects}
+        subjects = {OTHER: opened_model(request.against, request), **subjects}
     held_out = None
     if request.text is not None:
         public = (request.counts, request.text_field) if request.counts else None
@@ -177,24 +203,39 @@ def _evaluate_run(request: Request) -> Evaluated:
         next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=request.groups))
     execute_until(config, "evaluation")
     run = Run.load(config, Progress(quiet=True))
+    # The run told its own ending; what is measured beside it may end otherwise.
+    with run.workspace.locked(), telling_status(config.workspace, config.name):
+        return _evaluate_finished(request, config, run)
+
+
+def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluated:
     asks_more = request.against or request.groups or request.pseudo or request.probes
     if not asks_more:
         kept = run.folder("evaluation").read_json("evaluation")
         names = {BEFORE: "the model before training", AFTER: f"run {config.name}"}
-        return Evaluated(names, kept, [], None, {}, [], True, False, [])
+        return Evaluated(
+            names, kept, [], None, {}, [], True, False, [],
+            forgetting=_kept_forgetting(run), private_forgetting=not planned(run)[0].private,
+        )  # fmt: skip
     held_out = HeldOut.of_run(run)
     if request.groups is not None:
         corpus = config.corpus
         fields = {"text": corpus.text, "id": corpus.id, "person": corpus.person}
         held_out = grouped(held_out, corpus.path, request.groups, fields)
-    this = _of_run(run)
+    this = of_run(run)
     if request.against is None:
         start = initial_model(run, this.tokenizer)
         nn.Module.to(start, best_device())
         subjects = {BEFORE: Subject(start, this.tokenizer, this.window, True), AFTER: this}
     else:
-        subjects = {OTHER: _opened(request.against, request), THIS: this}
+        subjects = {OTHER: opened_model(request.against, request), THIS: this}
     return _measured(request, subjects, held_out, private=True)
+
+
+def _kept_forgetting(run: Run) -> Forgetting | None:
+    """What the run's evaluation measured of it."""
+    folder = run.folder("evaluation")
+    return Forgetting.from_json(folder.read_json(FORGETTING)) if folder.has(FORGETTING) else None
 
 
 def _measured(
@@ -210,6 +251,7 @@ def _measured(
     told: dict[str, Any] | None = None
     groups: list[Group] = []
     pseudo = {}
+    lost = None
     if held_out is not None:
         measured = {}
         for name, subject in subjects.items():
@@ -228,6 +270,8 @@ def _measured(
             "asked": asked_of(spec),
             **beside(measured, alike=len(digests) == 1),
         }
+        if request.forgetting is not None and request.text is not None:
+            lost = _forgotten(request, measured, alike=len(digests) == 1)
         if held_out.groups is not None:
             *others, last = measured.values()
             against = others[0] if others and len(digests) == 1 else None
@@ -252,7 +296,28 @@ def _measured(
         private=private,
         private_probes=not (request.public or all(s.released for s in subjects.values())),
         notes=notes,
+        forgetting=lost,
     )
+
+
+def _forgotten(request: Request, measured: Mapping[str, Measurement], *, alike: bool) -> Forgetting:
+    assert request.text is not None
+    assert request.forgetting is not None
+    if not alike:
+        raise UserError(
+            f"--forgetting of {request.model} against {request.against}",
+            "their vocabularies differ, so that their first guesses are not of the same things",
+            "compare bits a byte, without --forgetting",
+        )
+    digest = public_digest(request.text)
+    found = forgetting(measured[OTHER], measured[THIS], text=digest, margin=request.forgetting)
+    if found is None:
+        raise UserError(
+            f"--text {request.text}",
+            "no token of it can be hidden",
+            "give text in the language of the vocabulary",
+        )
+    return found
 
 
 def _names(request: Request, subjects: Mapping[str, Subject]) -> dict[str, str]:
@@ -265,17 +330,18 @@ def _names(request: Request, subjects: Mapping[str, Subject]) -> dict[str, str]:
     return {name: places[name] for name in subjects}
 
 
-def _of_run(run: Run) -> Subject:
+def of_run(run: Run) -> Subject:
+    """A run's trained model."""
     refuse_forgotten(run, open_ledger(run.config.ledger))
     model, tokenizer = load_model(run.folder("training"))
     nn.Module.to(model, best_device())
     return Subject(model, tokenizer, run.config.tokens.window, planned(run)[0].private)
 
 
-def _opened(path: Path, request: Request) -> Subject:
+def opened_model(path: Path, request: Request) -> Subject:
     """A run's trained model, a bundle's, or that of a folder."""
     if path.suffix in RUN_FILES:
-        return _of_run(Run.load(load_config(path), Progress(quiet=True)))
+        return of_run(Run.load(load_config(path), Progress(quiet=True)))
     if (path / MANIFEST).exists():
         if request.identity is None or request.trusted_keys is None:
             raise UserError(
@@ -294,6 +360,24 @@ def _opened(path: Path, request: Request) -> Subject:
 def _subject(loaded: audits.LoadedModel, *, released: bool) -> Subject:
     window = min(WINDOW, loaded.longest_row)
     return Subject(loaded.model, loaded.tokenizer, window, released)
+
+
+def _refuse_verdict(request: Request) -> None:
+    """An exit status is read by whoever started the command: it says nothing of private text."""
+    if request.forgetting is None:
+        return
+    if request.model.suffix in RUN_FILES:
+        raise UserError(
+            "--forgetting with a run file",
+            "a run is compared with what it began from on the text of model.forgetting",
+            "name that text there, or name the run's bundle here",
+        )
+    if request.against is None or request.text is None or not request.public:
+        raise UserError(
+            f"--forgetting {request.forgetting:g}",
+            "it compares two models on public text, and its exit status is no secret",
+            "give --against, --text and --public",
+        )
 
 
 def _refuse_text(request: Request) -> None:

@@ -5,7 +5,7 @@ so that figures of two runs can be held side by side. All figures are private.
 """
 
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from dpmlm.masking import Example, TokenTable
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import sample_public
+from dpmlm.pipeline.earlier_text import forgotten
 from dpmlm.pipeline.models import HELD_OUT, best_device, held_out_digest, planned
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.stages import Stage
@@ -30,6 +31,8 @@ from dpmlm.tokens import Encoder, load_sealed_tokenizer
 COUNTED = 5000
 """Documents of public text, from all over it, in which words are counted."""
 BEFORE, AFTER = "before", "after"
+FORGETTING = "forgetting"
+"""File of the stage's folder, where the run file names text of an earlier domain."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,18 @@ class HeldOut:
         """All documents of a corpus file, each a unit of its own."""
         documents = [d for d in read_corpus(path, text=text) if isinstance(d, Document)]
         return cls(documents, [document.id for document in documents], public)
+
+    def without(self, ids: Container[str]) -> "HeldOut":
+        """The others. Raises UserError where there are none."""
+        kept = [place for place, one in enumerate(self.documents) if one.id not in ids]
+        if not kept:
+            raise UserError(
+                "held-out documents of the sources that are not left out",
+                "there is none, so that nothing is the same for all runs",
+                "leave out fewer sources, or hold out more (split.validation)",
+            )
+        documents, units = [self.documents[i] for i in kept], [self.units[i] for i in kept]
+        return replace(self, documents=documents, units=units)
 
     def asked(self, tokenizer: Any) -> Asked:
         """The documents as token ids, and the buckets of their words."""
@@ -149,6 +164,11 @@ def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
         name: held_out.measured(model, asked, spec, report) for name, model in models.items()
     }
     figures = {"label": "private", "asked": asked_of(spec), **beside(measured)}
+    found = forgotten(
+        run.config, planned(run)[0].bindings, (models[BEFORE], trained), tokenizer, report
+    )
+    if found is not None:
+        folder.write_json(FORGETTING, found.to_json())
     folder.write_json("evaluation", spelled(figures))
     return {}
 

@@ -21,14 +21,17 @@ from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 from dpmlm.masking import TokenTable
 from dpmlm.pipeline.accounts import open_ledger
+from dpmlm.pipeline.ancestor import ancestor_bindings
 from dpmlm.pipeline.base import model_bindings, model_to_train
 from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spec
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import names_finder, public_digest, sample_public
+from dpmlm.pipeline.earlier_text import forgetting_binding
 from dpmlm.pipeline.frequencies import weighted, weights_binding
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.public_loss import public_loss
 from dpmlm.pipeline.soundness import refuse_spoiled
+from dpmlm.pipeline.sources import standing_alone
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.watching import Watched
@@ -91,6 +94,8 @@ def plan_of(
         **weights_binding(config),
         **_vocabulary_bindings(config),
         **_best_bindings(config),
+        **ancestor_bindings(config),
+        **forgetting_binding(config),
         **(models or {}),
     }
     return make_plan(
@@ -175,6 +180,7 @@ def recipe_of(run: Run, table: TokenTable) -> Recipe:
         activation_checkpointing=training.activation_checkpointing,
         precision=training.precision,
         checkpoint_minutes=training.checkpoint_minutes,
+        max_hours=training.max_hours,
     )
 
 
@@ -243,6 +249,8 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
 def _private_units(run: Run) -> Units:
     """The corpus' training units and the included canaries."""
     store = TokenStore.open(run.folder("tokens"))
+    if run.config.training.leave_out:
+        store = store.without(standing_alone(run, run.config.training.leave_out))
     window = run.config.tokens.window
     corpus = units_of(store, "train", run.config.privacy.unit, run.secrets.mask_seed, window)
     return JoinedUnits(corpus, canary_units(labelled_canaries(run)))
@@ -334,7 +342,7 @@ def _train(
     checkpoints = _checkpoints(run, folder, plan)
     recipe = recipe_of(run, TokenTable.of(tokenizer))
     # The control takes every step: what it shows must not depend on when the run stopped.
-    public = public_loss(run.config, tokenizer, recipe) if plan.private else None
+    public = public_loss(run.config.training.best, tokenizer, recipe) if plan.private else None
     progress = train(
         model, units, plan, recipe,
         charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,

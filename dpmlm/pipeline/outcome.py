@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,22 @@ from dpmlm.config import DedupConfig, RunConfig
 from dpmlm.config.masking import MaskingConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.data import named_vocabulary
+from dpmlm.pipeline.earlier_text import told
+from dpmlm.pipeline.evaluation import FORGETTING
 from dpmlm.pipeline.logged import check_run_log
 from dpmlm.pipeline.models import EVENTS, open_ledger, planned
 from dpmlm.pipeline.openers import tell_changed_openers
+from dpmlm.pipeline.outgoing import refuse_leaks
 from dpmlm.pipeline.progress import Progress, Report
 from dpmlm.pipeline.recall import RECALL, recall_evidence
+from dpmlm.pipeline.roundtrip import refuse_damaging
 from dpmlm.pipeline.stages import Stage
 from dpmlm.pipeline.tombstones import refuse_forgotten
 from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
 from dpmlm.privacy import PrivacyPlan, Statement, statement
 from dpmlm.privacy.accountants import AccountantFailure, epsilon_of
+from dpmlm.privacy.ancestor import ancestor_of
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import (
     BuildInputs,
@@ -87,7 +94,16 @@ def _training_facts(run: Run) -> dict[str, Any]:
         "scrub_policy": Path(config.scrub.policy).name,
         "near_duplicates": config.dedup.near.threshold if config.dedup.near else "kept",
         "repeated_passages": _passages(config.dedup),
+        **_forgotten(run),
     }
+
+
+def _forgotten(run: Run) -> dict[str, Any]:
+    """What training further cost on public text; without privacy the weights would tell more."""
+    evaluation = run.folder("evaluation")
+    if not evaluation.has(FORGETTING) or not planned(run)[0].private:
+        return {}
+    return told(evaluation.read_json(FORGETTING))
 
 
 def _masking_ratio(masking: MaskingConfig) -> float | str:
@@ -135,6 +151,7 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     sealed.write_json("evidence", facts["audit"])
     sealed.finish({"verdict": decision.verdict})
     model, tokenizer = load_model(run.folder("training"))
+    refuse_damaging(tokenizer, f"the tokenizer of {named_vocabulary(run.config)}")
     bundle = run.workspace.stage(BUNDLE)
     draft = _swept(bundle)
     tell_changed_openers(run, bundle, passed=decision.verdict == "PASS")
@@ -155,8 +172,10 @@ def _release(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
         report_html=render_report(data, private=False),
         model_card=model_card(data),
         inputs=build_inputs(run),
+        opener=run.identity,
         training=facts["training"],
         log=run.config.release.log,
+        check=partial(refuse_leaks, run),
     )
     signed = _manifest_digest(draft)
     replace_folder(draft, bundle)
@@ -263,10 +282,18 @@ def report_data(
         training=facts["training"],
         digests=digests,
         versions=versions,
-        base=run.config.model.from_ or "",
+        base=_base(run.config, plan),
         intended_use=run.config.release.intended_use,
         private=_private_figures(run, facts),
     )
+
+
+def _base(config: RunConfig, plan: PrivacyPlan) -> str:
+    """What the training started from, in words; empty for random weights."""
+    found = ancestor_of(plan)
+    if found is None:
+        return config.model.from_ or ""
+    return f"the release {found.release} of run {found.run_id}, whose epsilon counts in the claim"
 
 
 def epsilon_curve(plan: PrivacyPlan) -> list[tuple[int, float]]:
@@ -316,8 +343,9 @@ def _private_figures(run: Run, facts: Mapping[str, Any]) -> PrivateFigures:
         documents={
             "read": corpus["documents"]
             + sum(corpus["dropped"].values())
-            + corpus.get("forgotten", 0),
-            **({"forgotten": corpus["forgotten"]} if "forgotten" in corpus else {}),
+            + corpus.get("forgotten", 0)
+            + corpus.get("quarantined", 0),
+            **{name: corpus[name] for name in ("forgotten", "quarantined") if name in corpus},
             "with text": corpus["documents"],
             "after scrubbing": scrub["documents"],
             "after deduplication": dedup["documents"],

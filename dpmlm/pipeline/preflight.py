@@ -8,6 +8,7 @@ from dpmlm.config import RunConfig
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import open_ledger
+from dpmlm.pipeline.ancestor import open_continued, refuse_unfit_ledger
 from dpmlm.pipeline.base import load_reference, model_to_train, refuse_other_models, refuse_release
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
@@ -44,6 +45,9 @@ def preflight(run: Run) -> None:
     if vocabulary is not None:
         refuse_release("tokens.vocabulary", str(vocabulary))
     tokenizer = None if vocabulary is None else load_tokenizer(vocabulary)
+    if config.model.continues is not None:
+        refuse_unfit_ledger(config)
+        _, tokenizer = open_continued(config, run.identity)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)
     if not run.workspace.stage("plan").exists():
@@ -77,6 +81,7 @@ def _check_texts(run: Run) -> None:
         "audit.control": config.audit.control,
         "tokens.train": config.tokens.train,
         "training.best": config.training.best,
+        "model.forgetting": config.model.forgetting,
     }
     for name, section in public.items():
         if section is None:
@@ -89,7 +94,8 @@ def _check_best(config: RunConfig) -> None:
     best = config.training.best
     if best is None:
         return
-    planted = best.patience is not None and config.audit.gradient_canaries > 0
+    early = best.patience is not None or best.jump is not None
+    planted = early and config.audit.gradient_canaries > 0
     for name, found, rule in (
         ("privacy.bands", config.privacy.bands > 1, "correlated noise is accounted for as a whole"),
         ("privacy.epsilon inf", math.isinf(config.privacy.epsilon), "no noise covers the choice"),
@@ -103,8 +109,9 @@ def _check_models(run: Run, tokenizer: Any | None) -> None:
     if run.finished("plan") is not None:
         refuse_other_models(run)
         return
-    if tokenizer is not None and run.config.model.from_ is not None:
-        given = f"model.from {run.config.model.from_}"
+    asked = run.config.model
+    if tokenizer is not None and asked.size is None:
+        given = f"model.from {asked.from_}" if asked.from_ else f"model.continues {asked.continues}"
         model, training = model_to_train(run, tokenizer), run.config.training
         with activation_checkpointing_if(training.activation_checkpointing, model):
             refuse_inexact(model, len(tokenizer), given=given)

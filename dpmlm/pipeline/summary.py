@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.jumps import jumps_row, loss_jumps
 from dpmlm.pipeline.models import open_ledger, planned
 from dpmlm.pipeline.outcome import current_claim
 
@@ -67,6 +68,9 @@ def private_figures(run: Run, stages: Sequence[str]) -> dict[str, Any]:
     recall = folders["recall"] if run.config.scrub.gold is not None else None
     if recall is not None:
         figures["recall"] = recall.read_json("recall")
+    jumps = loss_jumps(run.workspace.path, run.identity)
+    if jumps is not None:
+        figures["loss_jumps"] = jumps
     if evaluation is not None:
         figures["evaluation"] = evaluation.read_json("evaluation")
     if audit is not None:
@@ -145,6 +149,8 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
                      f"dropped {corpus['dropped'] or 'none'}"))  # fmt: skip
         if "forgotten" in corpus:
             rows.append(("forgotten", f"{corpus['forgotten']} rows kept out by tombstones"))
+        if "quarantined" in corpus:
+            rows.append(("quarantined", f"{corpus['quarantined']} rows of quarantined sources"))
     if "scrub" in private:
         found = sorted(private["scrub"]["found"].items(), key=lambda item: -item[1])
         rows.append(("scrubbed", ", ".join(f"{name} {count}" for name, count in found)))
@@ -162,6 +168,8 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
     seconds = private["seconds"]
     parts = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
     rows.append(("seconds", f"{sum(seconds.values()):.0f} ({parts})"))
+    if "loss_jumps" in private:
+        rows.append(jumps_row(private["loss_jumps"]))
     evaluation = private.get("evaluation") or {}
     for moment in ("before", "after"):
         if evaluation.get(moment):

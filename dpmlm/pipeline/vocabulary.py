@@ -13,6 +13,7 @@ from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import left_text, open_ledger
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.quarantine import LeftOut, left_out
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.tombstones import Tombstones, file_beside, tombstones_of
 from dpmlm.privacy import Ledger, PartitionSelection, SecretStream
@@ -178,8 +179,11 @@ def vocabulary_file(
     histogram = WordHistogram(config.words_per_unit, secrets.token_bytes(32))
     unit_key = secrets.token_bytes(32)
     unit: Unit = "person" if person else "document"
+    kept_out = LeftOut({}) if stones is None else left_out(stones, source)
     with Progress().bar("words"):
         for document in _documents(source, text, person):
+            if kept_out.holds(document.source, document.row):
+                continue
             if stones is None or not stones.name(document.person):
                 histogram.add(unit_of(document, unit, unit_key), document.text)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +216,7 @@ def _forgotten(ledger: Ledger, person: str | None, key: Path | None) -> Tombston
     if person is None or key is None:
         raise UserError(
             f"ledger {ledger.path}",
-            f"persons of its corpus were forgotten ({file}), and their words stay out",
+            f"persons or sources of its corpus are left out ({file}), and their words stay out",
             "give --person FIELD and --pseudonym-key KEY, the run file's keys.scrub",
         )
     return tombstones_of(ledger, RunSecrets.derive(load_secret_key(key), 0))

@@ -62,6 +62,38 @@ def test_a_person_is_found_forgotten_and_refused(copy, call, refused, person, mo
     assert [path.name for path in clear if NAME in path.read_text()] == ["private.jsonl"]
 
 
+def test_a_text_is_traced_to_its_row_and_sources_are_held_to_what_was_read(
+    copy, call, refused, monkeypatch
+):
+    rows = (copy / "private.jsonl").read_text().splitlines()
+    text = json.loads(rows[6])["text"]
+    (copy / "text.txt").write_text(text + "\n")
+    found = call("runs", "origin", "run.yaml", "--text-file", "text.txt", "--json")
+    answer = json.loads(found.out)
+    assert (found.status, answer["schema"], answer["label"]) == (0, "dpmlm.origin/1", "private")
+    [place] = answer["places"]
+    assert (place["source"], place["row"], place["state"]) == ("private.jsonl", 7, "unchanged")
+    held = call("runs", "origin", "run.yaml")
+    assert (held.status, "81 unchanged" in held.out) == (0, True)
+    (copy / "private.jsonl").write_text(
+        "\n".join([*rows[:6], rows[6].replace("T", "t"), *rows[7:]])
+    )
+    assert call("runs", "origin", "run.yaml", "--text-file", "text.txt").status == 1
+    changed = call("runs", "origin", "run.yaml", "--json")
+    told = json.loads(changed.out)
+    assert (changed.status, told["held"], told["schema"]) == (1, False, "dpmlm.sources/1")
+    assert told["sources"] == {"private.jsonl": {"unchanged": 80, "changed": 1}}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nowhere said")))
+    nobody = call("runs", "origin", "run.yaml", "--text-file", "-")
+    assert (nobody.status, "no document" in nobody.out) == (0, True)
+    for said in (found, held, changed, nobody):
+        assert text[:30] not in said.out + said.err
+    (copy / "text.txt").write_bytes(b"\xff")
+    assert "UTF-8" in refused("runs", "origin", "run.yaml", "--text-file", "text.txt")
+    assert "nowhere" in refused("runs", "origin", "run.yaml", "--text-file", "nowhere")
+    assert "keys" in refused("runs", "origin", "run.yaml", "--text-file", "keys")
+
+
 def test_nobody_is_an_empty_answer(copy, call):
     found = call("runs", "affected", "run.yaml", "--person", "person 77", "--json")
     assert (found.status, json.loads(found.out)["affected"]) == (0, [])

@@ -84,6 +84,7 @@ def test_every_documented_schema_is_called_for():
         "dpmlm.bench/1",
         "dpmlm.doctor/1",
         "dpmlm.vocab/1",
+        "dpmlm.public-vocab/1",
         "dpmlm.choice/1",
         "dpmlm.selftest/1",
         "dpmlm.recheck/1",

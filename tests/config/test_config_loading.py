@@ -232,6 +232,7 @@ def whole(field: str = "") -> dict:
     return {
         "audit__control": {"corpus": "p.jsonl"},
         "masking__weights": {"corpus": "p.jsonl"},
+        "model": {"from": "base", "forgetting": {"corpus": "p.jsonl"}},
         "tokens__private" if private else "tokens__train": source,
         "tokens__vocabulary": None,
         "training__best": {"corpus": "p.jsonl"},

@@ -91,6 +91,27 @@ def test_a_tokenizer_of_the_same_size_and_other_words_is_refused(based):
         base.initial_model(run, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("part", "other", "named"),
+    [
+        ("normalizer", {"type": "BertNormalizer", "clean_text": True, "strip_accents": None,
+                        "handle_chinese_chars": True, "lowercase": False}, "changes letters"),
+        ("pre_tokenizer", {"type": "WhitespaceSplit"}, "cuts text into words"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_of_the_same_words_that_treats_text_otherwise_is_refused(
+    based, part, other, named
+):
+    home, config, tokenizer = based
+    run = Run.load(config, Progress(quiet=True))
+    base.initial_model(run, tokenizer)
+    file = home / "base/tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {part: other}))
+    with pytest.raises(UserError, match=named) as caught:
+        base.initial_model(run, tokenizer)
+    assert "model.from" in caught.value.given
+
+
 def test_a_model_without_its_tokenizer_is_refused(based):
     home, config, tokenizer = based
     for path in (home / "base").glob("tokenizer*"):

@@ -41,6 +41,8 @@ class Axis:
     """As in the run file, none of them twice; with `second`, a pair is a value of each field."""
     second: str | None = None
     """A field that pairs set as well, and that other values leave null."""
+    numbered: bool = False
+    """Whether cells are named by the place of their value: names of files stay out of a ledger."""
 
     def fields(self, value: Any) -> dict[str, Any]:
         """What the run file holds at this value."""
@@ -48,6 +50,10 @@ class Axis:
             return {self.key: value}
         first, second = value if isinstance(value, list | tuple) else (value, None)
         return {self.key: first, self.second: second}
+
+    def slug(self, value: Any) -> str:
+        """Its part of a cell's name."""
+        return f"part{self.values.index(value)}" if self.numbered else _slug(value)
 
     def value_in(self, config: RunConfig) -> Any:
         """The value that a run file holds, as JSON has it: 1e-3 is a number by now."""
@@ -88,6 +94,8 @@ class Grid:
     exposing: bool
     """Whether the models are asked for the planted secrets."""
     cells: tuple[Cell, ...]
+    apart: tuple[str, ...] = ()
+    """Sources whose held-out documents no cell is asked about."""
 
     @classmethod
     def of(
@@ -100,6 +108,7 @@ class Grid:
         overrides: Mapping[str, Any] | None = None,
         public: bool = False,
         exposing: bool = False,
+        apart: Sequence[str] = (),
     ) -> "Grid":
         """Every combination of the axes, `seeds` times, below `folder`.
 
@@ -134,7 +143,7 @@ class Grid:
         _refuse_same_names(cells)
         _refuse_two_vocabularies(cells)
         read = tuple(_as_read(axis, cells) for axis in axes)
-        return cls(folder, base, read, chosen, public, exposing, cells)
+        return cls(folder, base, read, chosen, public, exposing, cells, tuple(apart))
 
     @property
     def text(self) -> RunConfig:
@@ -195,6 +204,8 @@ def axes_of(settings: Sequence[str]) -> tuple[list[Axis], dict[str, Any]]:
 
 def shown(value: Any) -> str:
     """A value in few letters: a pair as both, numbers without trailing zeros."""
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value) or "nothing"
     if isinstance(value, list | tuple):
         return " to ".join(shown(item) for item in value)
     if isinstance(value, bool):
@@ -239,7 +250,8 @@ def _cell(
         given |= axis.fields(value)
     read = load_config(run_file, {**plain, **given, "seed": seed})
     setting = {axis.key: axis.value_in(read) for axis in axes}
-    name = "-".join([base, *(_slug(value) for value in setting.values()), f"seed{seed}"])
+    slugs = [axis.slug(value) for axis, value in zip(axes, setting.values(), strict=True)]
+    name = "-".join([base, *slugs, f"seed{seed}"])
     place = {"name": name, "workspace": folder / "cells" / name}
     return Cell(read.model_copy(update=place), setting, seed, folder / f"{name}.yaml")
 

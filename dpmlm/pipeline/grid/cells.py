@@ -58,7 +58,10 @@ def _run_cell(grid: Grid, cell: Cell, run: Run) -> Row:
             _share_text(grid, run)
             execute(run, [canaries_stage(cell.config), PLAN])
             spent = _train(run)
-            execute(run, [measured_stage(spent, public=grid.public, exposing=grid.exposing)])
+            measured = measured_stage(
+                spent, public=grid.public, exposing=grid.exposing, apart=grid.apart
+            )
+            execute(run, [measured])
     plan, _ = planned(run)
     rows = sum(steps * batch for steps, batch in plan.plateaus)
     return Row(

@@ -5,7 +5,7 @@ is not asked easier questions. Canaries were drawn for each cell alone and their
 down before a coin is looked at; what is said of them is computed from the noised model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from dpmlm.pipeline.data import public_digest, sample_public
 from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.models import best_device, planned
 from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.sources import standing_alone
 from dpmlm.pipeline.stages import Stage
 from dpmlm.release.facts import spelled
 
@@ -32,19 +33,23 @@ PUBLIC_TEXTS = 200
 """Documents of the declared public text that are asked about."""
 
 
-def measured_stage(cpu_seconds: float | None, *, public: bool, exposing: bool) -> Stage:
+def measured_stage(
+    cpu_seconds: float | None, *, public: bool, exposing: bool, apart: Sequence[str] = ()
+) -> Stage:
     """The stage of a cell; `cpu_seconds` of its training are kept with the figures.
 
     `exposing` looks for the planted secrets: not in a model that is to be audited by them later.
+    Held-out documents of the sources `apart` are not asked about.
     """
 
     def settings(run: Run) -> dict[str, Any]:
         control = run.config.audit.control
         text = public_digest(control.corpus) if control else None
-        return {"public": public, "exposing": exposing, "text": text}
+        settings = {"public": public, "exposing": exposing, "text": text}
+        return {**settings, "apart": list(apart)} if apart else settings
 
     def build(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
-        figures = _figures(run, public, exposing, report) | {"cpu_seconds": cpu_seconds}
+        figures = _figures(run, public, exposing, apart, report) | {"cpu_seconds": cpu_seconds}
         folder.write_json(MEASURED, spelled(figures))
         return {}
 
@@ -57,7 +62,9 @@ def read_measured(run: Run) -> dict[str, Any]:
     return found
 
 
-def _figures(run: Run, public: bool, exposing: bool, report: Report) -> dict[str, Any]:
+def _figures(
+    run: Run, public: bool, exposing: bool, apart: Sequence[str], report: Report
+) -> dict[str, Any]:
     model, tokenizer = load_model(run.folder("training"))
     spec = EvaluationSpec(run.config.tokens.window)
     noised = "public" if public else "dp" if planned(run)[0].private else "private"
@@ -69,16 +76,18 @@ def _figures(run: Run, public: bool, exposing: bool, report: Report) -> dict[str
         return _told(label, held_out.measured(model, asked, spec, report))
 
     return {
-        "held_out": told("public" if public else "private", _held_out(run, public)),
+        "held_out": told("public" if public else "private", _held_out(run, public, apart)),
         "public_text": None if public else told(noised, _public_text(run)),
         "exposure": _exposure(run, model, tokenizer, noised) if exposing else None,
     }
 
 
-def _held_out(run: Run, public: bool) -> HeldOut:
+def _held_out(run: Run, public: bool, apart: Sequence[str]) -> HeldOut:
     """Words are counted in public text: where the corpus is public and nothing else is named, it
     is that."""
     found = HeldOut.of_run(run)
+    if apart:
+        found = found.without(standing_alone(run, apart))
     corpus = run.config.corpus
     return replace(found, public=(corpus.path, corpus.text)) if public else found
 

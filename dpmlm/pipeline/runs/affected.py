@@ -5,7 +5,7 @@ corpus stage records, so that the pseudonym key of the run file is needed, and t
 the workspace. Everything found is private; no name, no text and no id is among it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from dpmlm.pipeline.runs.trace import Search, Trace
 from dpmlm.pipeline.secrets import RunSecrets, key_check
 from dpmlm.pipeline.tombstones import NOT_REACHED, tombstones_of
 from dpmlm.pipeline.workspace import BUNDLE, Workspace, deciding_settings
+from dpmlm.privacy.ancestor import Ancestor
 from dpmlm.release.registry.local import Registry
 
 NOT_FOUND = (
@@ -53,6 +54,8 @@ class Reached:
     """What log and registry know of releases of the run and others of its name; `handed_out`."""
     run_id: str | None = None
     """In the ledger; None before it has a plan."""
+    continues: Ancestor | None = None
+    """The release whose weights it starts from; None for none, and before it has a plan."""
     read: bool = True
     """Whether a corpus was read there, as far as the workspace at hand tells."""
     failed: bool = False
@@ -139,12 +142,39 @@ def affected(
     for config in configs:
         try:
             found = _reached(config, person, identity)
+            found = replace(found, continues=_continued(config, identity))
         except (UserError, OSError) as error:
             known = config.name, str(config.workspace), "unknown"
             found = Reached(*known, [f"it cannot be looked into: {error}"], failed=True)
         runs.append(_and_outside(found, handed_out(config, registry)))
+    runs = _through_releases(runs)
     gold = {str(config.scrub.gold) for config in configs if config.scrub.gold is not None}
     return Answer(runs, sorted(gold))
+
+
+def _through_releases(runs: Sequence[Reached]) -> list[Reached]:
+    """With what came from releases that runs continue: text that an earlier training read is in the
+    weights of a later one, whatever corpus that one has."""
+    known: dict[str | None, Reached] = {one.run_id: one for one in runs if one.run_id}
+    return [_through(run, known, ()) for run in runs]
+
+
+def _through(run: Reached, known: Mapping[str | None, Reached], passed: tuple[str, ...]) -> Reached:
+    former = run.continues
+    if former is None or former.run_id in passed:
+        return run
+    told = f"it was trained further from release {former.release} of run {former.run_id}"
+    found = known.get(former.run_id)
+    if found is None:
+        unknown = "unknown" if run.answer == "not affected" else run.answer
+        said = f"{told}, whose run file was not named: their text may be in that one"
+        return replace(run, answer=unknown, why=[*run.why, said])
+    earlier = _through(found, known, (*passed, former.run_id))
+    if earlier.answer == "not affected":
+        return replace(run, why=[*run.why, f"{told}, which is not affected"])
+    order = ("not affected", "unknown", "affected")
+    answer = max(run.answer, earlier.answer, key=order.index)
+    return replace(run, answer=answer, why=[*run.why, f"{told}, which is {earlier.answer}"])
 
 
 def _and_outside(found: Reached, outside: Outside) -> Reached:
@@ -253,6 +283,15 @@ def _run_id(workspace: Workspace, identity: Identity) -> str | None:
     if not (path / "manifest.sealed").is_file():
         return None
     return str(SealedFolder.open(path, [identity]).read_json("run")["id"])
+
+
+def _continued(config: RunConfig, identity: Path | None) -> Ancestor | None:
+    """The release that the run's plan binds."""
+    path = Workspace(config.workspace).stage("plan")
+    if not (path / "manifest.sealed").is_file():
+        return None
+    folder = SealedFolder.open(path, [load_identity(identity or config.keys.identity)])
+    return Ancestor.of(folder.read_json("plan")["bindings"]) if folder.has("plan") else None
 
 
 def _sentences(trace: Trace, training: dict[str, Any], bundle: dict[str, Any] | None) -> list[str]:

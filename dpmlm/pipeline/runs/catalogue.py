@@ -19,6 +19,7 @@ from dpmlm.artifacts import Identity, SealedFolder, load_identity
 from dpmlm.canonical import digest
 from dpmlm.config import load_config
 from dpmlm.errors import UserError, visible
+from dpmlm.pipeline.jumps import loss_jumps
 from dpmlm.pipeline.workspace import BUNDLE, SCHEMA
 from dpmlm.release.inventory import MANIFEST, release_digest
 from dpmlm.release.signed import peek
@@ -64,6 +65,8 @@ class Entry:
     model_digest: str | None = None
     run_id: str | None = None
     """Its name in the ledger."""
+    continues: str | None = None
+    """Digest that names the release which it continues; None for one that continues none."""
     created: str | None = None
     """When the bundle was made, else when the workspace was begun."""
     problem: str | None = None
@@ -184,6 +187,7 @@ def read_bundle(path: Path) -> dict[str, Any] | None:
             "delta": _number(claim["delta"]),
             "unit": _text(claim["unit"]),
             "sentence": _text(claim["sentence"]),
+            "continues": _continued(claim),
         }
 
     return _sound(path, facts)
@@ -215,7 +219,7 @@ class Shown:
             ("run", entry.name or "?"), ("workspace", entry.workspace), ("state", entry.state),
             ("problem", entry.problem), ("verdict", entry.verdict), ("created", entry.created),
             ("run id", entry.run_id), ("release", entry.release), ("model", entry.model_digest),
-            ("bundle", entry.bundle),
+            ("bundle", entry.bundle), ("continues", entry.continues),
         ]  # fmt: skip
         lines = [f"{name:<12} {spelled(value)}" for name, value in rows if value]
         for title, part in (
@@ -309,6 +313,8 @@ def private_of(workspace: Path, identity: Identity) -> dict[str, Any]:
             figures[stage] = manifest.get("counts", {})
         elif folder.has("evaluation"):
             figures[stage] = folder.read_json("evaluation")
+    if (jumps := loss_jumps(workspace, identity)) is not None:
+        figures["loss_jumps"] = jumps
     return figures
 
 
@@ -400,6 +406,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError("no printable text")
     return value
+
+
+def _continued(claim: Mapping[str, Any]) -> str | None:
+    """Of a statement; bundles of earlier versions continue none."""
+    found = claim.get("continues")
+    return None if found is None else _text(found["release"])
 
 
 def _number(value: Any) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 from dpmlm.errors import UserError
 from dpmlm.pipeline.runs.catalogue import Entry, columns, flat, problems, show_run, spelled
 
+_CLAIMED = ("verdict", "epsilon", "delta", "state", "continues")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,6 +42,7 @@ class Comparison:
         lines += problems(self.runs)
         if self.private:
             lines += ["choosing by these figures is charged: `dpmlm runs select`"]
+            lines += ["which file of the corpus it is: `dpmlm runs shards`"]
         return "\n".join(lines)
 
 
@@ -58,10 +61,7 @@ def compare_runs(
         raise UserError("one run", "a comparison is between two or more", "name another run")
     shown = [show_run(path, overrides, identity=identity, private=private) for path in paths]
     settings = _beside([each.settings for each in shown])
-    claims = [
-        {name: getattr(each.entry, name) for name in ("verdict", "epsilon", "delta", "state")}
-        for each in shown
-    ]
+    claims = [{name: getattr(each.entry, name) for name in _CLAIMED} for each in shown]
     figures = [(each.private or {}).get("evaluation") or {} for each in shown]
     utility = [{k: v for k, v in each.items() if k in ("before", "after")} for each in figures]
     return Comparison(
