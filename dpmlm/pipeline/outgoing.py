@@ -47,15 +47,19 @@ def refuse_leaks(run: Run, bundle: Path) -> None:
             for kind in identifiers(part):
                 raise _leak(name, f"an identifier of kind {kind}")
     public = {name: Words(parts) for name, parts in texts.items()}
+    # All files are asked at once, and only at a find which of them it is.
+    everywhere = Words(part for parts in texts.values() for part in parts)
     for document in read_shards(run.folder("corpus")):
-        if "source" in document:  # a planted canary is nobody's
-            _refuse_document(public, document)
+        # A planted canary is nobody's.
+        if "source" in document and _holds_document(everywhere, document):
+            raise _document_leak(public, document)
     for document in read_shards(run.source("tokens")):
-        _refuse_document(public, document)
+        if _holds_document(everywhere, document):
+            raise _document_leak(public, document)
     for person in _persons(run):
-        for name, words in public.items():
-            if words.hold_name(person):
-                raise _leak(name, "a person as the corpus names them")
+        if everywhere.hold_name(person):
+            name = next(name for name, words in public.items() if words.hold_name(person))
+            raise _leak(name, "a person as the corpus names them")
 
 
 def identifiers(text: str) -> Iterator[str]:
@@ -106,12 +110,16 @@ def passages(text: str) -> Iterator[tuple[str, ...]]:
             yield one
 
 
-def _refuse_document(public: Mapping[str, Words], document: Mapping[str, Any]) -> None:
-    for name, words in public.items():
-        if words.hold_passage(document["text"]):
-            raise _leak(name, f"{PASSAGE} words in a row of a private document")
-        if any(words.hold_pseudonym(document.get(key)) for key in ("unit", "person")):
-            raise _leak(name, "a pseudonym of the corpus")
+def _holds_document(words: Words, document: Mapping[str, Any]) -> bool:
+    pseudonyms = (document.get("unit"), document.get("person"))
+    return words.hold_passage(document["text"]) or any(map(words.hold_pseudonym, pseudonyms))
+
+
+def _document_leak(public: Mapping[str, Words], document: Mapping[str, Any]) -> UserError:
+    name = next(name for name, words in public.items() if _holds_document(words, document))
+    if public[name].hold_passage(document["text"]):
+        return _leak(name, f"{PASSAGE} words in a row of a private document")
+    return _leak(name, "a pseudonym of the corpus")
 
 
 def _persons(run: Run) -> Iterator[str]:
