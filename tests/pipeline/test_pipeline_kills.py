@@ -173,7 +173,12 @@ def test_a_run_killed_at_the_worst_moments_reaches_a_verdict(tmp_path, driver, s
     for attempt, of_it in steps.items():
         assert of_it == list(range(of_it[0], of_it[-1] + 1))
         assert of_it[0] in ((0,) if attempt == 1 else (1, 2))
-    assert charged(folder) == drawn(folder)
+    bills, draws = charged(folder), drawn(folder)
+    assert [bill for bill in bills if bill in draws] == draws
+    # Checkpoints are written beside the training: the kill may fall between a charge and its draw.
+    for attempt, step in set(bills) - set(draws):
+        assert attempt < 4
+        assert step == steps[attempt][-1] + 1
 
 
 def killed_at_random(kills: int, folder: Path, driver: Driver, sentence: list[int]) -> None:
