@@ -5,7 +5,7 @@
 Trains a vocabulary and a model of one of the smaller BERTs' sizes without noise and without
 clipping; whatever is named here must be text that anybody may read. Killed, the same command goes
 on from its last checkpoint. Where a model of the language is to be had (`bert-base-uncased`), start
-from that instead: it has seen ten thousand times more.
+from that instead: it has seen far more text.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def word_vectors(ids: Sequence[np.ndarray], entries: int, width: int) -> np.ndar
     """First embeddings from which pieces stand together, float32 [entries, width].
 
     The best approximation of positive pointwise mutual information within four pieces (Levy and
-    Goldberg 2014), on the scale that BERT draws embeddings at. With random ones a small model
-    learns nothing but how common pieces are for its first thousands of steps.
+    Goldberg 2014). A small model learns nothing but how common pieces are in its first thousands of
+    steps; where that ends is unmeasured for the settings of this script.
     """
     together = sparse.csr_matrix((entries, entries))
     for apart in range(1, 5):
