@@ -2,7 +2,8 @@
 
 Reading order: `clip` (what it does), `grad_sample_module` (how), `recorder` (the one backward
 pass), `head` (masked positions and the loss), `layers/` (one rule a layer family), `structure`
-and `families` (which models), `rowwise` (all others), `recompute` (less memory), `scratch`
+and `families` (which models), `rowwise` (all others), `recompute` (less memory), `scale`
+(gradients multiplied before they are clipped), `scratch`
 (memory used again), `doctor` (is it exact here), `evaluate`.
 """
 
@@ -23,6 +24,7 @@ from dpmlm.clipping.grad_sample_module import (
 from dpmlm.clipping.layers import register_layer_rule
 from dpmlm.clipping.recompute import activation_checkpointing
 from dpmlm.clipping.result import ClipResult
+from dpmlm.clipping.scale import Scale, Scales, scales_from
 
 __all__ = [
     "FLOAT32_TAU",
@@ -31,6 +33,8 @@ __all__ = [
     "MaskedLMGradSampleModule",
     "MaskedLMLoss",
     "ModelReport",
+    "Scale",
+    "Scales",
     "activation_checkpointing",
     "check_model",
     "clip_and_sum",
@@ -39,4 +43,5 @@ __all__ = [
     "masked_lm_loss",
     "own_scratch",
     "register_layer_rule",
+    "scales_from",
 ]

@@ -4,11 +4,17 @@ from torch import nn
 
 from dpmlm.clipping.grad_sample_module import FLOAT32_TAU, MaskedLMGradSampleModule
 from dpmlm.clipping.result import ClipResult
+from dpmlm.clipping.scale import Scales
 from dpmlm.masking import MaskedBatch
 
 
 def clip_and_sum(
-    model: nn.Module, batch: MaskedBatch, max_grad_norm: float, *, tau: float = FLOAT32_TAU
+    model: nn.Module,
+    batch: MaskedBatch,
+    max_grad_norm: float,
+    *,
+    tau: float = FLOAT32_TAU,
+    scales: Scales | None = None,
 ) -> ClipResult:
     """Adds the sum of clipped per-unit gradients of `batch` to `p.grad`.
 
@@ -18,6 +24,7 @@ def clip_and_sum(
     Calls accumulate, so micro-batches of one logical batch need nothing but further calls; all
     rows of a unit must be in one call. Every trainable parameter has a `p.grad` afterwards, also
     where no unit reached it and for an empty batch. Frozen parameters are left out exactly.
+    With `scales` all this holds for scaled gradients: see `dpmlm/clipping/scale.py`.
 
     **Formal guarantee.** In exact arithmetic adding or removing one unit moves the sum by at most
     max_grad_norm / (1 + tau) in L2 norm; tau covers the relative error of a float32 norm. A unit
@@ -37,4 +44,4 @@ def clip_and_sum(
     """
     if not isinstance(model, MaskedLMGradSampleModule):
         model = MaskedLMGradSampleModule(model, tau=tau)
-    return model.clip_and_sum(batch, max_grad_norm)
+    return model.clip_and_sum(batch, max_grad_norm, scales)

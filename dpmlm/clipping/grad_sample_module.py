@@ -28,6 +28,7 @@ from dpmlm.clipping.recompute import recomputing, repeatable
 from dpmlm.clipping.recorder import Consumer, Recorder
 from dpmlm.clipping.result import ClipResult
 from dpmlm.clipping.rowwise import clip_rows
+from dpmlm.clipping.scale import Scales, refuse_unfit
 from dpmlm.clipping.scratch import Scratch, forget_scratch, scratch_of
 from dpmlm.clipping.structure import Structure, unwrapped
 from dpmlm.clipping.units import UnitLayout
@@ -67,7 +68,9 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
     def del_grad_sample(self) -> None:
         """Nothing to delete: parameters carry no grad samples."""
 
-    def clip_and_sum(self, batch: MaskedBatch, max_grad_norm: float) -> ClipResult:
+    def clip_and_sum(
+        self, batch: MaskedBatch, max_grad_norm: float, scales: Scales | None = None
+    ) -> ClipResult:
         """See `dpmlm.clipping.clip_and_sum`."""
         if not max_grad_norm > 0:
             raise UserError(
@@ -82,11 +85,13 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
                 "leave it, or use torch.no_grad: gradients are taken all the same",
             )
         structure = Structure.of(self._module)
+        if scales is not None:
+            refuse_unfit(scales, structure.trainable)
         check_batch(structure.model, batch)
         device = structure.trainable[0].device if structure.trainable else batch.input_ids.device
         layout = UnitLayout.of(len(batch), batch.unit_index, device)
         with unchanged_buffers(structure.model):
-            result = self._clipped(structure, batch, layout, max_grad_norm)
+            result = self._clipped(structure, batch, layout, max_grad_norm, scales)
         for param in structure.trainable:
             # a parameter that no unit reached still takes its noise
             if param.grad is None:
@@ -94,23 +99,33 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         return result
 
     def _clipped(
-        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout, max_grad_norm: float
+        self,
+        structure: Structure,
+        batch: MaskedBatch,
+        layout: UnitLayout,
+        max_grad_norm: float,
+        scales: Scales | None,
     ) -> ClipResult:
         if batch.masked_positions.numel() == 0:
             zeros = torch.zeros(layout.count, device=layout.index_B.device)
             return ClipResult(norms=zeros, losses=zeros.clone())
         if structure.family is None:
             bound = partial(clipping_coefficients, max_grad_norm=max_grad_norm, tau=self.tau)
-            return clip_rows(structure.model, structure.trainable, batch, layout, bound)
+            return clip_rows(structure.model, structure.trainable, batch, layout, bound, scales)
         passes = self._two_passes if structure.recomputed else self._one_pass
-        return passes(structure, batch, layout, max_grad_norm)
+        return passes(structure, batch, layout, max_grad_norm, scales)
 
     def _one_pass(
-        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout, max_grad_norm: float
+        self,
+        structure: Structure,
+        batch: MaskedBatch,
+        layout: UnitLayout,
+        max_grad_norm: float,
+        scales: Scales | None,
     ) -> ClipResult:
         """Keeps all factors until the norms are known."""
         terms: dict[nn.Parameter, list[Term]] = {}
-        losses = _losses(structure, batch, layout, terms.__setitem__)
+        losses = _losses(structure, batch, layout, terms.__setitem__, scales=scales)
         with torch.no_grad(), full_float32(losses.device):
             scratch = scratch_of(structure.model)
             squares = [squared_norms(of_param, layout, scratch) for of_param in terms.values()]
@@ -121,7 +136,12 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         return ClipResult(norms=norms, losses=losses)
 
     def _two_passes(
-        self, structure: Structure, batch: MaskedBatch, layout: UnitLayout, max_grad_norm: float
+        self,
+        structure: Structure,
+        batch: MaskedBatch,
+        layout: UnitLayout,
+        max_grad_norm: float,
+        scales: Scales | None,
     ) -> ClipResult:
         """Norms first, then all again for the sum; both drop factors as soon as they were used."""
         device = layout.index_B.device
@@ -133,7 +153,7 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
 
         with recomputing(structure.recomputed), repeatable(device):
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                losses = _losses(structure, batch, layout, measure, at_once=True)
+                losses = _losses(structure, batch, layout, measure, at_once=True, scales=scales)
             norms = first.sqrt()
             add = self._adding(norms, losses, layout, max_grad_norm)
 
@@ -142,7 +162,7 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
                     second.add_(squared_norms(terms, layout, Scratch()))
                 add(param, terms)
 
-            _losses(structure, batch, layout, measure_and_add, at_once=True)
+            _losses(structure, batch, layout, measure_and_add, at_once=True, scales=scales)
         sound = torch.isfinite(norms) & torch.isfinite(losses)
         apart = (second.sqrt() - norms).abs()
         if not bool((apart <= 0.5 * max(self.tau, FLOAT32_TAU) * norms)[sound].all()):  # or NaN
@@ -193,9 +213,10 @@ def _losses(
     consume: Consumer,
     *,
     at_once: bool = False,
+    scales: Scales | None = None,
 ) -> Tensor:
     """float32 [U]: unit losses of a forward and a backward pass whose terms go to `consume`."""
-    recorder = Recorder(structure, len(batch), consume, at_once=at_once)
+    recorder = Recorder(structure, len(batch), consume, at_once=at_once, scales=scales)
     with (
         torch.enable_grad(),
         recorder,

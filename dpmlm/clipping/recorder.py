@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dpmlm.clipping.layers import LAYER_RULES, Term, merge_terms, replay_terms, tensors_of
+from dpmlm.clipping.scale import Scales
 from dpmlm.clipping.structure import Structure
 from dpmlm.errors import UserError
 
@@ -44,13 +45,20 @@ class Recorder:
     """
 
     def __init__(
-        self, structure: Structure, rows: int, consume: Consumer, *, at_once: bool = False
+        self,
+        structure: Structure,
+        rows: int,
+        consume: Consumer,
+        *,
+        at_once: bool = False,
+        scales: Scales | None = None,
     ) -> None:
         self._structure = structure
         self._trainable = frozenset(structure.trainable)
         self._rows = rows
         self._consume = consume
         self._at_once = at_once
+        self._scales = scales
         self._calls: list[_Call] = []
         self._terms: dict[nn.Parameter, list[Term]] = {}
         self._uses: Counter[nn.Parameter] = Counter()
@@ -162,6 +170,8 @@ class Recorder:
                 param.requires_grad_(True)  # rules look at it
             for param, term in self._terms_of(call):
                 if param in self._trainable:
+                    if self._scales is not None:
+                        term = term.scaled(self._scales[param])
                     self._terms.setdefault(param, []).append(term)
                     found.append(param)
             for param in own:

@@ -13,6 +13,7 @@ from dpmlm.clipping.head import losses_and_log_probabilities, masked_logits
 from dpmlm.clipping.precision import full_float32
 from dpmlm.clipping.recompute import without_recomputing
 from dpmlm.clipping.result import ClipResult
+from dpmlm.clipping.scale import Scales
 from dpmlm.clipping.units import UnitLayout
 from dpmlm.masking import MaskedBatch
 
@@ -23,6 +24,7 @@ def clip_rows(
     batch: MaskedBatch,
     layout: UnitLayout,
     coefficients: Callable[[Tensor], Tensor],
+    scales: Scales | None = None,
 ) -> ClipResult:
     """Adds the clipped sum to `p.grad`; holds the gradient of one unit at a time.
 
@@ -34,6 +36,11 @@ def clip_rows(
         rows = (layout.index_B == unit).nonzero()[:, 0].tolist()
         loss, gradient = unit_gradient(model, trainable, batch, rows)
         with torch.no_grad(), full_float32(loss.device):
+            if scales is not None:
+                gradient = [
+                    None if g is None else g * scales[param].full()
+                    for param, g in zip(trainable, gradient)
+                ]
             squares = [g.square().sum() for g in gradient if g is not None]
             norm = torch.stack(squares).sum().sqrt() if squares else torch.zeros_like(loss)
             norms.append(norm)

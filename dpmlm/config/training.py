@@ -27,6 +27,20 @@ class BestConfig(Section):
     step. null takes no notice."""
 
 
+class ScaleConfig(Section):
+    """Multiplies gradients before they are clipped, so that noise follows their size."""
+
+    corpus: Path
+    """Text that counts as public, as `corpus.path`; never the private text or a part of it. The
+    size of each number's gradients is measured on it, before training begins."""
+    text: str = "text"
+    """Field with the text."""
+    documents: int = Field(1000, ge=16, le=10**6)
+    """At most so many are looked at, a window of each, chosen by a hash."""
+    power: float = Field(0.25, gt=0, le=0.5)
+    """A number is multiplied by its mean squared gradient to the minus this."""
+
+
 class TrainingConfig(Section):
     """How the model is trained."""
 
@@ -54,6 +68,8 @@ class TrainingConfig(Section):
     bfloat16 every row is padded to the window, or a unit would round the others otherwise."""
     best: BestConfig | None = None
     """Keep the weights of the best step by public text; null keeps the last step's."""
+    scale: ScaleConfig | None = None
+    """Multiply gradients before they are clipped; null leaves them as they are."""
     average: float | None = Field(None, gt=0, lt=1)
     """Release the exponential moving average of each step's weights, of which a step keeps this
     share, e.g. 0.95; null releases the last step's."""

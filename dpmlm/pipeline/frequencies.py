@@ -58,14 +58,22 @@ def weights_binding(config: RunConfig) -> dict[str, str]:
     public = config.masking.weights
     if public is None:
         return {}
-    if _same_text(public.corpus, config.corpus.path):
-        raise UserError(
-            f"masking.weights.corpus {public.corpus.name}",
-            "it is the private corpus, or a copy of a file of it, and counts of its words may "
-            "decide nothing uncharged",
-            "name public text, or leave masking.weights out",
-        )
+    refuse_copy("masking.weights.corpus", public.corpus, config.corpus.path)
     return {"masking_weights": public_digest(public.corpus)}
+
+
+def refuse_copy(field: str, public: Path, corpus: Path) -> None:
+    """Raise UserError where `public`, which `field` names, holds a file of the private corpus.
+
+    Nothing of the comparison is kept.
+    """
+    if _same_text(public, corpus):
+        raise UserError(
+            f"{field} {public.name}",
+            "it is the private corpus, or a copy of a file of it, which may decide nothing "
+            "uncharged",
+            "name public text, or leave that section out",
+        )
 
 
 def _same_text(public: Path, corpus: Path) -> bool:

@@ -27,9 +27,10 @@ from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spe
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import names_finder, public_digest, sample_public
 from dpmlm.pipeline.earlier_text import forgetting_binding
-from dpmlm.pipeline.frequencies import weighted, weights_binding
+from dpmlm.pipeline.frequencies import refuse_copy, weighted, weights_binding
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.public_loss import public_loss
+from dpmlm.pipeline.public_scales import scales_of
 from dpmlm.pipeline.soundness import refuse_spoiled
 from dpmlm.pipeline.sources import standing_alone
 from dpmlm.pipeline.stages import Stage
@@ -93,7 +94,7 @@ def plan_of(
         "canary_commitment": commitment,
         **weights_binding(config),
         **_vocabulary_bindings(config),
-        **_best_bindings(config),
+        **_public_bindings(config),
         **ancestor_bindings(config),
         **forgetting_binding(config),
         **(models or {}),
@@ -128,12 +129,16 @@ def _recipe_bindings(config: RunConfig) -> dict[str, str | float]:
     return found
 
 
-def _best_bindings(config: RunConfig) -> dict[str, str]:
-    """The public text that decides which step's weights are released; nothing where none does."""
-    best = config.training.best
-    if best is None:
-        return {}
-    return {"best": digest(claim_fields(best) | {"source": public_digest(best.corpus)})}
+def _public_bindings(config: RunConfig) -> dict[str, str]:
+    """The public text that decides which step's weights are released, and that which gradients are
+    scaled by; nothing where none does."""
+    found = {}
+    for name, section in (("best", config.training.best), ("scale", config.training.scale)):
+        if section is not None:
+            refuse_copy(f"training.{name}.corpus", section.corpus, config.corpus.path)
+            source = {"source": public_digest(section.corpus)}
+            found[name] = digest(claim_fields(section) | source)
+    return found
 
 
 def _vocabulary_bindings(config: RunConfig) -> dict[str, float]:
@@ -343,6 +348,7 @@ def _train(
     recipe = recipe_of(run, TokenTable.of(tokenizer))
     # The control takes every step: what it shows must not depend on when the run stopped.
     public = public_loss(run.config.training.best, tokenizer, recipe) if plan.private else None
+    recipe = replace(recipe, scales=scales_of(run.config.training.scale, tokenizer, recipe, model))
     progress = train(
         model, units, plan, recipe,
         charges=charges, checkpoints=checkpoints, report=report, telemetry=telemetry,

@@ -81,6 +81,7 @@ def _check_texts(run: Run) -> None:
         "audit.control": config.audit.control,
         "tokens.train": config.tokens.train,
         "training.best": config.training.best,
+        "training.scale": config.training.scale,
         "model.forgetting": config.model.forgetting,
     }
     for name, section in public.items():

@@ -4,7 +4,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from dpmlm.clipping import evaluate_batch
-from dpmlm.config.training import BestConfig
+from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import Example
 from dpmlm.pipeline.data import sample_public
@@ -23,10 +23,8 @@ def public_loss(
     """
     if best is None:
         return None
-    documents = sample_public(best.corpus, best.text, best.documents)
-    encoded = Encoder(tokenizer).encode([document.text for document in documents])
-    examples = [Example(one.id, ids) for one, ids in zip(documents, encoded)]
-    rows = recipe.micro_batches([[View(example, 0)] for example in examples])
+    views = public_views(best, "training.best", tokenizer, recipe)
+    rows = recipe.micro_batches([[view] for view in views])
 
     def loss(model: nn.Module) -> float:
         device = next(model.parameters()).device
@@ -34,10 +32,26 @@ def public_loss(
         weight = sum(one.weight_sum for one in found)
         return sum(one.loss_sum for one in found) / weight
 
-    if not any(recipe.batch(units).masked_weights.any() for units in rows):
+    return PublicLoss(loss, best.every, best.patience, best.jump)
+
+
+def public_views(
+    section: BestConfig | ScaleConfig,
+    name: str,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+) -> list[View]:
+    """The first window of each of its documents; `name` is the section's in messages.
+
+    Raises UserError where they hold nothing to be masked.
+    """
+    documents = sample_public(section.corpus, section.text, section.documents)
+    encoded = Encoder(tokenizer).encode([document.text for document in documents])
+    views = [View(Example(one.id, ids), 0) for one, ids in zip(documents, encoded)]
+    if not any(recipe.batch([[view]]).masked_weights.any() for view in views):
         raise UserError(
-            f"training.best.corpus {best.corpus}",
+            f"{name}.corpus {section.corpus}",
             "no token of it can be masked",
             "name public text in the language of the vocabulary",
         )
-    return PublicLoss(loss, best.every, best.patience, best.jump)
+    return views

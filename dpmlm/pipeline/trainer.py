@@ -23,7 +23,7 @@ from dpmlm.artifacts import (
 from dpmlm.canonical import canonical_json
 from dpmlm.config import claim_fields
 from dpmlm.config.masking import MaskingWeightsConfig
-from dpmlm.config.training import BestConfig
+from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
@@ -31,6 +31,7 @@ from dpmlm.pipeline.data import names_finder, public_digest
 from dpmlm.pipeline.frequencies import weights_of
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.public_loss import public_loss
+from dpmlm.pipeline.public_scales import scales_of
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.status import telling_status
 from dpmlm.pipeline.tombstones import tombstones_of
@@ -84,6 +85,8 @@ class Trainer:
             keeps this share; None releases the last step's.
         best: keep the weights of the step with the least loss on public text, or end early by it,
             as `training.best` of a run file does; None keeps the last step's.
+        scale: multiply gradients before they are clipped by what public text says of their size,
+            as `training.scale` of a run file does.
         masking_weights: public text whose token counts say how readily each token is masked, as
             `masking.weights` of a run file does.
         telemetry: a file in clear for the figures of each step that are public or covered by the
@@ -118,6 +121,7 @@ class Trainer:
         decay: float = 0.2,
         average: float | None = None,
         best: BestConfig | None = None,
+        scale: ScaleConfig | None = None,
         masking_weights: MaskingWeightsConfig | None = None,
         weight_decay: float = 0.01,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -155,8 +159,10 @@ class Trainer:
         )
         if best is not None and not plan.private:
             raise UserError("best", "no noise covers the choice under such a plan", "leave it out")
-        self._public_text = {"best": best, "masking_weights": masking_weights}
+        self._public_text = {"best": best, "scale": scale, "masking_weights": masking_weights}
         self._public = public_loss(best, tokenizer, self._recipe)
+        scales = scales_of(scale, tokenizer, self._recipe, model)
+        self._recipe = replace(self._recipe, scales=scales)
         who = person if plan.unit == "person" else None
         if ledger is not None:
             stones = tombstones_of(Ledger.open(ledger), secrets)

@@ -21,6 +21,7 @@ from dpmlm.training.optimizer import SecureDPOptimizer, adamw
 from dpmlm.training.pace import timed_rows
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
+from dpmlm.training.scaling import public_scales
 from dpmlm.training.trainable import merged, restrict
 from dpmlm.training.units import (
     CanaryUnits,
@@ -54,6 +55,7 @@ __all__ = [
     "load_base_model",
     "merged",
     "new_model",
+    "public_scales",
     "refuse_gradient_canaries",
     "refuse_inexact",
     "restrict",

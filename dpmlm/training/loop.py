@@ -108,6 +108,7 @@ def train(
         )
         attempt = ranks.same(charges.begin(progress.step) if ranks.first else None, "attempt")
         stream = _stream(plan, ranks)
+        clip = _clipping(model, plan, recipe)
         private = SecureDPOptimizer(optimizer, plan, stream)
         sampler = _sampler(plan, [*units.names, *planted.names], recipe, stream)
         events = list(progress.events)
@@ -138,7 +139,7 @@ def train(
                     decay=recipe.decay,
                 )
                 try:
-                    told = _step(model, private, drawn, planted, step, rate, plan, batches, ranks)
+                    told = _step(clip, private, drawn, planted, step, rate, plan, batches, ranks)
                 except StepGivenUp as given_up:
                     if ranks.first:
                         saving.save(model, optimizer, so_far(step), wait=True)
@@ -215,8 +216,24 @@ def _fitted(model: nn.Module, recipe: Recipe) -> Recipe:
     return replace(recipe, pad_to_window=checked.padding_matters, physical_batch_size=rows)
 
 
+def _clipping(
+    model: nn.Module, plan: PrivacyPlan, recipe: Recipe
+) -> Callable[[MaskedBatch], ClipResult]:
+    """Adds a batch's clipped sum to the gradients of `model`."""
+    device, scales = _device(model), None
+    if recipe.scales is not None:
+        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        scales = {p: recipe.scales[name].to(device) for name, p in trainable}
+
+    def clip(batch: MaskedBatch) -> ClipResult:
+        with arithmetic(model, recipe.precision):
+            return clip_and_sum(model, batch.to(device), plan.max_grad_norm, scales=scales)
+
+    return clip
+
+
 def _step(
-    model: nn.Module,
+    clip: Callable[[MaskedBatch], ClipResult],
     optimizer: SecureDPOptimizer,
     drawn: Sequence[Sequence[View]],
     planted: PlantedGradients,
@@ -227,15 +244,10 @@ def _step(
     ranks: Ranks,
 ) -> Event:
     """Raises StepGivenUp before any noise is drawn, and Diverged."""
-
-    def clipped(batch: MaskedBatch) -> ClipResult:
-        with arithmetic(model, batches.recipe.precision):
-            return clip_and_sum(model, batch.to(_device(model)), plan.max_grad_norm)
-
     found = batches.each(
         drawn,
         lambda: optimizer.zero_grad(set_to_none=True),
-        clipped,
+        clip,
         step_share=step / max(1, plan.steps - 1),
     )
     losses = torch.cat([torch.zeros(0), *(result.losses[:n].cpu() for n, result in found)])

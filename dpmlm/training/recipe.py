@@ -1,12 +1,13 @@
 """`Recipe`: how batches are made of drawn units and weights of batches, beside the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
+from dpmlm.clipping import Scale
 from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskedBatch, MaskingSpec, TokenTable, make_batch
 from dpmlm.training.average import refuse_decay
@@ -29,6 +30,9 @@ class Recipe:
     learning_rate: float
     warmup: float
     weight_decay: float
+    scales: Mapping[str, Scale] | None = None
+    """By parameter name: what gradients are multiplied by before they are clipped; from public
+    text alone. None leaves them as they are."""
     schedule: Shape = "linear"
     decay: float = 0.2
     """Share of the steps at the end over which the rate falls; of the schedule wsd alone."""

@@ -59,9 +59,9 @@ def spare_one_parameter(monkeypatch):
 def share_the_loss(monkeypatch):
     """The loss averaged over the masked tokens of the batch, as Hugging Face does."""
 
-    def shared(model, batch, bound):
+    def shared(model, batch, bound, **more):
         weights = batch.masked_weights / batch.masked_weights.sum()
-        return clip_and_sum(model, replace(batch, masked_weights=weights), bound)
+        return clip_and_sum(model, replace(batch, masked_weights=weights), bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", shared)
 
@@ -70,7 +70,9 @@ def clip_every_window(monkeypatch):
     """Each row clipped alone."""
     monkeypatch.setattr(
         loop, "clip_and_sum",
-        lambda model, batch, bound: clip_and_sum(model, replace(batch, unit_index=None), bound),
+        lambda model, batch, *more, **names: clip_and_sum(
+            model, replace(batch, unit_index=None), *more, **names
+        ),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Driver:
         self.log = (folder / "log").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, training_kill_driver.__file__],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},  # it forks
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

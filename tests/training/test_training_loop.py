@@ -66,9 +66,9 @@ def test_a_schedule_of_the_masking_follows_the_steps(fit, monkeypatch):
     """Ratio 0.6 down to 0.1: what is hidden of rows of 14 tokens, step by step."""
     seen = []
 
-    def watched(model, batch, bound):
+    def watched(model, batch, bound, **more):
         seen.append(float(batch.masked_weights.sum(1).mean()))
-        return clip_and_sum(model, batch, bound)
+        return clip_and_sum(model, batch, bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", watched)
     monkeypatch.setattr(loop, "PoissonSampler", Every)
@@ -93,9 +93,9 @@ def widths(fit, monkeypatch, model) -> set[int]:
     """Row lengths of all physical batches of a short training."""
     seen = set()
 
-    def watched(model, batch, bound):
+    def watched(model, batch, bound, **more):
         seen.add(batch.input_ids.shape[1])
-        return clip_and_sum(model, batch, bound)
+        return clip_and_sum(model, batch, bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", watched)
     monkeypatch.setattr(loop, "PoissonSampler", Every)
@@ -135,8 +135,8 @@ def test_a_model_that_cannot_be_exact_is_refused_before_a_charge(fit):
 def test_reduced_precision_leaves_norms_sums_and_noise_in_float32(fit, monkeypatch):
     seen = []
 
-    def watched(model, batch, bound):
-        result = clip_and_sum(model, batch, bound)
+    def watched(model, batch, bound, **more):
+        result = clip_and_sum(model, batch, bound, **more)
         seen.append((torch.is_autocast_enabled("cpu"), result.norms.dtype))
         seen.extend(p.grad.dtype for p in model.parameters())
         return result
@@ -153,9 +153,9 @@ def test_reduced_precision_leaves_norms_sums_and_noise_in_float32(fit, monkeypat
 def test_a_memory_limit_sets_the_rows_of_a_physical_batch(fit, monkeypatch):
     rows = []
 
-    def watched(model, batch, bound):
+    def watched(model, batch, bound, **more):
         rows.append(len(batch))
-        return clip_and_sum(model, batch, bound)
+        return clip_and_sum(model, batch, bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", watched)
     monkeypatch.setattr(loop, "PoissonSampler", Every)
@@ -236,7 +236,8 @@ def one_step(examples, *, physical=64, plan=None) -> list[torch.Tensor]:
     drawn = [[View(example, 0)] for example in examples]
     planted = PlantedGradients(NO_GRADIENT_CANARIES, private.params, plan)
     batches = PhysicalBatches(recipe, Ranks(0, 1))
-    loop._step(model, private, drawn, planted, 0, 1.0, plan, batches, Ranks(0, 1))
+    clip = loop._clipping(model, plan, recipe)
+    loop._step(clip, private, drawn, planted, 0, 1.0, plan, batches, Ranks(0, 1))
     return [new - old for old, new in zip(before, weights(model))]
 
 
@@ -258,9 +259,9 @@ def test_the_physical_batch_size_changes_nothing_but_rounding(physical):
 def test_every_row_has_the_plans_masked_slots_whoever_is_in_its_batch(fit, monkeypatch):
     widths = []
 
-    def noted(model, batch, bound):
+    def noted(model, batch, bound, **more):
         widths.append(batch.masked_positions.shape[1])
-        return clip_and_sum(model, batch, bound)
+        return clip_and_sum(model, batch, bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", noted)
     recipe = a_recipe(physical_batch_size=2)

@@ -57,9 +57,9 @@ class Tight:
         self.rows, self.error, self.sizes = rows, error, []
         monkeypatch.setattr(loop, "clip_and_sum", self)
 
-    def __call__(self, model, batch, bound):
+    def __call__(self, model, batch, bound, **more):
         self.sizes.append(len(batch))
-        result = clip_and_sum(model, batch, bound)
+        result = clip_and_sum(model, batch, bound, **more)
         if len(batch) > self.rows:
             raise self.error
         return result
@@ -157,8 +157,8 @@ def test_a_unit_moves_the_noisy_sum_by_the_same_where_memory_runs_out(monkeypatc
             observer = Observer(patch)
             failed = []
 
-            def shortly(model, batch, bound, rows=rows, failed=failed):
-                result = clip_and_sum(model, batch, bound)
+            def shortly(model, batch, bound, rows=rows, failed=failed, **more):
+                result = clip_and_sum(model, batch, bound, **more)
                 if rows < 1 and len(failed) < 3:
                     failed.append(len(batch))
                     raise MemoryError

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    """On the CPU: ranks that share one GPU are refused by NCCL."""
+    of_cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | of_cpu | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")

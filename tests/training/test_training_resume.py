@@ -141,12 +141,12 @@ def signalled_at(monkeypatch, call, *signals):
     """Signals arrive in the `call`-th physical batch, counted from 1."""
     calls, whole = [], loop.clip_and_sum
 
-    def slow(*arguments):
+    def slow(*arguments, **names):
         calls.append(1)
         if len(calls) == call:
             for number in signals:
                 os.kill(os.getpid(), number)
-        return whole(*arguments)
+        return whole(*arguments, **names)
 
     monkeypatch.setattr(loop, "clip_and_sum", slow)
     return calls

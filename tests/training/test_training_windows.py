@@ -54,7 +54,8 @@ def moved(views, *, physical=64, bound=0.5) -> list[torch.Tensor]:
     recipe = a_recipe(physical_batch_size=physical)
     planted = PlantedGradients(NO_GRADIENT_CANARIES, private.params, plan)
     batches = PhysicalBatches(recipe, Ranks(0, 1))
-    loop._step(model, private, views, planted, 0, 1.0, plan, batches, Ranks(0, 1))
+    clip = loop._clipping(model, plan, recipe)
+    loop._step(clip, private, views, planted, 0, 1.0, plan, batches, Ranks(0, 1))
     return [old - new for old, new in zip(before, weights(model))]
 
 
@@ -107,9 +108,9 @@ def test_units_of_one_row_carry_no_index():
 def test_training_draws_that_many_windows(fit, monkeypatch):
     rows = []
 
-    def watched(model, batch, bound):
+    def watched(model, batch, bound, **more):
         rows.append((len(batch), int(batch.unit_index.max()) + 1))
-        return clip_and_sum(model, batch, bound)
+        return clip_and_sum(model, batch, bound, **more)
 
     monkeypatch.setattr(loop, "clip_and_sum", watched)
     units = CorpusUnits(Persons([1, 4, 2]), "train", b"s" * 32)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.layers.registry import register_layer_rule
 from dpmlm.clipping.layers.term import Term, zero_rows
+from dpmlm.clipping.scale import Scale
 from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
@@ -53,6 +54,10 @@ class LookupTerm(Term):
 
     def merged(self, other: "LookupTerm") -> "LookupTerm":
         return LookupTerm(torch.cat([self.ids, other.ids], 1), torch.cat([self.e, other.e], 1))
+
+    def scaled(self, scale: Scale) -> "LookupTerm":
+        lines, columns = scale.factors
+        return LookupTerm(self.ids, self.e * lines[self.ids][..., None] * columns)
 
     def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
         self.e = zero_rows(self.e, units_U[layout.index_B])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpmlm.clipping.layers.registry import register_layer_rule
 from dpmlm.clipping.layers.term import ROUNDING, DirectTerm, Term, add_to_grad, zero_rows
+from dpmlm.clipping.scale import Scale
 from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
@@ -119,6 +120,10 @@ class OuterTerm(Term):
 
     def merged(self, other: "OuterTerm") -> "OuterTerm":
         return OuterTerm(torch.cat([self.a, other.a], 1), torch.cat([self.g, other.g], 1))
+
+    def scaled(self, scale: Scale) -> "OuterTerm":
+        outputs, inputs = scale.factors
+        return OuterTerm(self.a * inputs, self.g * outputs)
 
     def settle(self) -> None:
         if self._formed is not None:

@@ -12,6 +12,7 @@ from typing import ClassVar, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from dpmlm.clipping.scale import Scale
 from dpmlm.clipping.scratch import Scratch
 from dpmlm.clipping.units import UnitLayout
 
@@ -57,6 +58,10 @@ class Term(ABC):
         """Called once the norm is known: forgets factors that adding does not need."""
 
     @abstractmethod
+    def scaled(self, scale: Scale) -> Self:
+        """This share with each number multiplied by its scale."""
+
+    @abstractmethod
     def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
         """Makes this share of the units that bool `units_U` marks an exact zero.
 
@@ -79,6 +84,9 @@ class DirectTerm(Term):
 
     def merged(self, other: "DirectTerm") -> "DirectTerm":
         return DirectTerm(self.gradient + other.gradient)
+
+    def scaled(self, scale: Scale) -> "DirectTerm":
+        return DirectTerm(self.gradient * scale.full())
 
     def leave_out(self, units_U: Tensor, layout: UnitLayout) -> None:
         self.gradient = zero_rows(self.gradient, units_U[layout.index_B])

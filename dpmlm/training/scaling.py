@@ -1,0 +1,45 @@
+"""`public_scales`: how large each number's gradients are on public text, as scales for training."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dpmlm.clipping import Scale, clip_and_sum, own_scratch, scales_from
+from dpmlm.training.recipe import Recipe
+from dpmlm.training.units import View
+
+GROUP = 16
+"""Rows whose summed gradient is squared: few, so that what rows have in common does not hide how
+large each one's gradient is."""
+
+
+def public_scales(
+    model: nn.Module, rows: Sequence[View], recipe: Recipe, power: float
+) -> dict[str, Scale]:
+    """Scales for training `model`, by parameter name, from its gradients as it stands now.
+
+    `rows` are of text that is declared public. The same rows and weights give the same scales, up
+    to float rounding; nothing of the model changes.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    squares = {p: torch.zeros_like(p) for p in trainable.values()}
+    groups = [rows[begin : begin + GROUP] for begin in range(0, len(rows), GROUP)]
+    with own_scratch(model):
+        for group in groups:
+            _forget(trainable)
+            clip_and_sum(model, recipe.batch([[view] for view in group]).to(device), math.inf)
+            for p, square in squares.items():
+                assert p.grad is not None  # clip_and_sum leaves one everywhere
+                square.add_(p.grad.square(), alpha=1 / len(groups))
+    _forget(trainable)
+    scales = scales_from({p: square.detach() for p, square in squares.items()}, power)
+    return {name: scales[p].to(torch.device("cpu")) for name, p in trainable.items()}
+
+
+def _forget(parameters: dict[str, nn.Parameter]) -> None:
+    for p in parameters.values():
+        p.grad = None
