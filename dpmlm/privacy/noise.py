@@ -65,4 +65,5 @@ def gaussian_noise(
     size = 1
     for extent in shape:
         size *= int(extent)
-    return torch.from_numpy(stream.normals(size, label, step, std=std)).reshape(tuple(shape))
+    normals = stream.normals(size, label, step, std=std, threads=torch.get_num_threads())
+    return torch.from_numpy(normals).reshape(tuple(shape))

@@ -46,6 +46,15 @@ def test_known_answer() -> None:
     assert got.tolist() == [0.8820398709026763, 0.7855613416898685, 0.06555966707882888]
 
 
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("n", [0, BLOCK, 8 * BLOCK - 1, 9 * BLOCK + 1, 30 * BLOCK + 12_345])
+def test_threads_that_share_the_work_draw_the_same_numbers(n: int, threads: int) -> None:
+    whole = SecretStream(KEY).normals(n, "noise/0", 3, std=0.7)
+    shared = SecretStream(KEY).normals(n, "noise/0", 3, std=0.7, threads=threads)
+    assert np.array_equal(whole, shared)
+    assert len(np.unique(whole)) >= 0.99 * n  # no thread begins where another did
+
+
 def test_known_normals() -> None:
     got = SecretStream(KEY).normals(4, "noise/0", 0).tolist()
     assert got == pytest.approx([NormalDist().inv_cdf(u) for u in NORMALS_FROM], rel=1e-7)
