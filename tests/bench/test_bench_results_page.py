@@ -63,7 +63,7 @@ def test_the_page_has_the_markers_of_both_devices():
         assert page.count(f"<!-- {name} -->") == page.count(f"<!-- /{name} -->") == 1
 
 
-@pytest.mark.parametrize("name", ["cpu", "idle", "ways"])
+@pytest.mark.parametrize("name", ["cpu", "idle", "ways", "cuda"])
 def test_the_page_is_what_the_committed_json_says(results, name):
     page = (ROOT / "docs/results.md").read_text()
     found = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
