@@ -7,11 +7,12 @@
 
 One base model of public text is adapted to MedQuAD, a document a unit, and to the newsgroup posts,
 an author a unit: without privacy, with the settings that people take over from training without
-privacy (`plain`), and with the recipe of docs/recipes.md. Every training sees the same number of
-rows. The settings of each arm are chosen on a development part among its candidates; the figures
-are of a test part that nothing was chosen by. Both are apart by focus or author, so that no subject
-and no person is on two sides. Killed, the same command goes on after the last finished training.
-The corpora are public, so that the figures may be shown; nothing is charged.
+privacy (`plain`), and with the recipe of docs/recipes.md. No training sees more than `ROWS` rows.
+The settings of each arm are chosen on a development part among its candidates, of which there are
+as many for each arm; the figures are of a test part that nothing was chosen by. Both are apart by
+focus or author, so that no subject and no person is on two sides. Killed, the same command goes on
+after the last finished training; started several times, the copies share the work. The corpora are
+public, so that the figures may be shown; nothing is charged.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from dpmlm.artifacts import new_identity
@@ -38,17 +40,27 @@ from dpmlm.evaluation import EvaluationSpec, measure
 from dpmlm.masking import Example, MaskingSpec, TokenTable, counter_rng
 from dpmlm.privacy import PrivacyPlan, make_plan
 from dpmlm.tokens import Encoder, load_tokenizer
-from dpmlm.training import Checkpoints, PublicText, Recipe, merged, restrict, train
+from dpmlm.training import (
+    Checkpoints,
+    PublicText,
+    Recipe,
+    merged,
+    public_scales,
+    restrict,
+    train,
+)
 from dpmlm.training.units import View
 
 SCHEMA = "dpmlm.utility/1"
-WINDOW, DELTA, ROWS = 32, 1e-5, 51_200
-"""Tokens a row; delta; rows of every training."""
+WINDOW, DELTA, ROWS = 64, 1e-5, 819_200
+"""Tokens a row; delta; rows that a training sees at most."""
 UNITS = {"medquad": 8_500, "posts": 5_500}
 """Declared bounds of the plans."""
 OWNER = {"medquad": "focus", "posts": "author"}
 """Field that no two parts of a corpus share a value of."""
 FILE = {"medquad": "medquad/train.jsonl", "posts": "newsgroups/train.jsonl"}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PUBLIC = ("public_prose", "movie_reviews/train.jsonl")
 EPSILONS = (8.0, 2.0)
 TARGET = {8.0: 0.80, 2.0: 0.55}
 """Share of the gain to keep, by epsilon."""
@@ -61,35 +73,35 @@ class Settings:
     """Of one training, beside the corpus, the budget and the seed."""
 
     learning_rate: float
+    steps: int
     batch: int
     """Expected units a step."""
     views: int = 1
     """Rows a drawn unit contributes, clipped as one."""
     ratio: float = 0.15
     max_grad_norm: float = 1.0
+    scale: float | None = None
+    """Power by which gradients are scaled from public text before they are clipped."""
     train: str = "all"
     average: float | None = None
     schedule: str = "linear"
     weight_decay: float = 0.01
 
     @property
-    def steps(self) -> int:
-        return ROWS // (self.batch * self.views)
+    def rows(self) -> int:
+        return self.steps * self.batch * self.views
 
 
-PLAIN = Settings(learning_rate=1e-3, batch=256)
+PLAIN = Settings(learning_rate=1e-3, steps=400, batch=256)
 """Batch, masking and clipping as without privacy: what a first run with Opacus looks like."""
 RECIPE = Settings(
-    learning_rate=1e-3, batch=1024, views=1, ratio=0.4, max_grad_norm=0.3, average=0.9
-)
+    learning_rate=2e-3, steps=400, batch=2048, ratio=0.4, max_grad_norm=0.3, scale=0.25,
+    average=0.9,
+)  # fmt: skip
 CANDIDATES = {
-    "non-private": [replace(PLAIN, learning_rate=rate) for rate in (1e-3, 3e-3)],
-    "plain": [replace(PLAIN, learning_rate=rate) for rate in (3e-4, 1e-3, 3e-3)],
-    "recipe": [
-        replace(RECIPE, learning_rate=rate, train=what)
-        for what in ("all", "no_embeddings")
-        for rate in (1e-3, 3e-3)
-    ],
+    "non-private": [replace(PLAIN, steps=3200), replace(PLAIN, learning_rate=3e-3)],
+    "plain": [PLAIN, replace(PLAIN, learning_rate=3e-3)],
+    "recipe": [RECIPE, replace(RECIPE, learning_rate=4e-3)],
 }
 """By arm: what is tried with the first seed; the best on the development part is the arm's."""
 
@@ -112,6 +124,7 @@ class Trained:
     test: float
     test_loss: float
     seconds: float
+    device: str
 
     @property
     def cell(self) -> str:
@@ -124,10 +137,11 @@ def cell_of(corpus: str, arm: str, epsilon: float | None, seed: int, settings: A
 
 
 class Parts:
-    """A corpus as tokens: units to train on, and two parts to measure on."""
+    """A corpus as tokens: units to train on, two parts to measure on, and public text."""
 
     def __init__(self, corpus: str, data: Path, tokenizer: PreTrainedTokenizerFast) -> None:
         self.corpus, self.table = corpus, TokenTable.of(tokenizer)
+        self.public = public_views(data, tokenizer)
         owner = OWNER[corpus]
         documents = [
             item
@@ -166,6 +180,19 @@ class Parts:
         return found.top1, found.loss
 
 
+def public_views(data: Path, tokenizer: PreTrainedTokenizerFast) -> list[View]:
+    """A window of each of 1,000 documents of what the base model was made of."""
+    texts = [
+        item.text
+        for name in PUBLIC
+        for item in read_corpus(data / name)
+        if isinstance(item, Document)
+    ]
+    order = counter_rng(SEED, "public").permutation(len(texts))[:1000]
+    ids = Encoder(tokenizer).encode([texts[int(place)] for place in order])
+    return [View(Example(str(number), one), 0) for number, one in enumerate(ids)]
+
+
 SEED = b"utility".ljust(32, b"\0")
 
 
@@ -191,17 +218,18 @@ def train_one(
 ) -> Trained:
     """Adapt the base model and measure it on both parts."""
     plan = plan_of(parts, settings, epsilon)
-    with no_progress_bar():
-        model = AutoModelForMaskedLM.from_pretrained(base)
-    model = restrict(model, settings.train, seed=seed)
+    model = restrict(loaded(base), settings.train, seed=seed)
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     recipe = Recipe(
         table=parts.table, masking=MaskingSpec(strategy="token", ratio=settings.ratio),
         window=WINDOW, stride=WINDOW, mask_seed=hashlib.sha256(f"masks {seed}".encode()).digest(),
         learning_rate=settings.learning_rate, warmup=0.1, weight_decay=settings.weight_decay,
         schedule=settings.schedule, average=settings.average, windows_per_draw=settings.views,
-        physical_batch_size=128, checkpoint_minutes=600,
+        physical_batch_size=512 if DEVICE == "cuda" else 128, checkpoint_minutes=600,
+        precision="bfloat16" if DEVICE == "cuda" else "float32",
     )  # fmt: skip
+    if settings.scale is not None:
+        recipe = replace(recipe, scales=public_scales(model, parts.public, recipe, settings.scale))
     begun, key = time.perf_counter(), new_identity()
     with tempfile.TemporaryDirectory() as folder:
         places = Checkpoints(Path(folder), key, [key.recipient], plan.digest)
@@ -211,34 +239,60 @@ def train_one(
     (dev, _), (test, loss) = parts.top1(model, "dev"), parts.top1(model, "test")
     return Trained(
         parts.corpus, arm, epsilon, seed, asdict(settings), plan.noise_multiplier, numbers, dev,
-        test, loss, seconds,
+        test, loss, seconds, device_name(),
     )  # fmt: skip
 
 
+def loaded(base: Path) -> Any:
+    """The base model, where it is trained."""
+    with no_progress_bar():
+        return AutoModelForMaskedLM.from_pretrained(base).to(DEVICE)
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
+
+
 class Book:
-    """The figures so far: a file that is whole after every training."""
+    """The figures so far: a file that is whole after every training, for several writers."""
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         """Refuses to go on with figures of another base model or of other constants."""
         self._path, self._facts = path, facts
         self.public: dict[str, dict[str, float]] = {}
         self.trained: list[Trained] = []
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            for name in ("schema", "base", "settings"):
-                if kept[name] != facts[name]:
-                    raise SystemExit(f"{path} has another {name}: move it away to begin anew")
-            self.public = kept["public"]
-            self.trained = [Trained(**one) for one in kept["trained"]]
+        self.read()
 
-    def write(self) -> None:
-        facts = self._facts | {
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "public": self.public,
-            "trained": [asdict(one) for one in self.trained],
-        }
-        with atomic_write(self._path) as file:
-            file.write(json.dumps(facts, indent=1).encode() + b"\n")
+    def read(self) -> None:
+        """What others have added."""
+        if not self._path.is_file():
+            return
+        kept = json.loads(self._path.read_text())
+        for name in ("schema", "base", "settings"):
+            if kept[name] != self._facts[name]:
+                raise SystemExit(f"{self._path} has another {name}: move it away to begin anew")
+        self.public = kept["public"]
+        self.trained = [Trained(**one) for one in kept["trained"]]
+
+    def add(self, *found: Trained, **public: dict[str, float]) -> None:
+        """Enters figures beside those of others."""
+        with FileLock(f"{self._path}.lock"):
+            self.read()
+            self.public |= public
+            self.trained += found
+            facts = self._facts | {
+                "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                "public": self.public,
+                "trained": [asdict(one) for one in self.trained],
+            }
+            with atomic_write(self._path) as file:
+                file.write(json.dumps(facts, indent=1).encode() + b"\n")
+
+    def lock(self, name: str) -> FileLock:
+        """Held by whoever trains `name`; gone with its process."""
+        folder = self._path.with_name(f"{self._path.name}.locks")
+        folder.mkdir(exist_ok=True)
+        return FileLock(folder / hashlib.sha256(name.encode()).hexdigest()[:16])
 
     def chosen(self, corpus: str, arm: str, epsilon: float | None) -> dict[str, Any] | None:
         """Settings of the best first-seed training on the development part."""
@@ -260,47 +314,75 @@ def arms() -> list[tuple[str, float | None]]:
     return [("non-private", None), *private]
 
 
-def fill(book: Book, parts: Parts, base: Path, seeds: int) -> None:
+@dataclass(frozen=True)
+class Cell:
+    """A training to be done."""
+
+    parts: Parts
+    arm: str
+    epsilon: float | None
+    seed: int
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        return cell_of(self.parts.corpus, self.arm, self.epsilon, self.seed, asdict(self.settings))
+
+
+def fill(book: Book, corpora: Sequence[Parts], base: Path, seeds: int) -> None:
     """Train what is missing: an arm's candidates with the first seed, then the chosen with more."""
-    corpus = parts.corpus
-    if corpus not in book.public:
-        with no_progress_bar():
-            model = AutoModelForMaskedLM.from_pretrained(base)
-        book.public[corpus] = {part: parts.top1(model, part)[0] for part in parts.held_out}
-        book.write()
-    for arm, epsilon in arms():
-        for settings in CANDIDATES[arm]:
-            _train_missing(book, parts, base, arm, epsilon, 0, settings)
-    for seed in range(1, seeds):
-        for arm, epsilon in arms():
-            best = book.chosen(corpus, arm, epsilon)
-            assert best is not None
-            _train_missing(book, parts, base, arm, epsilon, seed, Settings(**best))
+    for parts in corpora:
+        if parts.corpus not in book.public:
+            model = loaded(base)
+            found = {part: parts.top1(model, part)[0] for part in parts.held_out}
+            book.add(**{parts.corpus: found})
+    tried = [
+        Cell(parts, *arm, 0, CANDIDATES[arm[0]][number])
+        for number in range(len(CANDIDATES["recipe"]))
+        for parts in corpora
+        for arm in arms()
+    ]
+    _work(book, base, tried)
+    chosen = [
+        Cell(parts, *arm, seed, Settings(**(book.chosen(parts.corpus, *arm) or {})))
+        for seed in range(1, seeds)
+        for parts in corpora
+        for arm in arms()
+    ]
+    _work(book, base, chosen)
 
 
-def _train_missing(book: Book, *cell: Any) -> None:
-    parts, _, arm, epsilon, seed, settings = cell
-    name = cell_of(parts.corpus, arm, epsilon, seed, asdict(settings))
-    if any(one.cell == name for one in book.trained):
-        return
-    one = train_one(*cell)
-    book.trained.append(one)
-    book.write()
-    budget = "" if epsilon is None else f", epsilon {epsilon:g}"
-    print(f"{parts.corpus}, {arm}{budget}, seed {seed}: dev {one.dev:.4f}, {one.seconds:.0f} s, "
-          f"{settings}", flush=True)  # fmt: skip
+def _work(book: Book, base: Path, cells: Sequence[Cell]) -> None:
+    """Trains what nobody else trains, then waits for the others."""
+    for patience in (0, -1):
+        for cell in cells:
+            try:
+                with book.lock(cell.name).acquire(timeout=patience):
+                    book.read()
+                    if all(one.cell != cell.name for one in book.trained):
+                        _train(book, base, cell)
+            except Timeout:
+                continue
+
+
+def _train(book: Book, base: Path, cell: Cell) -> None:
+    one = train_one(cell.parts, base, cell.arm, cell.epsilon, cell.seed, cell.settings)
+    book.add(one)
+    budget = "" if cell.epsilon is None else f", epsilon {cell.epsilon:g}"
+    print(f"{one.corpus}, {cell.arm}{budget}, seed {cell.seed}: dev {one.dev:.4f}, "
+          f"{one.seconds:.0f} s, {cell.settings}", flush=True)  # fmt: skip
 
 
 def table(book: Book) -> str:
     """Means over seeds; the share of the gain is of the means."""
     rows = [
-        "| corpus | arm | epsilon | noise_multiplier | top-1 | range | share of the gain | to keep "
-        "| points above plain |",
-        "| --- " * 9 + "|",
+        "| corpus | arm | epsilon | steps, units, rows | noise_multiplier | top-1 | range "
+        "| share of the gain | to keep | points above plain |",
+        "| --- " * 10 + "|",
     ]
     for corpus, public in book.public.items():
         before = public["test"]
-        rows.append(f"| {corpus} | public | - | - | {before:.4f} | | 0 | | |")
+        rows.append(f"| {corpus} | public | - | - | - | {before:.4f} | | 0 | | |")
         free = statistics.mean(book.tests(corpus, "non-private", None))
         for arm, epsilon in arms():
             found = book.tests(corpus, arm, epsilon)
@@ -311,6 +393,7 @@ def table(book: Book) -> str:
                 corpus,
                 arm,
                 "-" if epsilon is None else f"{epsilon:g}",
+                _size(book, corpus, arm, epsilon),
                 _noise(book, corpus, arm, epsilon),
             ]
             cells += [f"{mean:.4f}", f"{min(found):.4f} to {max(found):.4f}"]
@@ -321,6 +404,11 @@ def table(book: Book) -> str:
                 reached = [f"{TARGET[epsilon]:.0%}", f"{above:+.2f} (to reach: {MARGIN:g})"]
             rows.append(f"| {' | '.join([*cells, *reached])} |")
     return "\n".join(rows)
+
+
+def _size(book: Book, *key: Any) -> str:
+    chosen = Settings(**(book.chosen(*key) or {}))
+    return f"{chosen.steps}, {chosen.batch}, {chosen.rows}"
 
 
 def _noise(book: Book, *key: Any) -> str:
@@ -344,11 +432,9 @@ def main() -> None:
         "schema": SCHEMA, "base": f"sha256:{weights}",
         "settings": {"window": WINDOW, "delta": DELTA, "rows": ROWS, "units": UNITS},
         "versions": {name: version(name) for name in ("torch", "opacus", "dp-accounting")},
-        "machine": f"{'CUDA' if torch.cuda.is_available() else 'CPU'}, "
-                   f"{torch.get_num_threads()} threads",
     })  # fmt: skip
-    for corpus in asked.corpus or sorted(FILE):
-        fill(book, Parts(corpus, asked.data, tokenizer), asked.base, asked.seeds)
+    corpora = [Parts(corpus, asked.data, tokenizer) for corpus in asked.corpus or sorted(FILE)]
+    fill(book, corpora, asked.base, asked.seeds)
     print(table(book))
 
 

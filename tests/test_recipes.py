@@ -81,12 +81,14 @@ def test_the_run_file_starts_from_what_pre_training_wrote_beside_it(tmp_path):
     (tmp_path / "adapt.yaml").write_text((EXAMPLE / "adapt.yaml").read_text())
     asked = load_config(tmp_path / "adapt.yaml")
     assert asked.model.from_ == asked.tokens.vocabulary == str(tmp_path / "base")
-    assert asked.tokens.window == 32  # of what pretrain.py makes by itself
+    assert asked.tokens.window == 64  # of what pretrain.py makes by itself
 
 
 def trained(utility, arm, epsilon, seed, dev, test, rate=1e-3):
     settings = dict(vars(utility.PLAIN)) | {"learning_rate": rate}
-    return utility.Trained("posts", arm, epsilon, seed, settings, 0.5, 9, dev, test, 5.0, 1.0)
+    return utility.Trained(
+        "posts", arm, epsilon, seed, settings, 0.5, 9, dev, test, 5.0, 1.0, "CPU"
+    )
 
 
 def test_the_table_is_of_settings_chosen_on_the_other_part(tmp_path):
@@ -94,20 +96,28 @@ def test_the_table_is_of_settings_chosen_on_the_other_part(tmp_path):
     utility = module_of(ROOT / "benchmarks/utility.py")
     facts = {"schema": utility.SCHEMA, "base": "sha256:0", "settings": {}}
     book = utility.Book(tmp_path / "u.json", facts)
-    book.public = {"posts": {"dev": 0.10, "test": 0.10}}
-    book.trained = [
+    book.add(posts={"dev": 0.10, "test": 0.10})
+    book.add(
         trained(utility, "non-private", None, 0, dev=0.29, test=0.30),
         trained(utility, "non-private", None, 0, dev=0.20, test=0.90, rate=3e-3),
         trained(utility, "plain", 8.0, 0, dev=0.15, test=0.16),
         trained(utility, "recipe", 8.0, 0, dev=0.25, test=0.24),
         trained(utility, "recipe", 8.0, 1, dev=0.26, test=0.28),
         trained(utility, "recipe", 8.0, 0, dev=0.21, test=0.80, rate=3e-3),
-    ]
+    )
     table = utility.table(book)
-    assert "| posts | public | - | - | 0.1000 |" in table
-    assert "| posts | non-private | - | - | 0.3000 | 0.3000 to 0.3000 | 100% |" in table
+    assert "| posts | public | - | - | - | 0.1000 |" in table
+    assert (
+        "| posts | non-private | - | 400, 256, 102400 | - | 0.3000 | 0.3000 to 0.3000 | 100% |"
+        in table
+    )
     assert "| 0.2600 | 0.2400 to 0.2800 | 80% | 80% | +10.00 (to reach: 3) |" in table
-    book.write()
+    other = utility.Book(tmp_path / "u.json", facts)
+    other.add(trained(utility, "plain", 8.0, 1, dev=0.15, test=0.20))
+    book.add(trained(utility, "plain", 8.0, 2, dev=0.15, test=0.24))  # knows nothing of the other
+    assert len(utility.Book(tmp_path / "u.json", facts).trained) == 8
+    table = utility.table(book)
+    assert "| 80% | +6.00 (to reach: 3) |" in table
     again = utility.Book(tmp_path / "u.json", facts)
     assert utility.table(again) == table
     with pytest.raises(SystemExit, match="another base"):
