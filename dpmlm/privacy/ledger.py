@@ -313,7 +313,7 @@ class Ledger(LedgerReading):
         """
         with self._journal.exclusive():
             noted = self._state.tombstones
-            if noted is None or noted["lines"] < lines:
+            if lines > (noted["lines"] if noted else 0):
                 self._write("tombstones", lines=lines, head=head)
 
     def _write(self, kind: str, **fields: Any) -> None:

@@ -55,6 +55,13 @@ def test_a_source_is_left_out_under_every_name_and_lifted_again(delivery):
     assert not quarantine(delivery, "renamed.jsonl", "inc-8", "public", lift=True).changed
 
 
+def test_lifting_what_was_never_in_quarantine_leaves_a_ledger_that_is_read(delivery):
+    before = delivery.ledger.path.read_bytes()
+    assert not quarantine(delivery, "may.jsonl", "inc-7", "public", lift=True).changed
+    assert delivery.ledger.path.read_bytes() == before
+    assert quarantine(delivery, "may.jsonl", "inc-7", "public").changed
+
+
 def test_rows_of_a_source_are_left_out_and_counted(delivery):
     quarantine(delivery, "may.jsonl", "inc-7", "public", rows=(2, 3))
     again = new_workspace(delivery)
