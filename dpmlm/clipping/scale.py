@@ -48,6 +48,9 @@ class Scale:
         return sizes == tuple(param.shape) and sound
 
 
+LEAST = 1e-6
+"""Mean square of a parameter, in the median parameter's, below which it counts as that."""
+
 Scales = Mapping[nn.Parameter, Scale]
 
 
@@ -71,23 +74,26 @@ def scales_from(
     With `power` 1/4 the noise, summed over all numbers, is least for what clipping leaves of the
     signal (minimize sum 1/s^2 where sum s^2 v is given: s^2 = v^-1/2). A matrix' squares are taken
     as the product of their means by line and by column (Shazeer and Stern 2018, arXiv 1804.04235).
-    `damping`, in means of a parameter, bounds what a number gets that hardly any text reached. One
-    number more multiplies all, so that the sum of the scaled squares is that of the squares: bounds
-    on norms keep their size.
+    `damping`, in means of a parameter, bounds what a number gets that hardly any text reached, and
+    `LEAST` what a parameter gets whose gradients are zero but for rounding, or until training moves
+    another one (keys' biases; the first factors of LoRA). One number more multiplies all, so that
+    the sum of the scaled squares is that of the squares: bounds on norms keep their size.
     """
     found, before, after = {}, 0.0, 0.0
+    means = sorted(mean for square in squares.values() if (mean := float(square.mean())) > 0)
+    least = LEAST * means[len(means) // 2] if means else 1.0
     for param, square in squares.items():
-        found[param] = Scale(_factors(square, power, damping))
+        found[param] = Scale(_factors(square, power, damping, least))
         before += float(square.sum())
         after += float((square * found[param].full().square()).sum())
     ratio = (before / after) ** 0.5 if after else 1.0
     return {p: Scale((one.factors[0] * ratio, *one.factors[1:])) for p, one in found.items()}
 
 
-def _factors(square: Tensor, power: float, damping: float) -> tuple[Tensor, ...]:
+def _factors(square: Tensor, power: float, damping: float, least: float) -> tuple[Tensor, ...]:
     mean = float(square.mean())
-    if not mean > 0:  # reached by nothing: as it is
-        return tuple(torch.ones(size, device=square.device) for size in square.shape)
+    if not mean > least:
+        square, mean = torch.full_like(square, least), least
     axes = range(square.ndim)
     lines = [square.mean([a for a in axes if a != axis]) if axes[1:] else square for axis in axes]
     relative = [line / mean + damping for line in lines]

@@ -58,6 +58,7 @@ from dpmlm.training import (
     units_of,
 )
 from dpmlm.training.charges import Charges
+from dpmlm.training.checkpoint import last_step
 
 EVENTS = "events.jsonl"
 """One JSON object a step; what is under `private` was computed without noise."""
@@ -247,7 +248,8 @@ def _training(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any]:
     ledger = open_ledger(run.config.ledger, run.signing)
     refuse_forgotten(run, ledger)
     charges = LedgerCharges(ledger, run_id, plan)
-    with closing(Watched(run, plan, ledger, run_id)) as sink:
+    begun = last_step(folder.path / CHECKPOINTS)
+    with closing(Watched(run, plan, ledger, run_id, begun)) as sink:
         return _fit(run, folder, units, plan, charges, report, [sink], gradients)
 
 
@@ -388,6 +390,7 @@ def _settings(run: Run) -> dict[str, Any]:
     return claim_fields(run.config.training) | {
         "model": claim_fields(run.config.model),
         "masking": claim_fields(run.config.masking) | weights_binding(run.config),
+        "public": _public_bindings(run.config),
         "window": run.config.tokens.window,
         "seed": run.config.seed,
     }

@@ -207,6 +207,12 @@ class Checkpoints:
             )
 
 
+def last_step(folder: Path) -> int:
+    """Steps in the newest checkpoint below `folder`, told by its name alone; 0 without one."""
+    finished = _finished(folder)
+    return int(finished[-1].name.removeprefix("step-")) if finished else 0
+
+
 def _finished(folder: Path) -> list[Path]:
     """Checkpoints in the order of their steps; of those before the last, parts may be gone."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())

@@ -223,7 +223,9 @@ def _clipping(
     device, scales = _device(model), None
     if recipe.scales is not None:
         trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        scales = {p: recipe.scales[name].to(device) for name, p in trainable}
+        scales = {
+            p: recipe.scales[name].to(device) for name, p in trainable if name in recipe.scales
+        }
 
     def clip(batch: MaskedBatch) -> ClipResult:
         with arithmetic(model, recipe.precision):

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from dpmlm.clipping import Scale, clip_and_sum, own_scratch, scales_from
+from dpmlm.clipping import Scale, clip_and_sum, evaluating, own_scratch, scales_from
+from dpmlm.training.model import activation_checkpointing_if
 from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import View
 
@@ -21,17 +23,22 @@ def public_scales(
     """Scales for training `model`, by parameter name, from its gradients as it stands now.
 
     `rows` are of text that is declared public. The same rows and weights give the same scales, up
-    to float rounding; nothing of the model changes.
+    to float rounding; nothing of the model changes but its gradients, which are gone.
     """
-    model.eval()
     device = next(model.parameters()).device
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     squares = {p: torch.zeros_like(p) for p in trainable.values()}
     groups = [rows[begin : begin + GROUP] for begin in range(0, len(rows), GROUP)]
-    with own_scratch(model):
+    recipe = replace(recipe, precision="float32", windows_per_draw=1)
+    with (
+        evaluating(model),
+        own_scratch(model),
+        activation_checkpointing_if(recipe.activation_checkpointing, model),
+    ):
         for group in groups:
             _forget(trainable)
-            clip_and_sum(model, recipe.batch([[view] for view in group]).to(device), math.inf)
+            for units in recipe.micro_batches([[view] for view in group]):
+                clip_and_sum(model, recipe.batch(units).to(device), math.inf)
             for p, square in squares.items():
                 assert p.grad is not None  # clip_and_sum leaves one everywhere
                 square.add_(p.grad.square(), alpha=1 / len(groups))

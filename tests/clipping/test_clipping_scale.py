@@ -19,6 +19,7 @@ from small_models import small_model
 
 from dpmlm.clipping import FLOAT32_TAU, Scale, activation_checkpointing, clip_and_sum, scales_from
 from dpmlm.clipping.layers import linear
+from dpmlm.clipping.scale import LEAST
 from dpmlm.errors import UserError
 
 
@@ -164,13 +165,15 @@ def test_the_noise_is_least_at_a_power_of_a_quarter():
     assert noise[0.25] < 0.8 * p.numel()  # without scales every number has noise of 1
 
 
-def test_what_nothing_reached_stays_as_it_is():
+@pytest.mark.parametrize("square", [0.0, 1e-20])
+def test_what_nothing_reached_is_bounded(square):
     reached, not_reached = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
-    found = scales_from({reached: torch.ones(3), not_reached: torch.zeros(3)})
-    assert len(set(found[not_reached].full().tolist())) == 1
+    found = scales_from({reached: torch.ones(3), not_reached: torch.full((3,), square)})
+    apart = found[not_reached].full() / found[reached].full()
+    torch.testing.assert_close(apart, torch.full((3,), LEAST**-0.25), rtol=0.02, atol=0)
     assert found[not_reached].fits(not_reached)
     nothing = scales_from({not_reached: torch.zeros(3)})
-    assert nothing[not_reached].full().tolist() == [1, 1, 1]
+    assert nothing[not_reached].full().tolist() == pytest.approx([1, 1, 1], rel=0.01)
 
 
 UNFIT = {

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dpmlm.config import load_config
 from dpmlm.config.training import ScaleConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
-from dpmlm.pipeline.models import plan_of
+from dpmlm.pipeline.models import _settings, plan_of
 from dpmlm.pipeline.public_scales import scales_of
 from dpmlm.tokens import train_tokenizer
 from dpmlm.training import Recipe, new_model
@@ -107,6 +108,22 @@ def test_the_private_text_under_another_name_is_refused(tmp_path, section):
     (tmp_path / "copy.jsonl").write_bytes(private.read_bytes())
     with pytest.raises(UserError, match=rf"training\.{section}\.corpus copy\.jsonl"):
         plan_of(config(tmp_path, f"training.{section}.corpus=copy.jsonl"))
+
+
+@pytest.mark.parametrize("section", ["scale", "best"])
+def test_text_that_changes_after_the_plan_makes_another_training(tmp_path, section):
+    """By its settings a stage is known: of another text it is another one, and a charged one is
+    refused."""
+    private = written(tmp_path / "private.jsonl", texts(4))
+    public = written(tmp_path / "public.jsonl", texts(5))
+    run = SimpleNamespace(config=config(tmp_path, f"training.{section}.corpus=public.jsonl"))
+    before = _settings(run)
+    assert _settings(run) == before
+    written(public, texts(6))
+    assert _settings(run) != before
+    public.write_bytes(private.read_bytes())
+    with pytest.raises(UserError, match=rf"training\.{section}\.corpus public\.jsonl"):
+        _settings(run)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from small_run import WORDS
 from dpmlm import PrivacyPlan, Trainer, make_plan
 from dpmlm.artifacts import SealedFolder, create_keys, load_identity, load_secret_key
 from dpmlm.config.masking import MaskingWeightsConfig
-from dpmlm.config.training import BestConfig
+from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec
 from dpmlm.pipeline.secrets import RunSecrets
@@ -106,6 +106,22 @@ def test_public_text_weights_masks_and_chooses_the_step(tmp_path: Path, begin) -
     public.write_text(json.dumps({"text": "another public text"}) + "\n")
     with pytest.raises(UserError, match=r"other settings|another run"):
         begin(**given)
+
+
+def test_gradients_are_scaled_by_public_text(tmp_path: Path, begin) -> None:
+    public = tmp_path / "public.jsonl"
+    lines = [{"text": f"the {word} and the {word} of the market"} for word in WORDS]
+    public.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    scale = ScaleConfig(corpus=public, documents=16)
+    trainer = begin(scale=scale)
+    scales = trainer._recipe.scales
+    assert scales is not None
+    assert scales.keys() == {name for name, _ in MODEL.named_parameters()}
+    trainer.train()
+    assert str(trainer.statement) == str(begin(scale=scale).train(resume=True).statement)
+    for other in (None, ScaleConfig(corpus=public, documents=17)):
+        with pytest.raises(UserError, match=r"other settings|another run"):
+            begin(scale=other)
 
 
 def test_without_noise_public_text_chooses_nothing(tmp_path: Path, begin, monkeypatch) -> None:

@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 def environment() -> dict[str, str]:
     """On the CPU: ranks that share one GPU are refused by NCCL."""
     of_cpu = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return os.environ | of_cpu | {"PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | of_cpu | {"PYTHONPATH": path}
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_they_follow_the_gradients_of_public_text():
     assert found.keys() == squares.keys()
     total = sum(float((s * found[name].full().square()).sum()) for name, s in squares.items())
     assert total == pytest.approx(sum(float(s.sum()) for s in squares.values()), rel=1e-4)
-    name = "bert.encoder.layer.0.attention.self.query.weight"
+    name = "bert.encoder.layer.0.output.dense.weight"
     square = squares[name]
     lines = square.mean(1) + 0.01 * square.mean()
     expected = (lines / lines[0]).pow(-0.25)

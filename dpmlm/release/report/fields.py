@@ -75,6 +75,8 @@ PLAN = {
     "scrub_policy": "which identifiers were looked for and replaced",
     "schedule": "how the size of the steps changes over the training",
     "decay": "share of the steps at the end in which the learning rate falls",
+    "scale": "fingerprint of the public text by which gradients were scaled, and of how",
+    "best": "fingerprint of the public text by which the released step was chosen, and of how",
     "average": "share that a step keeps of the average of weights that is released",
     "batch_schedule": "steps from which on more or fewer units are drawn",
     "max_batch_size": "most units that a step may take; a dash means no limit",
