@@ -13,6 +13,8 @@ import pytest
 import yaml
 from small_run import write_corpus, write_run_file
 
+from dpmlm.artifacts import create_keys, load_identity
+from dpmlm.errors import UserError
 from dpmlm.pipeline.start import initialise
 
 ROOT = Path(__file__).parents[1]
@@ -121,8 +123,30 @@ def test_the_job_means_what_its_comments_say():
     assert pod["terminationGracePeriodSeconds"] > 30
     assert container["securityContext"]["readOnlyRootFilesystem"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
-    assert volumes["keys"]["secret"]["defaultMode"] == 0o400
+    (copying,) = pod["initContainers"]
+    mounted = {one["name"]: {m["name"] for m in one["volumeMounts"]} for one in pod["containers"]}
+    assert mounted == {"train": set(volumes) - {"secret"}}
+    assert {m["name"] for m in copying["volumeMounts"]} == {"secret", "keys"}
+    assert volumes["keys"] == {"name": "keys", "emptyDir": {"medium": "Memory"}}
+
+
+def test_keys_as_a_secret_mounts_them_are_refused_and_the_jobs_copies_are_taken(tmp_path):
+    """The command of the init container, on files of the mode that kubelet gives a group."""
+    secret, keys = tmp_path / "secret", tmp_path / "keys"
+    secret.mkdir()
+    keys.mkdir()
+    create_keys(tmp_path / "made")
+    for name in ("trainer.key", "sign.key", "pseudonym.key"):
+        shutil.copy(tmp_path / "made" / name, secret)
+        (secret / name).chmod(0o440)
+    with pytest.raises(UserError, match="has mode 0440"):
+        load_identity(secret / "trainer.key")
+    (copying,) = yaml.safe_load(JOB.read_text())["spec"]["template"]["spec"]["initContainers"]
+    shell, flag, words = copying["command"]
+    words = words.replace("/secret/", f"{secret}/").replace("/keys/", f"{keys}/")
+    subprocess.run([shell, flag, words], check=True)
+    assert load_identity(keys / "trainer.key").recipient
+    assert {path.name for path in keys.iterdir()} == {path.name for path in secret.iterdir()}
 
 
 @pytest.mark.full
