@@ -87,7 +87,10 @@ class Watched:
     """The sinks of a run as its training sees them: gauges that follow from a checkpoint come
     before its events."""
 
-    def __init__(self, run: Run, plan: PrivacyPlan, ledger: Ledger, run_id: str) -> None:
+    def __init__(
+        self, run: Run, plan: PrivacyPlan, ledger: Ledger, run_id: str, begun: int = 0
+    ) -> None:
+        """`begun`: steps in the checkpoint that the training goes on from."""
         self._sinks, self._plan, self._ledger, self._run_id = run.sinks, plan, ledger, run_id
         # A step is told only where somebody listens: the ledger's epsilon takes half a second.
         asked = run.config.telemetry
@@ -96,7 +99,7 @@ class Watched:
         self._tokens = run.config.training.windows_per_draw * run.config.tokens.window
         self._step, self._since = 0, time.monotonic()
         if self._listened:
-            self._begin()
+            self._begin(begun)
 
     def write(self, events: Sequence[Event]) -> None:
         if self._listened:
@@ -111,9 +114,10 @@ class Watched:
         if self._gpus is not None:
             self._gpus.close()
 
-    def _begin(self) -> None:
+    def _begin(self, begun: int) -> None:
         plan = self._plan
         known = {
+            "step": begun,  # beside what is charged: alone, that looks like steps drawn again
             "steps_planned": plan.steps,
             "epsilon_planned": plan.epsilon,
             "delta_planned": plan.delta,

@@ -59,8 +59,9 @@ def test_a_training_tells_its_plan_at_once_and_its_ledger_with_each_checkpoint(
     told, ledger = Told(), Account()
     config = config_of(tmp_path, prometheus={"textfile": str(tmp_path / "r.prom")}, times=True)
     run = SimpleNamespace(config=config, sinks=Sinks({"textfile": told}, times=True))
-    watched = watching.Watched(run, plan, ledger, "r")
+    watched = watching.Watched(run, plan, ledger, "r", begun=3)
     assert told.gauges == {
+        ("step",): 3,
         ("steps_planned",): 100, ("epsilon_planned",): 8, ("delta_planned",): 1e-5,
         ("expected_batch_size",): 20, ("epsilon_cap",): 16, ("attempts",): 2,
         ("steps_charged",): 3, ("epsilon_spent",): 0.3,
