@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from small_run import WORDS
 
+from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
+from dpmlm.pipeline.accounts import open_ledger
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples/recipes"
@@ -84,6 +86,41 @@ def test_the_run_file_starts_from_what_pre_training_wrote_beside_it(tmp_path):
     assert asked.tokens.window == 64  # of what pretrain.py makes by itself
 
 
+def test_init_makes_the_ledger_that_the_run_file_names(tmp_path):
+    (tmp_path / "adapt.yaml").write_text((EXAMPLE / "adapt.yaml").read_text())
+    assert status_of(["init", str(tmp_path)]) == 0
+    open_ledger(load_config(tmp_path / "adapt.yaml").ledger)  # refuses another cap than its own
+
+
+def committed(utility, name="utility"):
+    path = ROOT / f"benchmarks/results/{name}.json"
+    return utility.Book(path, json.loads(path.read_text()))
+
+
+def test_the_page_shows_the_committed_table():
+    utility = module_of(ROOT / "benchmarks/utility.py")
+    page = (ROOT / "docs/results.md").read_text()
+    assert utility.table(committed(utility)) in page
+    table = utility.ablation(committed(utility, "ablation"))
+    assert table in page
+    assert len(table.splitlines()) == 2 + len(utility.ABLATION)
+
+
+def test_the_run_file_has_the_settings_that_were_chosen(tmp_path):
+    utility = module_of(ROOT / "benchmarks/utility.py")
+    chosen = utility.Settings(**committed(utility).chosen("medquad", "recipe", 8.0))
+    asked = load_config(EXAMPLE / "adapt.yaml")
+    training = asked.training
+    assert chosen == utility.Settings(
+        learning_rate=training.learning_rate, steps=training.steps,
+        batch=training.expected_batch_size, views=training.windows_per_draw,
+        ratio=asked.masking.ratio, max_grad_norm=asked.privacy.max_grad_norm,
+        scale=training.scale.power, train=asked.model.train, average=training.average,
+        schedule=training.schedule, weight_decay=training.weight_decay,
+    )  # fmt: skip
+    assert (asked.privacy.epsilon, asked.privacy.delta) == (8.0, utility.DELTA)
+
+
 def trained(utility, arm, epsilon, seed, dev, test, rate=1e-3):
     settings = dict(vars(utility.PLAIN)) | {"learning_rate": rate}
     return utility.Trained(
@@ -108,10 +145,10 @@ def test_the_table_is_of_settings_chosen_on_the_other_part(tmp_path):
     table = utility.table(book)
     assert "| posts | public | - | - | - | 0.1000 |" in table
     assert (
-        "| posts | non-private | - | 400, 256, 102400 | - | 0.3000 | 0.3000 to 0.3000 | 100% |"
+        "| posts | non-private | - | 400, 256, 102400 | - | 0.3000 | 0.3000 to 0.3000 (1) | 100% |"
         in table
     )
-    assert "| 0.2600 | 0.2400 to 0.2800 | 80% | 80% | +10.00 (to reach: 3) |" in table
+    assert "| 0.2600 | 0.2400 to 0.2800 (2) | 80% | 80% | +10.00 (to reach: 3) |" in table
     other = utility.Book(tmp_path / "u.json", facts)
     other.add(trained(utility, "plain", 8.0, 1, dev=0.15, test=0.20))
     book.add(trained(utility, "plain", 8.0, 2, dev=0.15, test=0.24))  # knows nothing of the other

@@ -70,8 +70,9 @@ def word_vectors(ids: Sequence[np.ndarray], entries: int, width: int) -> np.ndar
     expected = alone[both.row] * smooth[both.col] / smooth.sum()
     information = np.log(both.data / expected).clip(min=0)
     matrix = sparse.csr_matrix((information, (both.row, both.col)), shape=both.shape)
-    rows, sizes, _ = svds(matrix, k=min(width, entries - 1), random_state=0)
-    found = rows * np.sqrt(sizes)
+    rank = min(width, entries - 1)
+    rows, sizes, _ = svds(matrix, k=rank, random_state=0)
+    found = np.pad(rows * np.sqrt(sizes), ((0, 0), (0, width - rank)))
     return (found - found.mean(axis=0)) * (SCALE / found.std())
 
 
@@ -135,13 +136,18 @@ def loss_of(model: Any, batch: MaskedBatch) -> torch.Tensor:
     return found.loss
 
 
+def checkpoint_of(out: Path) -> Path:
+    """Beside what is made of it."""
+    return out.with_name(f"{out.name}.pretraining.pt")
+
+
 def learn(model: Any, rows: Rows, asked: argparse.Namespace) -> float:
     """Train in place, from the last checkpoint where there is one: the last steps' mean loss.
 
     Dropout is off, as it is in private training: a small model has none to spare.
     """
-    kept = asked.out.with_name(f"{asked.out.name}.pretraining.pt")
-    settings = str(sorted(vars(asked).items()))
+    kept = checkpoint_of(asked.out)
+    settings = str([*sorted(vars(asked).items()), len(rows)])
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=asked.learning_rate, betas=BETAS, weight_decay=0.01
     )
@@ -165,13 +171,13 @@ def learn(model: Any, rows: Rows, asked: argparse.Namespace) -> float:
             losses = [*losses[-199:], loss.detach()]
             if (step + 1) % KEEP_EVERY == 0:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                torch.save(state | {"step": step + 1, "settings": settings}, f"{kept}.next")
-                os.replace(f"{kept}.next", kept)
                 mean = float(torch.stack(losses).mean())
+                state |= {"step": step + 1, "settings": settings, "loss": mean}
+                torch.save(state, f"{kept}.next")
+                os.replace(f"{kept}.next", kept)
                 bars.update(bar, description=f"pre-training, loss {mean:.2f}")
             bars.update(bar, completed=step + 1)
-    kept.unlink(missing_ok=True)
-    return float(torch.stack(losses).mean())
+    return float(torch.stack(losses).mean()) if losses else state["loss"]
 
 
 def pretrain(asked: argparse.Namespace) -> None:
@@ -188,6 +194,7 @@ def pretrain(asked: argparse.Namespace) -> None:
     loss = learn(model, rows, asked)
     model.cpu().save_pretrained(asked.out)
     tokenizer.save_pretrained(asked.out)
+    checkpoint_of(asked.out).unlink(missing_ok=True)
     print(
         f"{asked.out}: {len(tokenizer)} entries, {asked.steps} steps of {asked.batch} rows of "
         f"{asked.window} tokens, from {len(texts)} public documents of {len(rows)} rows; "
@@ -217,8 +224,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="rows a step")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    least = {"window": 8, "steps": 1, "batch": 1, "vocab_size": asked.unused + 100}
+    for name, value in least.items():
+        if getattr(asked, name) < value:
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} {getattr(asked, name)}: give at least {value}")
     try:
-        pretrain(parser.parse_args())
+        pretrain(asked)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
