@@ -236,6 +236,7 @@ def whole(field: str = "") -> dict:
         "tokens__private" if private else "tokens__train": source,
         "tokens__vocabulary": None,
         "training__best": {"corpus": "p.jsonl"},
+        "training__scale": {"corpus": "p.jsonl"},
     }
 
 

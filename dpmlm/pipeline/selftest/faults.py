@@ -54,8 +54,8 @@ def _noise(factor: float) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def _unclipped() -> AbstractContextManager[Any]:
-    def free(model: Any, batch: MaskedBatch, bound: float) -> ClipResult:
-        return clip_and_sum(model, batch, math.inf)
+    def free(model: Any, batch: MaskedBatch, bound: float, **more: Any) -> ClipResult:
+        return clip_and_sum(model, batch, math.inf, **more)
 
     return replaced(loop, clip_and_sum=free)
 
@@ -88,16 +88,16 @@ def _same_seed() -> AbstractContextManager[Any]:
 
 
 def _batch_mean() -> AbstractContextManager[Any]:
-    def shared(model: Any, batch: MaskedBatch, bound: float) -> ClipResult:
+    def shared(model: Any, batch: MaskedBatch, bound: float, **more: Any) -> ClipResult:
         weights = batch.masked_weights / batch.masked_weights.sum().clamp_min(1)
-        return clip_and_sum(model, replace(batch, masked_weights=weights), bound)
+        return clip_and_sum(model, replace(batch, masked_weights=weights), bound, **more)
 
     return replaced(loop, clip_and_sum=shared)
 
 
 def _documents_alone() -> AbstractContextManager[Any]:
-    def by_row(model: Any, batch: MaskedBatch, bound: float) -> ClipResult:
-        return clip_and_sum(model, replace(batch, unit_index=None), bound)
+    def by_row(model: Any, batch: MaskedBatch, bound: float, **more: Any) -> ClipResult:
+        return clip_and_sum(model, replace(batch, unit_index=None), bound, **more)
 
     return replaced(loop, clip_and_sum=by_row)
 
