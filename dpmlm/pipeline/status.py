@@ -1,8 +1,9 @@
 """How a run ended, as a file beside its workspace, for whoever starts it again.
 
 A launcher such as torchrun leaves with a status of its own whatever its ranks left with, so that
-a run that was preempted cannot be told from one whose verdict is no. The file is in clear and holds
-nothing private: what a terminal and the exit status say anyway.
+a run that was preempted cannot be told from one whose verdict is no. The file is in clear, for the
+user alone who runs: it says what a terminal and the exit status say, and a refusal may name a file
+of the corpus and what is wrong with it.
 """
 
 import json
@@ -50,7 +51,7 @@ def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
             "reason": reason,
             "step": _step(workspace),
         }
-        with atomic_write(path) as file:
+        with atomic_write(path, mode=0o600) as file:
             file.write(json.dumps(found).encode() + b"\n")
 
     tell("running", None)

@@ -79,7 +79,8 @@ class Mlflow:
     def close(self) -> None:
         if self._there is not None:
             self._send(self._told(self._done))
-            self._client.set_terminated(self._there)
+            ended = self._gauges.get("run/ended") == 1  # else it was stopped, or failed
+            self._client.set_terminated(self._there, status="FINISHED" if ended else "KILLED")
 
     def _told(self, step: int) -> list[tuple[str, float, int]]:
         return [(name, value, step) for name, value in self._gauges.items()]
@@ -99,8 +100,10 @@ class Mlflow:
         found = self._client.get_experiment_by_name(self._experiment)
         where = found.experiment_id if found else self._client.create_experiment(self._experiment)
         runs = self._client.search_runs([where], f"tags.`{_TAG}` = '{self._run}'", max_results=1)
-        if runs:
-            return str(runs[0].info.run_id)
+        if runs:  # a training that is taken up
+            there = str(runs[0].info.run_id)
+            self._client.update_run(there, status="RUNNING")
+            return there
         made = self._client.create_run(where, tags={_TAG: self._run}, run_name=self._run)
         return str(made.info.run_id)
 

@@ -71,6 +71,7 @@ def test_a_workspace_is_taken_up_as_the_same_run(tmp_path: Path, begin) -> None:
 
 def test_how_a_training_ended_is_told_beside_its_workspace(tmp_path: Path, begin) -> None:
     begin().train()
+    assert (tmp_path / "work.status.json").stat().st_mode & 0o777 == 0o600
     told = json.loads((tmp_path / "work.status.json").read_text())
     assert (told["run"], told["state"], told["status"], told["step"]) == ("trainer", "done", 0, 2)
     with pytest.raises(UserError, match="a training has begun there"):

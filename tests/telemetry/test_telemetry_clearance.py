@@ -185,6 +185,18 @@ def test_mlflow_gets_each_step_once_and_no_clock(server):
 
 
 @needs_mlflow
+@pytest.mark.parametrize(("ended", "status"), [(1, "FINISHED"), (0, "KILLED")])
+def test_mlflow_hears_whether_the_run_came_to_its_end(server, ended, status):
+    sink = Mlflow(server.uri, "notes", "quickstart")
+    sink.write(EVENTS[:1])
+    sink.gauge("ended", ended)
+    sink.close()
+    path, body = server.sent[-1]
+    assert path.endswith("runs/update")
+    assert json.loads(body)["status"] == status
+
+
+@needs_mlflow
 def test_a_server_that_is_down_or_refuses_is_dropped_and_the_file_goes_on(server, tmp_path):
     server.status = 400
     path = tmp_path / "events.jsonl"
