@@ -123,8 +123,8 @@ def refuse_unfit_ledger(config: RunConfig) -> None:
     """Look at a release that was charged to the run's own ledger.
 
     Raises UserError where the line that it names as the ledger's head is not in it, as then nobody
-    knows what else is missing, and where persons were forgotten since: its weights were trained on
-    the corpus as it was with them.
+    knows what else is missing, and where persons were forgotten or files put into quarantine since:
+    its weights were trained on the corpus as it was with them.
     """
     release = read_continued(config)
     ledger, told = open_ledger(config.ledger), release.contents.ledger
@@ -135,7 +135,8 @@ def refuse_unfit_ledger(config: RunConfig) -> None:
     if any(e["kind"] == "tombstones" and e["number"] > own["number"] for e in ledger.entries):
         raise UserError(
             f"{_given(config)} on ledger {config.ledger.path}",
-            "persons were forgotten since it was trained, and what it learnt of them would go on",
+            "persons were forgotten or files put into quarantine since it was trained, and what it "
+            "learnt of them would go on",
             "train from a public model, or continue a release that was trained since",
         )
     head = told.get("head")

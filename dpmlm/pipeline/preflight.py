@@ -72,16 +72,24 @@ def _to_be_drawn(run: Run) -> PartitionSelection | None:
     return selection_of(private)
 
 
+def check_deciding(config: RunConfig) -> None:
+    """Raise UserError unless the public texts that decide what is trained can be read."""
+    training = config.training
+    for name, section in (("training.best", training.best), ("training.scale", training.scale)):
+        if section is not None:
+            _present(section.corpus, f"{name}.corpus")
+            next(read_public(section.corpus, section.text))
+
+
 def _check_texts(run: Run) -> None:
     config = run.config
     corpus = config.corpus
     _present(corpus.path, "corpus.path")
     next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person))
+    check_deciding(config)
     public = {
         "audit.control": config.audit.control,
         "tokens.train": config.tokens.train,
-        "training.best": config.training.best,
-        "training.scale": config.training.scale,
         "model.forgetting": config.model.forgetting,
     }
     for name, section in public.items():

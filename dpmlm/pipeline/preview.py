@@ -190,8 +190,10 @@ def preview(config: RunConfig, noise_multiplier: float | None = None) -> Preview
     # Seconds of imports: somebody should know by then that there is something to wait for.
     from dpmlm.pipeline.forecast import forecast
     from dpmlm.pipeline.models import plan_of
+    from dpmlm.pipeline.preflight import check_deciding
     from dpmlm.pipeline.vocabulary import describe_selection, selection_of
 
+    check_deciding(config)
     progress.say("calibrating the noise")
     with progress.bar("noise"):
         plan = plan_of(config)

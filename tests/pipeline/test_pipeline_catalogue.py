@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from small_stages import begin, run_stages
 
+from dpmlm.canonical import digest
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.runs.catalogue import entry_of, list_runs, show_run
@@ -230,3 +231,19 @@ def test_what_is_no_run(tmp_path):
         show_run(tmp_path)
     with pytest.raises(UserError, match="two or more"):
         compare_runs([tmp_path])
+
+
+def test_sources_that_were_left_out_are_counted_and_not_named(begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "a")
+    marker = tmp_path / "a/work/run.json"
+    told = json.loads(marker.read_text())
+    told["settings"]["training"]["leave_out"] = ["ward-7-psychiatry.jsonl"]
+    told["digest"] = digest(told["settings"])
+    marker.write_text(json.dumps(told))
+    shown = show_run(tmp_path / "a/work")
+    assert shown.settings["training"]["leave_out"] == "1 of its files"
+    both = compare_runs([tmp_path / "a/work", begun / "work"])
+    assert "ward-7" not in both.text() + json.dumps(both.to_json())
+    assert "1 of its files" in both.text()
+    opened = show_run(tmp_path / "a/work", identity=begun / "keys/trainer.key", private=True)
+    assert opened.settings["training"]["leave_out"] == ["ward-7-psychiatry.jsonl"]

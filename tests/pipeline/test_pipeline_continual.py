@@ -364,7 +364,7 @@ def test_on_the_ledger_of_the_release_itself_a_cut_one_is_found(finished, fresh)
     refused(fresh, "the ledger was cut or rewritten")
     (fresh / "ledger.jsonl").write_text("".join(lines))
     Ledger.open(fresh / "ledger.jsonl").note_tombstones(1, "sha256:somebody")
-    with pytest.raises(UserError, match="persons were forgotten since it was trained"):
+    with pytest.raises(UserError, match="were forgotten or files put into quarantine since"):
         ancestor_module.refuse_unfit_ledger(run.config)
 
 

@@ -54,9 +54,19 @@ def test_masking_axes_are_those_of_the_run_file():
     assert masking_axes(None, None, "both") == [Axis("masking.static", (False, True))]
     assert masking_axes(None, "all", None) == [Axis("masking.strategy", known_strategies())]
     assert {"token", "whole_word"} <= set(known_strategies())
-    for words in (("x", None, None), (None, None, "perhaps")):
-        with pytest.raises(UserError):
+    for words, said in (
+        (("x", None, None), "x"),
+        ((None, None, "perhaps"), "perhaps"),
+        ((None, "token,foo", None), "--strategies foo: there is no such strategy"),
+    ):
+        with pytest.raises(UserError, match=said):
             masking_axes(*words)
+
+
+def test_fewer_than_one_seed_is_refused_by_its_name(fresh):
+    for seeds in (0, -3):
+        with pytest.raises(UserError, match=f"--seeds {seeds}"):
+            grid_of(fresh, masking_axes("0.15,0.4", None, None), seeds=seeds)
 
 
 def test_a_private_vocabulary_is_drawn_for_one_kind_of_tokens(fresh):

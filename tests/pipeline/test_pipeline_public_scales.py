@@ -14,6 +14,7 @@ from dpmlm.config.training import ScaleConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.pipeline.models import _settings, plan_of
+from dpmlm.pipeline.preflight import check_deciding
 from dpmlm.pipeline.public_scales import scales_of
 from dpmlm.tokens import train_tokenizer
 from dpmlm.training import Recipe, new_model
@@ -108,6 +109,13 @@ def test_the_private_text_under_another_name_is_refused(tmp_path, section):
     (tmp_path / "copy.jsonl").write_bytes(private.read_bytes())
     with pytest.raises(UserError, match=rf"training\.{section}\.corpus copy\.jsonl"):
         plan_of(config(tmp_path, f"training.{section}.corpus=copy.jsonl"))
+
+
+@pytest.mark.parametrize("section", ["scale", "best"])
+def test_a_text_that_is_not_there_is_named_by_its_field(tmp_path, section):
+    asked = config(tmp_path, f"training.{section}.corpus=nothing.jsonl")
+    with pytest.raises(UserError, match=rf"training\.{section}\.corpus .*nothing\.jsonl"):
+        check_deciding(asked)
 
 
 @pytest.mark.parametrize("section", ["scale", "best"])

@@ -126,9 +126,13 @@ class Grid:
         plain |= {"telemetry.file": None}
         for axis in axes:
             _check_axis(axis, plain)
+        if seeds < 1:
+            raise UserError(
+                f"--seeds {seeds}", "every setting is trained at least once", "give 1 or more"
+            )
         combinations = list(itertools.product(*(axis.values for axis in axes)))
         count = seeds * len(combinations)
-        if not seeds >= 1 or not 2 <= count <= MOST:
+        if not 2 <= count <= MOST:
             raise UserError(
                 f"a grid of {count} cells",
                 f"a comparison is between 2 and {MOST} runs",

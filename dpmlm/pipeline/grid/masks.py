@@ -27,9 +27,17 @@ def known_strategies() -> tuple[str, ...]:
 
 
 def _strategies(given: str) -> tuple[str, ...]:
-    return (
-        known_strategies() if given == "all" else tuple(part.strip() for part in given.split(","))
-    )
+    if given == "all":
+        return known_strategies()
+    found = tuple(part.strip() for part in given.split(","))
+    for name in found:
+        if name not in known_strategies():
+            raise UserError(
+                f"--strategies {name}",
+                f"there is no such strategy, but {', '.join(known_strategies())}",
+                "name some of these, or all",
+            )
+    return found
 
 
 def _ratio(given: str) -> Any:

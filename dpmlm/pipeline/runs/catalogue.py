@@ -271,6 +271,8 @@ def show_run(
     if entry.name is None or (entry.state == "broken" and entry.bundle is None):
         return Shown(entry, {}, None, {}, {}, {}, figures)
     settings = _marker(workspace)["settings"]
+    if not private:
+        settings = _without_sources(settings)
     if entry.bundle is None:
         return Shown(entry, settings, None, {}, {}, {}, figures)
     try:
@@ -278,6 +280,15 @@ def show_run(
     except UserError as error:
         broken = replace(entry, state="broken", problem=f"{error.given}: {error.rule}")
         return Shown(broken, settings, None, {}, {}, {}, figures)
+
+
+def _without_sources(settings: dict[str, Any]) -> dict[str, Any]:
+    """How many files of the corpus were left out, for their names may say too much."""
+    training = settings.get("training")
+    if not isinstance(training, dict) or not training.get("leave_out"):
+        return settings
+    told = f"{len(training['leave_out'])} of its files"
+    return settings | {"training": training | {"leave_out": told}}
 
 
 def _of_bundle(
