@@ -21,7 +21,6 @@ import torch
 from rich.progress import Progress as Bars
 from rich.progress import track
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from dpmlm.corpus import Document, read_corpus
 from dpmlm.errors import UserError
@@ -69,10 +68,15 @@ def word_vectors(ids: Sequence[np.ndarray], entries: int, width: int) -> np.ndar
     smooth = alone**0.75  # rare contexts would count too much
     expected = alone[both.row] * smooth[both.col] / smooth.sum()
     information = np.log(both.data / expected).clip(min=0)
-    matrix = sparse.csr_matrix((information, (both.row, both.col)), shape=both.shape)
-    rank = min(width, entries - 1)
-    rows, sizes, _ = svds(matrix, k=rank, random_state=0)
-    found = np.pad(rows * np.sqrt(sizes), ((0, 0), (0, width - rank)))
+    places = torch.from_numpy(np.stack([both.row, both.col]))
+    matrix = torch.sparse_coo_tensor(
+        places, torch.from_numpy(information), both.shape, check_invariants=True
+    )
+    rank = min(width, entries)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same each time
+        rows, sizes, _ = torch.svd_lowrank(matrix.coalesce(), q=rank, niter=4)
+    found = np.pad((rows * sizes.sqrt()).numpy(), ((0, 0), (0, width - rank)))
     return (found - found.mean(axis=0)) * (SCALE / found.std())
 
 
