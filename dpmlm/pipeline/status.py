@@ -15,6 +15,7 @@ from typing import Any
 
 from dpmlm.artifacts import atomic_write
 from dpmlm.errors import UserError
+from dpmlm.training.checkpoint import last_step
 from dpmlm.training.memory import ran_out
 
 SCHEMA = "dpmlm.status/1"
@@ -79,5 +80,4 @@ def _step(workspace: Path) -> int | None:
     """Steps that the newest checkpoint of a training in progress holds; a public number."""
     # A Trainer's lie in its workspace itself.
     folders = (workspace / "training/checkpoints", workspace / "checkpoints")
-    names = (path.name for folder in folders for path in folder.glob("step-*"))
-    return max((int(name.removeprefix("step-")) for name in names), default=None)
+    return max(map(last_step, folders)) or None
