@@ -46,6 +46,15 @@ SETTINGS = {
     "dedup": {"near": None},
 }
 
+LONG = SETTINGS | {
+    "ledger__cap": {"epsilon": 40000, "delta": 1e-3},
+    "privacy__epsilon": 150,
+    "training__steps": 150,
+    "training__expected_batch_size": 64,
+}
+"""With so little noise the loss is 0.55 higher with the bad file than without it, and varies by 0.04
+from run to run over one split (standard deviation of 26 trainings in four folders)."""
+
 
 def spoilt(text, rng):
     """The same letters in another order: sound characters, and no words."""
@@ -64,10 +73,8 @@ def deliver(folder, name, rng, count, *, bad=False):
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
+def clinic_in(folder, settings):
     """Seven good files, and the same with a bad one that is as long as all of them."""
-    folder = tmp_path_factory.mktemp("clinic")
     rng = random.Random(7)
     write_rows(folder, [])
     for place in ("before", "new"):
@@ -77,16 +84,26 @@ def clinic(tmp_path_factory):
     deliver(folder / "new", BAD, rng, 168, bad=True)
     public = [json.dumps({"text": sentences(rng, 6)}) for _ in range(80)]
     (folder / "public.jsonl").write_text("\n".join(public))
-    write_run_file(folder, **SETTINGS, corpus__path="before")
+    write_run_file(folder, **settings, corpus__path="before")
     initialise(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def smaller_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", (32, 2, 2))
-        yield folder
+        yield
 
 
-def config_of(folder, name, corpus):
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory, smaller_model):
+    return clinic_in(tmp_path_factory.mktemp("clinic"), SETTINGS)
+
+
+def config_of(folder, name, corpus, settings=SETTINGS):
     path = write_run_file(
-        folder, **SETTINGS, corpus__path=corpus, name=name, workspace=f"work-{name}"
+        folder, **settings, corpus__path=corpus, name=name, workspace=f"work-{name}"
     )
     return load_config(path.rename(folder / f"{name}.yaml"))
 
@@ -107,6 +124,10 @@ def loss_on_good_text(run, bad=()):
         model, held_out.asked(tokenizer), EvaluationSpec(48), lambda done, total: None
     )
     return len(held_out.documents), found.figures.loss
+
+
+def sources_of(run):
+    return {one["source"] for one in read_shards(run.folder("corpus"))}
 
 
 @pytest.fixture(scope="module")
@@ -133,35 +154,42 @@ def test_an_innocent_corpus_names_nobody(clinic, runs):
     assert "no part stands out" in found.text(private=True)
 
 
-def test_out_of_quarantine_comes_the_former_figure(clinic, runs):
-    documents, before = loss_on_good_text(runs["before"])
-    asked, new = loss_on_good_text(runs["new"], [BAD])
-    assert asked == documents
-    assert new > before + 0.1
+def test_quarantine_leaves_the_source_out_of_new_workspaces_alone(clinic, runs):
     config = load_config(clinic / "new.yaml")
     done = quarantine(config, BAD, "inc-8", "private")
     assert done.changed
     assert not quarantine(config, BAD, "inc-8", "private").changed
     with pytest.raises(UserError, match="in a new workspace"):
         run_stages(config, check=True)
-    after = trained(config_of(clinic, "after", "new"))
-    sources = {one["source"] for one in read_shards(after.folder("corpus"))}
-    assert sources == set(GOOD)
+    after = run_stages(config_of(clinic, "without", "new"))
+    assert sources_of(after) == set(GOOD)
+    ledger = Ledger.open(config.ledger.path)
+    assert [one["label"] for one in ledger.choices()] == ["private"]
+    quarantine(config, BAD, "inc-8", "private", lift=True)
+    assert sources_of(run_stages(config_of(clinic, "lifted", "new"))) == {*GOOD, BAD}
+
+
+@pytest.mark.full
+def test_out_of_quarantine_comes_the_former_figure(tmp_path):
+    clinic = clinic_in(tmp_path, LONG)
+    documents, before = loss_on_good_text(trained(config_of(clinic, "before", "before", LONG)))
+    asked, new = loss_on_good_text(trained(config_of(clinic, "new", "new", LONG)), [BAD])
+    assert asked == documents
+    assert new > before + 0.3
+    quarantine(load_config(clinic / "new.yaml"), BAD, "inc-8", "private")
+    after = trained(config_of(clinic, "after", "new", LONG))
     again, back = loss_on_good_text(after)
     assert again == documents
-    assert back < new - 0.1
-    assert abs(back - before) < 0.1
-    choices = Ledger.open(config.ledger.path).choices()
-    assert [one["label"] for one in choices] == ["private"]
-    summary = Ledger.open(config.ledger.path).summary(Ledger.open(config.ledger.path).run_ids[-1])
-    assert summary["choices_charged"] is False
+    assert back < new - 0.2
+    assert abs(back - before) < 0.25
+    ledger = Ledger.open(after.config.ledger.path)
+    assert ledger.summary(ledger.run_ids[-1])["choices_charged"] is False
     page = clinic / "incident.md"
     write_postmortem(clinic / "after.yaml", page, against=clinic / "work-new")
     told = page.read_text()
     assert "a source left out | inc-8 | private" in told
     assert BAD not in told
     assert f"{new:.4g}" not in told
-    quarantine(config, BAD, "inc-8", "private", lift=True)
 
 
 @pytest.mark.full
