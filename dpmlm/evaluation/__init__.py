@@ -12,13 +12,15 @@ from dpmlm.evaluation.buckets import BUCKETS, WordBuckets, count_words
 from dpmlm.evaluation.calibration import Calibration, calibration
 from dpmlm.evaluation.forgetting import FORGOT, KEPT, UNDECIDED, Forgetting, forgetting
 from dpmlm.evaluation.groups import Group, by_group, gap
-from dpmlm.evaluation.intervals import Estimate, changes, estimates
+from dpmlm.evaluation.intervals import Estimate, changes, differences, estimates
 from dpmlm.evaluation.measurement import Figures, Measurement, measure
 from dpmlm.evaluation.pseudo import Pseudo, pseudo_likelihood
 from dpmlm.evaluation.spec import SEED, EvaluationSpec
 from dpmlm.evaluation.told import (
     beside,
     figures_of,
+    generalization,
+    generalization_lines,
     group_lines,
     groups_told,
     lines_of,
@@ -46,10 +48,13 @@ __all__ = [
     "calibration",
     "changes",
     "count_words",
+    "differences",
     "estimates",
     "figures_of",
     "forgetting",
     "gap",
+    "generalization",
+    "generalization_lines",
     "group_lines",
     "groups_told",
     "lines_of",

@@ -4,7 +4,7 @@ Masked tokens of one unit are alike, so that whole units are drawn, with replace
 bootstrap of Efron (1979). It says nothing of another training with other noise.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,15 @@ def changes(
     )
 
 
+def differences(first: Measurement, second: Measurement) -> dict[str, Estimate]:
+    """Second minus first of one model, on different units, each side resampled by itself."""
+    (_, one), (_, other) = _unit_sums(first, None), _unit_sums(second, None)
+    if not one.size or not other.size or not one[0].sum() or not other[0].sum():
+        return {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _compared(one, other)
+
+
 def resamples(units: int, *, seed: int = 0, count: int = RESAMPLES) -> Iterator[np.ndarray]:
     """How often each unit is in each of `count` resamples, int [U]; a function of the seed."""
     rng = np.random.default_rng(seed)
@@ -123,14 +132,27 @@ def _estimated(sums: np.ndarray, statistic: Statistic) -> dict[str, Estimate]:
     with np.errstate(invalid="ignore", over="ignore"):
         values = statistic(sums.sum(axis=1))
         drawn = (
-            np.array([statistic(sums @ weights) for weights in resamples(units)])
+            [statistic(sums @ weights) for weights in resamples(units)]
             if units >= FEWEST_UNITS
             else None
         )
+    return _named(values, drawn)
+
+
+def _compared(one: np.ndarray, other: np.ndarray) -> dict[str, Estimate]:
+    drawn = None
+    if min(one.shape[1], other.shape[1]) >= FEWEST_UNITS:
+        pairs = zip(resamples(one.shape[1]), resamples(other.shape[1], seed=1), strict=True)
+        drawn = [_figures(other @ b) - _figures(one @ a) for a, b in pairs]
+    return _named(_figures(other.sum(axis=1)) - _figures(one.sum(axis=1)), drawn)
+
+
+def _named(values: np.ndarray, drawn: Sequence[np.ndarray] | None) -> dict[str, Estimate]:
+    """Figures, [F], and those of each resample, by name."""
     found = {}
     for place, name in enumerate(NAMES):
         if name == "bits_per_byte" and np.isnan(values[place]) and not np.isnan(values[1]):
             continue  # bytes are not known
-        ends = percentiles(drawn[:, place]) if drawn is not None else None
+        ends = percentiles(np.array(drawn)[:, place]) if drawn is not None else None
         found[name] = Estimate(float(values[place]), *(ends or (None, None)))
     return found

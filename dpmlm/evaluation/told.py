@@ -7,7 +7,14 @@ from typing import Any
 from dpmlm.evaluation.buckets import BUCKETS
 from dpmlm.evaluation.calibration import calibration
 from dpmlm.evaluation.groups import Group, gap
-from dpmlm.evaluation.intervals import FEWEST_UNITS, TOO_FEW, Estimate, changes, estimates
+from dpmlm.evaluation.intervals import (
+    FEWEST_UNITS,
+    TOO_FEW,
+    Estimate,
+    changes,
+    differences,
+    estimates,
+)
 from dpmlm.evaluation.measurement import Measurement
 
 SAYS = {
@@ -63,6 +70,16 @@ def beside(models: Mapping[str, Measurement], *, alike: bool = True) -> dict[str
     }
 
 
+def generalization(trained_on: Measurement, held_out: Measurement) -> dict[str, Any]:
+    """Figures of one model on text that it was trained on, and `gap`: held out minus those."""
+    return {
+        "documents": len(trained_on.documents),
+        "units": len(set(trained_on.units)),
+        "figures": figures_of(trained_on),
+        "gap": _ends(differences(trained_on, held_out)),
+    }
+
+
 def groups_told(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The groups as plain values."""
     return [
@@ -97,7 +114,21 @@ def lines_of(told: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         lines.append(f"  {told['without_interval']}")
     if not told.get("same_vocabulary", True):
         lines.append("  the vocabularies differ, so that only bits a byte can be compared")
+    lines += generalization_lines(told.get("trained_on"))
     return lines + _bucket_lines(told["buckets"], names)
+
+
+def generalization_lines(told: Mapping[str, Any] | None) -> list[str]:
+    """What `generalization` gave, as lines; none where there is nothing to compare."""
+    if not told or not told["gap"]:
+        return []
+    figures, gap_of = told["figures"], told["gap"]
+    rows = [["", "trained on", "held out minus that, with 95 % interval"]]
+    for name in ("top1", "loss"):
+        rows.append([SAYS[name], _shown(name, float(figures[name])),
+                     _change_shown(name, gap_of[name])])  # fmt: skip
+    head = f"overfitting: {told['documents']} documents of {told['units']} units of the training"
+    return [head, *_aligned(rows)]
 
 
 def group_lines(groups: Sequence[Group], field: str) -> list[str]:

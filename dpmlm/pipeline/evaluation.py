@@ -4,6 +4,7 @@ What is asked is fixed by public constants (`EvaluationSpec`), not by what the r
 so that figures of two runs can be held side by side. All figures are private.
 """
 
+import heapq
 import hmac
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,15 @@ from torch import nn
 from dpmlm.artifacts import SealedFolder, load_model
 from dpmlm.corpus import Document, Dropped, read_corpus, read_shards
 from dpmlm.errors import UserError
-from dpmlm.evaluation import EvaluationSpec, Measurement, WordBuckets, beside, count_words, measure
+from dpmlm.evaluation import (
+    EvaluationSpec,
+    Measurement,
+    WordBuckets,
+    beside,
+    count_words,
+    generalization,
+    measure,
+)
 from dpmlm.masking import Example, TokenTable
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
@@ -77,10 +86,27 @@ class HeldOut:
         rows = [d for d in read_shards(run.source("tokens")) if d["split"] == "validation"]
         sources = (run.config.tokens.train, run.config.audit.control)
         named = [(source.corpus, source.text) for source in sources if source is not None]
+        return cls._of_rows(rows, named[0] if named else None)
+
+    @classmethod
+    def trained_on(cls, run: Run, count: int) -> "HeldOut":
+        """So many documents of a run's training, to hold its held-out figures against.
+
+        Names of units are keyed hashes: the first of them are as good as drawn at random.
+        """
+        rows = (d for d in read_shards(run.source("tokens")) if d["split"] == "train")
+        return cls._of_rows(
+            heapq.nsmallest(count, rows, lambda row: (row["unit"], row["id"])), None
+        )
+
+    @classmethod
+    def _of_rows(
+        cls, rows: Sequence[Mapping[str, Any]], public: tuple[Path, str] | None
+    ) -> "HeldOut":
         return cls(
             [Document(row["id"], row["text"], None, "", 0) for row in rows],
             [row["unit"] for row in rows],
-            named[0] if named else None,
+            public,
         )
 
     @classmethod
@@ -163,7 +189,14 @@ def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     measured = {
         name: held_out.measured(model, asked, spec, report) for name, model in models.items()
     }
-    figures = {"label": "private", "asked": asked_of(spec), **beside(measured)}
+    known = HeldOut.trained_on(run, len(held_out.documents))
+    fitted = known.measured(trained, known.asked(tokenizer), spec, report)
+    figures = {
+        "label": "private",
+        "asked": asked_of(spec),
+        **beside(measured),
+        "trained_on": generalization(fitted, measured[AFTER]),
+    }
     found = forgotten(
         run.config, planned(run)[0].bindings, (models[BEFORE], trained), tokenizer, report
     )

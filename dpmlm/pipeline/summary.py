@@ -178,4 +178,9 @@ def private_rows(private: dict[str, Any]) -> list[tuple[str, str]]:
             loss, perplexity = float(one["loss"]), float(one["perplexity"])
             rows.append((moment, f"loss {loss:.3f}, perplexity {perplexity:.1f}, "
                          f"top-1 {one['top1']:.3f}, top-5 {one['top5']:.3f}"))  # fmt: skip
+    gap = (evaluation.get("trained_on") or {}).get("gap")
+    if gap:
+        loss, top1 = float(gap["loss"]["value"]), 100 * gap["top1"]["value"]
+        rows.append(("overfitting", f"held out minus trained on: loss {loss:+.3f}, "
+                     f"top-1 {top1:+.1f} points"))  # fmt: skip
     return rows

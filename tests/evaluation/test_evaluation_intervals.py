@@ -7,7 +7,15 @@ import pytest
 from small_measurement import made
 
 from dpmlm.errors import UserError
-from dpmlm.evaluation import Measurement, by_group, calibration, changes, estimates, gap
+from dpmlm.evaluation import (
+    Measurement,
+    by_group,
+    calibration,
+    changes,
+    differences,
+    estimates,
+    gap,
+)
 from dpmlm.evaluation.calibration import BINS
 from dpmlm.evaluation.intervals import RESAMPLES, resamples
 
@@ -148,3 +156,27 @@ def test_an_honest_model_is_told_from_one_that_boasts():
     assert calibration(confidence**0.25, right).error > 0.2
     assert calibration(np.zeros(0), np.zeros(0, dtype=bool)) is None
     assert calibration(np.array([0.5, np.nan]), np.array([True, False])) is None
+
+
+def test_differences_of_other_units_equal_their_naive_twin():
+    trained_on, held_out = made(7, right=0.5, loss=2.0), made(8, units=25)
+    found = differences(trained_on, held_out)
+    for name, of in (("loss", lambda m: m.loss), ("top1", lambda m: m.first)):
+        drawn = []
+        for seeds in zip(means(trained_on, of, 0), means(held_out, of, 1)):
+            drawn.append(seeds[1] - seeds[0])
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        assert found[name].value == pytest.approx(of(held_out).mean() - of(trained_on).mean())
+        assert (found[name].low, found[name].high) == pytest.approx((low, high))
+        assert found[name].told_apart
+    assert not differences(made(9), made(10))["loss"].told_apart
+    assert differences(made(9, units=9), made(10))["loss"].low is None
+
+
+def means(m, of, seed):
+    """The mean over tokens in every resample of units, token by token."""
+    names = sorted(set(m.units))
+    for weights in resamples(len(names), seed=seed):
+        often = dict(zip(names, weights.tolist()))
+        tokens = [often[m.units[document]] for document in m.document.tolist()]
+        yield sum(w * float(v) for w, v in zip(tokens, of(m).tolist())) / sum(tokens)

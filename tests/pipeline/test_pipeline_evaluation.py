@@ -64,6 +64,21 @@ def test_the_figures_are_those_of_the_text_before_the_tokens(run):
         assert kept(run)["before"][name] == pytest.approx(value, rel=1e-4), name
 
 
+def test_the_trained_model_is_asked_as_much_of_its_own_text(run):
+    found = kept(run)["trained_on"]
+    held_out = HeldOut.of_run(run)
+    known = HeldOut.trained_on(run, len(held_out.documents))
+    assert found["documents"] == len(known.documents) == len(held_out.documents)
+    rows = {d["id"]: d for d in evaluation.read_shards(run.source("tokens"))}
+    assert {rows[document.id]["split"] for document in known.documents} == {"train"}
+    assert not set(known.units) & set(held_out.units)
+    everybody = HeldOut.trained_on(run, len(rows))
+    assert len(everybody.documents) == len(rows) - len(held_out.documents)
+    for name in ("loss", "top1"):
+        gap = found["gap"][name]["value"]
+        assert gap == pytest.approx(kept(run)["after"][name] - found["figures"][name])
+
+
 def test_held_out_documents_are_locked_by_a_keyed_digest(run, monkeypatch):
     plan, run_id = planned(run)
     assert plan.bindings["held_out"] == held_out_digest(run, run_id)

@@ -52,8 +52,8 @@ LONG = SETTINGS | {
     "training__steps": 150,
     "training__expected_batch_size": 64,
 }
-"""With so little noise the loss is 0.55 higher with the bad file than without it, and varies by 0.04
-from run to run over one split (standard deviation of 26 trainings in four folders)."""
+"""With so little noise the loss is 0.55 higher with the bad file than without it, and varies by
+0.04 from run to run over one split (standard deviation of 26 trainings in four folders)."""
 
 
 def spoilt(text, rng):
