@@ -83,6 +83,12 @@ def replay(
     return "".join([*pieces, text[last:]])
 
 
+@functools.lru_cache(maxsize=2)
+def _shipped_analyzer(policy: str) -> Analyzer:
+    """Kept, as it takes seconds: a run scrubs, measures recall and prepares attacks with it."""
+    return Analyzer(ScrubPolicy.model_validate_json(policy))
+
+
 class Scrubber:
     """Scrubs texts under one policy.
 
@@ -109,7 +115,10 @@ class Scrubber:
 
     @functools.cached_property
     def _analyzer(self) -> Analyzer:
-        return Analyzer(self.policy)
+        engine = self.policy.engine
+        if engine.spacy or engine.token_classifier or engine.remote:
+            return Analyzer(self.policy)  # what it loads may be another the next time
+        return _shipped_analyzer(self.policy.model_dump_json())
 
     @property
     def entities(self) -> list[str]:

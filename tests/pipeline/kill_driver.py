@@ -1,8 +1,9 @@
 """Attempts at a run in forked processes, each killed where it is told.
 
-Imports take seconds and many attempts less than one, so this program imports once and forks for
-each line of its standard input: a JSON object with `run` (the run file), `drawn` (a file outside
-the workspace that gets a line before every private draw) and at most one moment to die or stop at:
+Imports and models of scrubbing take seconds and many attempts less than one, so this program loads
+them once and forks for each line of its standard input: a JSON object with `run` (the run file),
+`drawn` (a file outside the workspace that gets a line before every private draw) and at most one
+moment to die or stop at:
 
     cpu      after so many seconds of processor time, wherever that is
     write    half-way in the first file whose temporary path holds this text
@@ -27,6 +28,7 @@ from dpmlm.cli.main import main
 from dpmlm.config import load_config
 from dpmlm.pipeline.run import execute_run
 from dpmlm.privacy import Ledger, PoissonSampler
+from dpmlm.scrub import Scrubber, load_policy
 from dpmlm.training.charges import LedgerCharges, PublicText
 
 
@@ -160,5 +162,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    Scrubber(load_policy("default")).scrub("")  # children find the models loaded
     print("ready", flush=True)
     serve()
