@@ -71,6 +71,7 @@ def test_pre_training_writes_a_pair_of_model_and_tokenizer_that_has_learnt(publi
         assert guesses == set(WORDS[:5])  # of 300 pieces
 
 
+@pytest.mark.full
 def test_no_public_text_is_one_message(public):
     said = pretrain(public, "--corpus", public / "nothing")
     assert said.returncode == 2

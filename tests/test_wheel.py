@@ -62,6 +62,7 @@ def site(wheel, tmp_path_factory) -> Path:
     return target
 
 
+@pytest.mark.full
 def test_the_installed_wheel_finds_policies_model_and_templates(site, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P", "-c", PROBE]

@@ -199,6 +199,7 @@ def test_a_model_as_its_own_reference_calibrates_nothing_away(
     assert gating["correct"] > 0.9 * gating["guesses"]
 
 
+@pytest.mark.full
 def test_a_reference_that_saw_the_canaries_hides_nothing(
     untrained: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict
 ) -> None:

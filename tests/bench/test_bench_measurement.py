@@ -137,6 +137,7 @@ def test_memory_is_the_growth_of_a_step(bert, monkeypatch):
     assert found.peak_bytes == found.growth_bytes + 4 * weights
 
 
+@pytest.mark.full
 def test_memory_is_measured_in_a_process_of_its_own(bert):
     found = measure_memory(bert, "private", 1)
     assert isinstance(found, Memory), found

@@ -127,6 +127,7 @@ OUTPUTS = [
     ("keys", "new", "more"),
     ("run", "run.yaml"),
 ]  # fmt: skip
+SLOW = ("report", "run")
 
 
 LIMITED = """
@@ -163,7 +164,11 @@ def limited():
         process.stdin.close()
 
 
-@pytest.mark.parametrize("words", OUTPUTS, ids=lambda words: " ".join(words[:2]))
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, marks=[pytest.mark.full] * (words[0] in SLOW)) for words in OUTPUTS],
+    ids=lambda words: " ".join(words[:2]),
+)
 def test_a_full_disk_is_status_2_and_leaves_nothing_half_written(copy, limited, words):
     if words[0] == "run":
         (copy / "work/release/manifest.sealed").unlink()

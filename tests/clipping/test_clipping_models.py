@@ -28,6 +28,19 @@ SHAPES = [(6, 14), (8, 8), (4, 32)]
 """Rows and tokens; rows and tokens of one number must not be taken for each other."""
 
 
+USUAL = {
+    "bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "xlm-roberta", "mpnet",
+    "modernbert", "bart", "convbert", "camembert", "megatron-bert",
+}  # fmt: skip
+"""Types that the fast suite looks at, with those that are refused."""
+
+
+def by_use(kinds):
+    """All types, the rarer of them left to the full suite."""
+    fast = USUAL | REFUSED
+    return [kind if kind in fast else pytest.param(kind, marks=pytest.mark.full) for kind in kinds]
+
+
 @cache
 def report_of(kind: str) -> ModelReport:
     """What a fresh small model of a type was found to be."""
@@ -53,7 +66,7 @@ def ragged(rows: int, width: int) -> MaskedBatch:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", by_use(KINDS))
 def test_every_type_is_exact_or_refused(kind):
     report = report_of(kind)
     if kind in REFUSED:
@@ -179,6 +192,7 @@ def table() -> list[str]:
     return [row(kind, report_of(kind)) for kind in KINDS]
 
 
+@pytest.mark.full
 def test_the_page_says_what_was_measured(request):
     if request.config.getoption("--write-docs"):
         write_page()

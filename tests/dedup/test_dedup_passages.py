@@ -206,6 +206,7 @@ def posts(count: int) -> Documents:
     return [d | {"text": re.sub("_", "", d["text"])} for d in documents if d["text"].isascii()]
 
 
+@pytest.mark.full
 def test_what_certificates_name_is_there_in_posts() -> None:
     documents = posts(3000)
     found = find(documents, 50, 3)

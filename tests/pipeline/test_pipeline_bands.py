@@ -15,7 +15,7 @@ from dpmlm.privacy import PrivacyPlan
 from dpmlm.privacy.rules import SEQUENCES
 from dpmlm.release import verify_bundle
 
-pytestmark = pytest.mark.xdist_group("bands-run")
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("bands-run")]
 
 CHANGES = {"privacy__unit": "sequence", "privacy__units": 400, "privacy__bands": 2}
 

@@ -1,10 +1,11 @@
 """The models that a run starts from and is compared with are bound by what they hold."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from small_run import WORDS, write_run_file
+from small_run import WORDS, write_corpus, write_run_file
 
 from dpmlm.artifacts import load_model, model_digest
 from dpmlm.config import load_config
@@ -15,6 +16,7 @@ from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
+from dpmlm.pipeline.start import initialise
 from dpmlm.release.exports import RECORD
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, train_tokenizer
@@ -26,9 +28,11 @@ def put_model(folder, tokenizer, seed):
     tokenizer.save_pretrained(folder)
 
 
-@pytest.fixture
-def based(small):
+@pytest.fixture(scope="module")
+def planned_once(tmp_path_factory):
     """A run that continues from one folder and is compared with another, its plan made."""
+    small = tmp_path_factory.mktemp("base")
+    write_corpus(small)
     public = [json.loads(line)["text"] for line in (small / "public.jsonl").open()]
     tokenizer = train_tokenizer([*public, " ".join(WORDS)], vocab_size=600, unused=400)
     put_model(small / "base", tokenizer, 1)
@@ -41,9 +45,17 @@ def based(small):
         model={"from": "base"},
         audit={"canaries": 40, "control": None, "reference": "reference", "verbatim_spans": 0},
     )
-    config = load_config(small / "run.yaml")
-    execute_until(config, "plan")
-    return small, config, tokenizer
+    initialise(small)
+    execute_until(load_config(small / "run.yaml"), "plan")
+    return small, tokenizer
+
+
+@pytest.fixture
+def based(planned_once, tmp_path):
+    """A copy of that to change at will."""
+    folder, tokenizer = planned_once
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return tmp_path, load_config(tmp_path / "run.yaml"), tokenizer
 
 
 @pytest.mark.parametrize(

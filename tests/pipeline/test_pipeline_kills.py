@@ -138,14 +138,18 @@ def check_finished(folder: Path, driver: Driver, sentence: list[int]) -> None:
     assert [event["step"] for event in events] == [1, 2, 3, 4, 5, 6]
 
 
-WORST = [
+BEFORE = [
     {"write": "/work/.run.json."},
     {"write": "/corpus/.begun.sealed."},
     {"write": "/corpus/.documents-00000.sealed."},
     {"write": "/scrub/.manifest.sealed."},
+]
+WITHIN = [
     {"noise": 2},
     {"write": "/training/checkpoints/unfinished/.recipients.json."},
     {"write": "/training/checkpoints/unfinished/.optimizer.sealed."},
+]
+AFTER = [
     {"commit": True},
     {"write": "/training/.weights.sealed."},
     {"write": "/training/.manifest.sealed."},
@@ -154,12 +158,21 @@ WORST = [
     {"write": "/work/.bundle."},
     {"write": "/release/.manifest.sealed."},
 ]
-"""In the order in which a run comes by them."""
+"""The worst moments before, within and after the steps, as a run comes by them."""
 
 
-def test_a_run_killed_at_the_worst_moments_reaches_a_verdict(tmp_path, driver, sentence):
+@pytest.mark.parametrize(
+    ("before", "within", "after"),
+    [
+        pytest.param([], WITHIN[::2], AFTER[::5], id="some"),
+        pytest.param(BEFORE, WITHIN, AFTER, marks=pytest.mark.full, id="all"),
+    ],
+)
+def test_a_run_killed_at_the_worst_moments_reaches_a_verdict(
+    tmp_path, driver, sentence, before, within, after
+):
     folder = new_run(tmp_path / "run")
-    for moment in WORST:
+    for moment in before + within + after:
         assert driver.attempt(folder, **moment) == KILLED, (moment, driver.said())
         check(folder, driver, sentence)
     finish(folder, driver, sentence)
@@ -168,8 +181,9 @@ def test_a_run_killed_at_the_worst_moments_reaches_a_verdict(tmp_path, driver, s
         steps[attempt].append(step)
     # The attempts that died in step 2 or in the checkpoints that are written beside it, and the one
     # that reached the end: nothing is drawn once the last checkpoint stands.
-    assert steps.keys() == {1, 2, 3, 4}
-    assert steps[4][-4:] == [2, 3, 4, 5]
+    last = len(within) + 1
+    assert steps.keys() == set(range(1, last + 1))
+    assert steps[last][-4:] == [2, 3, 4, 5]
     for attempt, of_it in steps.items():
         assert of_it == list(range(of_it[0], of_it[-1] + 1))
         assert of_it[0] in ((0,) if attempt == 1 else (1, 2))
@@ -177,7 +191,7 @@ def test_a_run_killed_at_the_worst_moments_reaches_a_verdict(tmp_path, driver, s
     assert [bill for bill in bills if bill in draws] == draws
     # Checkpoints are written beside the training: the kill may fall between a charge and its draw.
     for attempt, step in set(bills) - set(draws):
-        assert attempt < 4
+        assert attempt < last
         assert step == steps[attempt][-1] + 1
 
 
@@ -219,7 +233,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_command_resumes(tmp_path, driver, s
     assert driver.attempt(folder, command=command) == 0, driver.said()
     both = [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]
     assert drawn(folder) == both == charged(folder)
-    finish(folder, driver, sentence)
+    check(folder, driver, sentence)
 
 
 def test_what_is_drawn_without_a_charge_is_noticed(tmp_path, driver, sentence):

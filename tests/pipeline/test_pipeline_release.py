@@ -69,7 +69,13 @@ def test_a_choice_made_since_makes_the_release_again(copy):
     assert stamps(copy / "work") == kept
 
 
-@pytest.mark.parametrize("case", DAMAGES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in ("gone", "weights") else pytest.param(case, marks=pytest.mark.full)
+        for case in DAMAGES
+    ],
+)
 def test_a_damaged_bundle_is_made_again_from_the_same_decision(copy, case):
     work = copy / "work"
     before, kept = facts_of(work / "bundle"), stamps(work)

@@ -12,7 +12,7 @@ from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import PrivacyPlan, epsilon_of
 from dpmlm.release import verify_bundle
 
-pytestmark = pytest.mark.xdist_group("scheduled-run")
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("scheduled-run")]
 
 CHANGES = {
     "training__batch_schedule": {2: 12, 4: 16},

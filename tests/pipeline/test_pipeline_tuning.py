@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
     write_run_file(folder, **SHORT)
     initialise(folder)
     changes = {
-        "a": {"training__learning_rate": 5e-3, "training__steps": 160},
+        "a": {"training__learning_rate": 1e-2, "training__steps": 60},
         "b": {"training__learning_rate": 1e-6, "training__steps": 2},
         "c": {"split__validation": 0.5, "training__steps": 2},
     }

@@ -98,7 +98,9 @@ def alone(begun: Path, tmp_path_factory) -> dict[str, list[bytes]]:
     return files
 
 
-@pytest.mark.parametrize("world_size", [1, pytest.param(2, marks=pytest.mark.full), 7])
+@pytest.mark.parametrize(
+    "world_size", [2, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 7))]
+)
 def test_ranks_leave_the_same_bytes(copy, alone, world_size):
     folder = copy.workspace.parent
     for stage in STAGES:
@@ -238,6 +240,7 @@ class RayHere:
         actor.do(number)
 
 
+@pytest.mark.full
 def test_actors_share_a_stage_and_make_up_for_one_that_dies(copy, alone, monkeypatch):
     """Real Ray: `test_a_local_ray_cluster_leaves_the_same_bytes`, in the full suite."""
     ray = RayHere(dies_at=4)

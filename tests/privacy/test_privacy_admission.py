@@ -81,7 +81,12 @@ def test_nothing_is_reserved_beside_a_plan_of_cut_samples(ledger):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"accountant": "rdp", "noise": "discrete_gaussian"}, {"bands": 4}]
+    "more",
+    [
+        pytest.param({}, marks=pytest.mark.full),
+        {"accountant": "rdp", "noise": "discrete_gaussian"},
+        pytest.param({"bands": 4}, marks=pytest.mark.full),
+    ],
 )
 def test_what_a_refusal_advises_is_accepted(ledger, more):
     ledger.reserve("first", a_plan("person", 8.0))

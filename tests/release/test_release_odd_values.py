@@ -98,6 +98,7 @@ def test_odd_values_in_the_manifest(bundle, keys, check):
     _odd_manifests(bundle, keys, check, 150)
 
 
+@pytest.mark.full
 def test_odd_values_in_the_files(bundle, keys, check):
     _odd_files(bundle, keys, check, 25)
 

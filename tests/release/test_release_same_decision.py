@@ -7,6 +7,8 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import pytest
+
 from dpmlm.canonical import canonical_json
 from dpmlm.release import decide, load_policy
 from dpmlm.release.explanation import explain
@@ -63,6 +65,7 @@ def decided(facts):
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.full
 def test_fresh_processes_and_shuffled_facts_give_the_same_decision(facts, monkeypatch):
     monkeypatch.setattr("dpmlm.privacy.accountants.rough_epsilon", lambda *_: 8.0)
     facts["scrub"] = {"recall": {"direct": {"found": 96, "of": 120}, "annotation": "blind"}}

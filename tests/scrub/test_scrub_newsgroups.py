@@ -24,6 +24,7 @@ def posts(shared_data: Path) -> dict[str, str]:
         return {row["id"]: row["text"] for row in map(json.loads, lines)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sample", sorted(GOLD))
 def test_recall_in_posts_read_by_hand(
     sample: str, posts: dict[str, str], scrubber: Scrubber

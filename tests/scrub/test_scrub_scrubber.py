@@ -82,6 +82,7 @@ def test_a_text_does_not_depend_on_its_neighbours(scrubber: Scrubber) -> None:
     assert among[1] == among[3] == alone
 
 
+@pytest.mark.full
 def test_any_number_of_processes_gives_the_same(scrubber: Scrubber) -> None:
     texts = [NOTE.replace("Jane", name) for name in ("Ann", "Bo", "Cy", "Di")] * 10
     texts += ["", "nothing here"]

@@ -120,7 +120,7 @@ def check_noise(observer, world_name="half drawn", steps=40):
         assert abs(values.mean()) * math.sqrt(values.size) < stats.norm.isf(FALSE_ALARM)
 
 
-def check_inclusion(observer, steps=400, units=20):
+def check_inclusion(observer, steps=200, units=20):
     """A chi-square test of how often each unit was drawn, and of all together."""
     plan = replace(half_drawn().plan, units=80, expected_batch_size=20.0, steps=steps)
     rows = Rows([[example] for example in maskless(units)])
@@ -153,7 +153,10 @@ def test_the_unit_moves_the_sum_by_the_whole_bound(observer, world_name):
     assert float(free.norms[0]) > 1.5 * bound
 
 
-@pytest.mark.parametrize("world_name", WORLDS)
+@pytest.mark.parametrize(
+    "world_name",
+    ["all drawn", *(pytest.param(w, marks=pytest.mark.full) for w in WORLDS if w != "all drawn")],
+)
 def test_no_event_shows_more_than_the_claim(observer, world_name):
     check_delta(observer, world_name, 100)
 
@@ -182,9 +185,9 @@ CAUGHT = [
     pytest.param(forget_turns, check_delta, ("taking turns", 300), marks=pytest.mark.full),
     (spare_one_parameter, check_noise, ()),
     (share_the_loss, check_delta, ("all drawn", 60)),
-    (clip_every_window, check_delta, ("all drawn", 200)),
+    pytest.param(clip_every_window, check_delta, ("all drawn", 200), marks=pytest.mark.full),
     pytest.param(draw_twice_as_often, check_delta, ("half drawn", 1000), marks=pytest.mark.full),
-    (draw_twice_as_often, check_inclusion, ()),
+    (draw_twice_as_often, check_inclusion, (100,)),
 ]
 
 

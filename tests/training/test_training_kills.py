@@ -177,6 +177,7 @@ def killed(kills: int, folder: Path, driver: Driver) -> Counter:
     return done
 
 
+@pytest.mark.full
 def test_training_killed_twelve_times_goes_on(tmp_path, driver):
     killed(12, tmp_path, driver)
 

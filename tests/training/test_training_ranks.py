@@ -105,7 +105,8 @@ def same_sums(one: torch.Tensor, other: torch.Tensor) -> None:
     assert float((one[0] - other[0]).norm()) <= 1e-6 * size
 
 
-@pytest.mark.parametrize("units", [1, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("units", [1, 3])
 def test_a_rank_without_a_share_takes_the_noisy_step(start, tmp_path, units):
     # One unit, or three in two batches of two rows: some of three ranks have nothing.
     one, alone = trained(start, tmp_path / "one", 1, units)
@@ -116,13 +117,14 @@ def test_a_rank_without_a_share_takes_the_noisy_step(start, tmp_path, units):
         torch.testing.assert_close(of_rank, alone[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "recipe",
     [
         {"windows_per_draw": 3, "activation_checkpointing": True},
         {"precision": "bfloat16"},
-        pytest.param({"windows_per_draw": 3}, marks=pytest.mark.full),
-        pytest.param({"activation_checkpointing": True}, marks=pytest.mark.full),
+        {"windows_per_draw": 3},
+        {"activation_checkpointing": True},
     ],
     ids="-".join,
 )
@@ -134,6 +136,7 @@ def test_ranks_agree_with_one_whatever_the_recipe(start, tmp_path, recipe):
     assert torch.equal(weights[0], weights[1])
 
 
+@pytest.mark.full
 def test_gradient_canaries_are_added_once_whatever_the_ranks(start, tmp_path):
     _, one = trained(start, tmp_path / "one", 1, 6, gradients=40)
     _, two = trained(start, tmp_path / "two", 2, 6, gradients=40)
@@ -146,7 +149,8 @@ def test_gradient_canaries_are_added_once_whatever_the_ranks(start, tmp_path):
         np.testing.assert_allclose(of_rank, alone, atol=1e-3)
 
 
-@pytest.mark.parametrize(("before", "after"), [pytest.param(2, 1, marks=pytest.mark.full), (1, 3)])
+@pytest.mark.full
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])
 def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path, before, after):
     folder = prepared(tmp_path / "run")
     assert start(folder=folder, ranks=before, units=40, stop=3) == [143] * before
@@ -156,7 +160,8 @@ def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path, bef
     torch.testing.assert_close(weights[0], alone[1][0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.full), 3])
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_nobody_draws_a_step_whose_charge_failed(start, tmp_path, ranks):
     folder = prepared(tmp_path / "run")
     statuses = start(folder=folder, ranks=ranks, units=40, fail=2)
@@ -182,6 +187,7 @@ def test_under_torchrun_a_failed_charge_ends_all_with_the_first_ones_status(tmp_
     assert "Connection closed" not in done.stderr
 
 
+@pytest.mark.full
 def test_ranks_with_different_checkpoints_stop_before_a_charge(start, tmp_path):
     folder = prepared(tmp_path / "run")
     assert start(folder=folder, ranks=2, units=40, stop=3) == [143, 143]

@@ -12,6 +12,7 @@ from dpmlm.errors import UserError
 from dpmlm.release import Outside, countersigning, public_evidence
 
 
+@pytest.mark.full
 def test_evidence_of_an_auditors_own(signed, sign, look, judge, people, facts):
     """It is about this model and plan, follows from its figures, and may come out otherwise."""
     bundle, findings = signed.folder, judge(signed.folder)
