@@ -13,7 +13,7 @@ from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.evaluation import EVALUATION
 from dpmlm.pipeline.evidence import AUDIT
 from dpmlm.pipeline.logged import enter_finished
-from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, take_part
+from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, planned, take_part
 from dpmlm.pipeline.outcome import RELEASE, read_outcome
 from dpmlm.pipeline.planted import PLANTED, plants
 from dpmlm.pipeline.preflight import preflight
@@ -152,7 +152,8 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 enter_finished(active)
             result = _result(active, finished=RELEASE in stages)
             ending.verdict = result.verdict
-            tell_result(active.sinks, result)
+            covered = RELEASE in stages and planned(active)[0].private
+            tell_result(active.sinks, result, covered=covered)
         return result
 
 

@@ -8,9 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpmlm.canonical import digest
 from dpmlm.config import RunConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.workspace import deciding_settings
 from dpmlm.privacy import Ledger, PrivacyPlan
 from dpmlm.telemetry import Event, EventFile, Label, Sink, Sinks
 from dpmlm.telemetry.mlflow import Mlflow
@@ -40,7 +42,10 @@ def sinks_of(config: RunConfig) -> Sinks:
         sinks["tensorboard"] = TensorBoard(asked.tensorboard, near, times=asked.times)
     if asked.mlflow is not None:
         server = asked.mlflow
-        sinks["mlflow"] = Mlflow(server.uri, server.experiment, config.name, far, times=asked.times)
+        sinks["mlflow"] = Mlflow(
+            server.uri, server.experiment, config.name, far,
+            settings=digest(deciding_settings(config))[7:23], times=asked.times,
+        )  # fmt: skip
     prometheus = asked.prometheus
     if prometheus is not None and prometheus.textfile is not None:
         _refuse_workspace(config, prometheus.textfile, "prometheus.textfile")
@@ -73,12 +78,16 @@ def watched(run: Run) -> Iterator[Run]:
         sinks.close()
 
 
-def tell_result(sinks: Sinks, result: "RunResult") -> None:
-    """That the run came to its end, and where it was released what came of that."""
-    for verdict in _VERDICTS if result.verdict else ():
+def tell_result(sinks: Sinks, result: "RunResult", *, covered: bool) -> None:
+    """That the run came to its end, and where it was released what came of that.
+
+    `covered` is false of a plan that promises nothing: there no noise stands between the text and
+    what the weights give away, and neither is told.
+    """
+    for verdict in _VERDICTS if result.verdict and covered else ():
         sinks.gauge("verdict", verdict == result.verdict, verdict=verdict)
     extracted = result.public.get("audit", {}).get("target", {}).get("extracted")
-    if extracted is not None:
+    if extracted is not None and covered:
         sinks.gauge("canaries_extracted", extracted)
     sinks.gauge("ended", 1)
 

@@ -1,12 +1,15 @@
 """Every figure of a run that is not one of a step: what it is, its labels, and who may see it.
 
-None is computed from text. What tells the machine's time is marked: how long a step takes depends
-on what was drawn, and the sentence of a release excludes timing by name, so a sink shows such a
-gauge only where the run file asks for `telemetry.times`.
+None is computed from text; two are computed from the finished weights, and the plan's claim covers
+them as it covers figures of steps with the label `dp`. What tells the machine's time is marked: how
+long a step takes depends on what was drawn, and the sentence of a release excludes timing by name,
+so a sink shows such a gauge only where the run file asks for `telemetry.times`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from dpmlm.telemetry.metrics import Label
 
 Gauge = tuple[str, tuple[tuple[str, str], ...], float]
 """Name, labels in the order of their names, and value."""
@@ -20,6 +23,11 @@ class GaugeKind:
     labels: tuple[str, ...] = ()
     timing: bool = False
     """Whether it tells the machine's time or load."""
+    label: Label = Label.PUBLIC
+
+    def shown(self, clearance: Label) -> bool:
+        """Whether a place of this clearance may hold it."""
+        return self.label.secrecy <= clearance.secrecy
 
 
 GAUGES: dict[str, GaugeKind] = {
@@ -34,8 +42,12 @@ GAUGES: dict[str, GaugeKind] = {
     "epsilon_spent": GaugeKind("epsilon that the corpus' ledger holds spent by all its runs"),
     "epsilon_cap": GaugeKind("epsilon that the corpus' ledger admits"),
     "delta_planned": GaugeKind("delta of the plan"),
-    "canaries_extracted": GaugeKind("planted secrets that the finished model gave away"),
-    "verdict": GaugeKind("1 for the verdict of the gate, 0 for the others", ("verdict",)),
+    "canaries_extracted": GaugeKind(
+        "planted secrets that the finished model gave away", label=Label.DP
+    ),
+    "verdict": GaugeKind(
+        "1 for the verdict of the gate, 0 for the others", ("verdict",), label=Label.DP
+    ),
     "ended": GaugeKind("1 once the run came to its end, 0 before"),
     "sink_up": GaugeKind("1 for a place that takes figures, 0 for one that failed", ("sink",)),
     "gpu_memory_total_bytes": GaugeKind("memory of a GPU", ("gpu",)),

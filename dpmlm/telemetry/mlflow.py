@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from dpmlm.artifacts.endpoints import refuse_clear
 from dpmlm.errors import UserError
+from dpmlm.telemetry.gauges import GAUGES
 from dpmlm.telemetry.metrics import Event, Label
 from dpmlm.telemetry.sinks import cleared, flat
 
@@ -40,8 +41,11 @@ class Mlflow:
         run: str,
         clearance: Label = Label.PUBLIC,
         *,
+        settings: str = "",
         times: bool = False,
     ) -> None:
+        """`settings`: a digest by which a training that is taken up is told from another one of
+        the same name."""
         if clearance is Label.PRIVATE:
             raise ValueError("a server has no clearance for private figures")
         _refuse_other_than_a_server(uri)
@@ -59,6 +63,7 @@ class Mlflow:
         self._client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._metric: Any = Metric
         self._experiment, self._run, self._clearance = experiment, run, clearance
+        self._tag = f"{run} {settings}".strip()
         self._times = times
         self._there: str | None = None
         self._done = 0
@@ -74,7 +79,8 @@ class Mlflow:
         self._done = len(events)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        self._gauges["/".join([f"run/{name}", *labels.values()])] = value
+        if GAUGES[name].shown(self._clearance):
+            self._gauges["/".join([f"run/{name}", *labels.values()])] = value
 
     def close(self) -> None:
         if self._there is not None:
@@ -99,12 +105,12 @@ class Mlflow:
     def _find_or_create(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
         where = found.experiment_id if found else self._client.create_experiment(self._experiment)
-        runs = self._client.search_runs([where], f"tags.`{_TAG}` = '{self._run}'", max_results=1)
+        runs = self._client.search_runs([where], f"tags.`{_TAG}` = '{self._tag}'", max_results=1)
         if runs:  # a training that is taken up
             there = str(runs[0].info.run_id)
             self._client.update_run(there, status="RUNNING")
             return there
-        made = self._client.create_run(where, tags={_TAG: self._run}, run_name=self._run)
+        made = self._client.create_run(where, tags={_TAG: self._tag}, run_name=self._run)
         return str(made.info.run_id)
 
 

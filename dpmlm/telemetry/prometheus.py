@@ -49,6 +49,8 @@ class Board:
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         name, named, value = gauge(name, value, labels)
+        if not GAUGES[name].shown(self._clearance):
+            return
         with self._lock:
             self._gauges[name, named] = value
 

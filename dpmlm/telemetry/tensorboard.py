@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import UserError
+from dpmlm.telemetry.gauges import GAUGES
 from dpmlm.telemetry.metrics import Event, Label
 from dpmlm.telemetry.sinks import cleared, flat
 
@@ -55,7 +56,8 @@ class TensorBoard:
         self._writer.flush()
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
-        self._gauges["/".join([name, *labels.values()])] = value
+        if GAUGES[name].shown(self._clearance):
+            self._gauges["/".join([name, *labels.values()])] = value
 
     def close(self) -> None:
         if self._writer is not None:

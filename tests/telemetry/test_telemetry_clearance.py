@@ -139,7 +139,8 @@ def test_a_place_in_clear_holds_what_it_is_cleared_for(kind, clearance, times, t
         if kind == "file":
             assert b"77.25" not in raw  # a file of steps has no gauges
         else:
-            assert shown == (times or not declared.timing), name
+            cleared = declared.label.secrecy <= clearance.secrecy
+            assert shown == (cleared and (times or not declared.timing)), name
 
 
 @needs_board
@@ -169,7 +170,7 @@ def test_a_file_is_no_folder_for_tensorboard(tmp_path):
 
 @needs_mlflow
 def test_mlflow_gets_each_step_once_and_no_clock(server):
-    sink = Mlflow(server.uri, "notes", "quickstart")
+    sink = Mlflow(server.uri, "notes", "quickstart", Label.DP)
     assert server.sent == []  # nothing before the first checkpoint
     for done in (1, 3):
         sink.write(EVENTS[:done])
@@ -182,6 +183,16 @@ def test_mlflow_gets_each_step_once_and_no_clock(server):
     assert [row["value"] for row in rows if row["key"] == "run/verdict/PASS"] == [1.0]
     assert any("quickstart" in body for path, body in server.sent if path.endswith("runs/create"))
     assert server.sent[-1][0].endswith("runs/update")
+
+
+@needs_mlflow
+def test_mlflow_looks_for_a_run_of_the_same_name_and_settings(server):
+    for settings in ("aa", "bb"):
+        Mlflow(server.uri, "notes", "quickstart", settings=settings).write(EVENTS[:1])
+    asked = [json.loads(body)["filter"] for path, body in server.sent if path.endswith("search")]
+    assert [part.rpartition("= ")[2] for part in asked] == ["'quickstart aa'", "'quickstart bb'"]
+    made = [body for path, body in server.sent if path.endswith("runs/create")]
+    assert ["quickstart aa" in body for body in made] == [True, False]
 
 
 @needs_mlflow

@@ -122,6 +122,6 @@ def test_the_table_of_gauges_in_the_docs_is_what_is_declared():
     told = {name.strip(" `"): tuple(cell.strip() for cell in cells) for name, *cells in rows}
     assert told == {
         name: (", ".join(f"`{label}`" for label in kind.labels),
-               "times" if kind.timing else "public", kind.meaning)
+               "times" if kind.timing else kind.label.value, kind.meaning)
         for name, kind in GAUGES.items()
     }  # fmt: skip
