@@ -9,6 +9,7 @@ weight-gradient product (book-keeping: Bu et al. 2023, arXiv 2210.00038).
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -40,6 +41,17 @@ FLOAT32_TAU = 1e-5
 error against float64 to a tenth of it. It holds for reduced types of the
 model too, as norm and sum come from the same recorded factors; `check_model` holds one against the
 other to it, on the model itself."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A physical batch, the model that sees it, and what its units are clipped to."""
+
+    structure: Structure
+    batch: MaskedBatch
+    layout: UnitLayout
+    max_grad_norm: float
+    scales: Scales | None
 
 
 class MaskedLMGradSampleModule(AbstractGradSampleModule):
@@ -91,59 +103,41 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
         device = structure.trainable[0].device if structure.trainable else batch.input_ids.device
         layout = UnitLayout.of(len(batch), batch.unit_index, device)
         with unchanged_buffers(structure.model):
-            result = self._clipped(structure, batch, layout, max_grad_norm, scales)
+            result = self._clipped(_Task(structure, batch, layout, max_grad_norm, scales))
         for param in structure.trainable:
             # a parameter that no unit reached still takes its noise
             if param.grad is None:
                 param.grad = torch.zeros_like(param, requires_grad=False)
         return result
 
-    def _clipped(
-        self,
-        structure: Structure,
-        batch: MaskedBatch,
-        layout: UnitLayout,
-        max_grad_norm: float,
-        scales: Scales | None,
-    ) -> ClipResult:
-        if batch.masked_positions.numel() == 0:
+    def _clipped(self, task: _Task) -> ClipResult:
+        structure, layout = task.structure, task.layout
+        if task.batch.masked_positions.numel() == 0:
             zeros = torch.zeros(layout.count, device=layout.index_B.device)
             return ClipResult(norms=zeros, losses=zeros.clone())
         if structure.family is None:
-            bound = partial(clipping_coefficients, max_grad_norm=max_grad_norm, tau=self.tau)
-            return clip_rows(structure.model, structure.trainable, batch, layout, bound, scales)
-        passes = self._two_passes if structure.recomputed else self._one_pass
-        return passes(structure, batch, layout, max_grad_norm, scales)
+            bound = partial(clipping_coefficients, max_grad_norm=task.max_grad_norm, tau=self.tau)
+            return clip_rows(
+                structure.model, structure.trainable, task.batch, layout, bound, task.scales
+            )
+        return self._two_passes(task) if structure.recomputed else self._one_pass(task)
 
-    def _one_pass(
-        self,
-        structure: Structure,
-        batch: MaskedBatch,
-        layout: UnitLayout,
-        max_grad_norm: float,
-        scales: Scales | None,
-    ) -> ClipResult:
+    def _one_pass(self, task: _Task) -> ClipResult:
         """Keeps all factors until the norms are known."""
         terms: dict[nn.Parameter, list[Term]] = {}
-        losses = _losses(structure, batch, layout, terms.__setitem__, scales=scales)
+        losses = _losses(task, terms.__setitem__)
         with torch.no_grad(), full_float32(losses.device):
-            scratch = scratch_of(structure.model)
-            squares = [squared_norms(of_param, layout, scratch) for of_param in terms.values()]
+            scratch = scratch_of(task.structure.model)
+            squares = [squared_norms(of_param, task.layout, scratch) for of_param in terms.values()]
             norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(losses)
-            add = self._adding(norms, losses, layout, max_grad_norm)
+            add = self._adding(norms, losses, task)
             for param in list(terms):
                 add(param, terms.pop(param))
         return ClipResult(norms=norms, losses=losses)
 
-    def _two_passes(
-        self,
-        structure: Structure,
-        batch: MaskedBatch,
-        layout: UnitLayout,
-        max_grad_norm: float,
-        scales: Scales | None,
-    ) -> ClipResult:
+    def _two_passes(self, task: _Task) -> ClipResult:
         """Norms first, then all again for the sum; both drop factors as soon as they were used."""
+        layout, recomputed = task.layout, task.structure.recomputed
         device = layout.index_B.device
         first, second = (torch.zeros(layout.count, device=device) for _ in range(2))
 
@@ -151,18 +145,18 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
             with full_float32(device):
                 first.add_(squared_norms(terms, layout, Scratch()))
 
-        with recomputing(structure.recomputed), repeatable(device):
+        with recomputing(recomputed), repeatable(device):
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                losses = _losses(structure, batch, layout, measure, at_once=True, scales=scales)
+                losses = _losses(task, measure, at_once=True)
             norms = first.sqrt()
-            add = self._adding(norms, losses, layout, max_grad_norm)
+            add = self._adding(norms, losses, task)
 
             def measure_and_add(param: nn.Parameter, terms: list[Term]) -> None:
                 with full_float32(device):
                     second.add_(squared_norms(terms, layout, Scratch()))
                 add(param, terms)
 
-            _losses(structure, batch, layout, measure_and_add, at_once=True, scales=scales)
+            _losses(task, measure_and_add, at_once=True)
         sound = torch.isfinite(norms) & torch.isfinite(losses)
         apart = (second.sqrt() - norms).abs()
         if not bool((apart <= 0.5 * max(self.tau, FLOAT32_TAU) * norms)[sound].all()):  # or NaN
@@ -174,11 +168,9 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
             )
         return ClipResult(norms=norms, losses=losses)
 
-    def _adding(
-        self, norms: Tensor, losses: Tensor, layout: UnitLayout, max_grad_norm: float
-    ) -> Consumer:
+    def _adding(self, norms: Tensor, losses: Tensor, task: _Task) -> Consumer:
         """Adds a parameter's terms to its `p.grad`, each unit clipped by its norm."""
-        coefficients = clipping_coefficients(norms, max_grad_norm, self.tau)
+        coefficients = clipping_coefficients(norms, task.max_grad_norm, self.tau)
         sound = torch.isfinite(norms) & torch.isfinite(losses)
         all_sound = bool(sound.all())
         if not all_sound:
@@ -188,8 +180,8 @@ class MaskedLMGradSampleModule(AbstractGradSampleModule):
             with full_float32(losses.device):
                 for term in terms:
                     if not all_sound:
-                        term.leave_out(~sound, layout)
-                    term.add_clipped(param, coefficients, layout)
+                        term.leave_out(~sound, task.layout)
+                    term.add_clipped(param, coefficients, task.layout)
 
         return add
 
@@ -206,25 +198,18 @@ def own_scratch(model: nn.Module) -> Iterator[None]:
         forget_scratch(core)
 
 
-def _losses(
-    structure: Structure,
-    batch: MaskedBatch,
-    layout: UnitLayout,
-    consume: Consumer,
-    *,
-    at_once: bool = False,
-    scales: Scales | None = None,
-) -> Tensor:
+def _losses(task: _Task, consume: Consumer, *, at_once: bool = False) -> Tensor:
     """float32 [U]: unit losses of a forward and a backward pass whose terms go to `consume`."""
-    recorder = Recorder(structure, len(batch), consume, at_once=at_once, scales=scales)
+    structure, batch = task.structure, task.batch
+    recorder = Recorder(structure, len(batch), consume, at_once=at_once, scales=task.scales)
     with (
         torch.enable_grad(),
         recorder,
         masked_head(structure.model, structure.family, batch) as logits,
     ):
         with torch.no_grad():
-            losses, log_p = losses_and_log_probabilities(logits.detach(), batch, layout)
-            gradient = logit_gradient(log_p, batch, layout).to(logits.dtype)
+            losses, log_p = losses_and_log_probabilities(logits.detach(), batch, task.layout)
+            gradient = logit_gradient(log_p, batch, task.layout).to(logits.dtype)
         recorder.backward(logits, gradient)
     return losses
 

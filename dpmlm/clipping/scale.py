@@ -30,6 +30,18 @@ class Scale:
     factors: tuple[Tensor, ...]
     """float32, finite and above 0, one vector an axis."""
 
+    def __post_init__(self) -> None:
+        """Raises UserError for a number that is not finite and above 0.
+
+        Here and not with each batch: on a GPU to look at numbers is to wait for it.
+        """
+        if not all(bool(((v > 0) & torch.isfinite(v)).all()) for v in self.factors):
+            raise UserError(
+                "scales",
+                "each number has to be finite and above 0, or clipping would bound something else",
+                "compute them from public text whose gradients are finite",
+            )
+
     def full(self) -> Tensor:
         """Of the parameter's shape."""
         found = self.factors[0]
@@ -42,10 +54,8 @@ class Scale:
         return Scale(tuple(vector.to(device) for vector in self.factors))
 
     def fits(self, param: nn.Parameter) -> bool:
-        """Whether it has one sound vector for each axis of `param`."""
-        sizes = tuple(len(vector) for vector in self.factors)
-        sound = all(bool(((v > 0) & torch.isfinite(v)).all()) for v in self.factors)
-        return sizes == tuple(param.shape) and sound
+        """Whether it has one vector for each axis of `param`."""
+        return tuple(len(vector) for vector in self.factors) == tuple(param.shape)
 
 
 LEAST = 1e-6
@@ -55,13 +65,13 @@ Scales = Mapping[nn.Parameter, Scale]
 
 
 def refuse_unfit(scales: Scales, trainable: Sequence[nn.Parameter]) -> None:
-    """Raise UserError unless there is a sound scale for each of `trainable`."""
+    """Raise UserError unless there is a scale of its shape for each of `trainable`."""
     missing = [param for param in trainable if param not in scales]
     if missing or not all(scales[param].fits(param) for param in trainable):
         raise UserError(
             "scales",
-            "each trainable parameter needs one positive finite vector an axis, or clipping would "
-            "bound something else",
+            "each trainable parameter needs one of its own shape, or clipping would bound "
+            "something else",
             "compute them for this model, after whatever freezes parts of it",
         )
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dpmlm.clipping import Scale
 from dpmlm.config.training import ScaleConfig
-from dpmlm.pipeline.public_loss import public_views
+from dpmlm.pipeline.public_text import public_views
 from dpmlm.training import Recipe, public_scales
 
 

@@ -133,5 +133,5 @@ def test_an_interrupted_training_with_scales_ends_as_one_that_was_not(fit, by_pa
 
 def test_scales_of_another_model_are_refused(fit, by_parity):
     scales = {name: Scale(one.factors[:1]) for name, one in some_scales().items()}
-    with pytest.raises(UserError, match="one positive finite vector an axis"):
+    with pytest.raises(UserError, match="one of its own shape"):
         moved(fit, scales, a_plan(), "other")
