@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import t as student
 from small_run import sentences
 from small_stages import run_stages, write_rows
@@ -178,7 +179,16 @@ def test_figures_and_names_are_shown_on_request_alone(trained):
 
 @cache
 def asked(run_file, sources, seeds, halves):
-    return ablation_grid(run_file, run_file.parent / "none", sources, seeds=seeds, halves=halves)
+    """A grid of files that are there and are never read."""
+    named = run_file.parent / "named"
+    named.mkdir(exist_ok=True)
+    for source in sources:
+        (named / source).touch()
+    path = run_file.with_name("named.yaml")
+    settings = yaml.safe_load(run_file.read_text())
+    settings["corpus"]["path"] = "named"
+    path.write_text(yaml.safe_dump(settings))
+    return ablation_grid(path, run_file.parent / "none", sources, seeds=seeds, halves=halves)
 
 
 def made(run_file, sources, losses, *, halves=False, seeds=3):
@@ -245,7 +255,8 @@ def test_halves_of_two_bad_sources_or_none_name_nobody_surely(trained):
 @pytest.mark.parametrize(
     ("sources", "halves", "why"),
     [([], False, "each suspect is named"), (["a.jsonl"] * 2, False, "each suspect is named"),
-     (["a.jsonl", "b.jsonl"], True, "halves are made of 4 to 256")],
+     (["a.jsonl", "b.jsonl"], True, "halves are made of 4 to 256"),
+     (["a.jsonl", "week9.jsonl"], False, "has no file of this name")],
 )  # fmt: skip
 def test_what_is_no_question_is_refused(trained, sources, halves, why):
     with pytest.raises(UserError, match=why):
@@ -256,8 +267,9 @@ def test_an_unknown_source_and_a_missing_yes_charge_nothing(trained, capsys):
     run_file = trained[0]
     ledger = (run_file.parent / "ledger.jsonl").read_bytes()
     out = str(run_file.parent / "unasked")
-    arguments = ["runs", "ablate", str(run_file), "--source", "b.jsonl", "--out", out]
-    assert status_of(arguments) == 2
-    assert "add --yes" in capsys.readouterr().err
+    arguments = ["runs", "ablate", str(run_file), "--out", out, "--source"]
+    for source, why in (("b.jsonl", "add --yes"), ("week9.jsonl", "no file of this name")):
+        assert status_of([*arguments, source]) == 2
+        assert why in capsys.readouterr().err
     assert (run_file.parent / "ledger.jsonl").read_bytes() == ledger
     assert not (run_file.parent / "unasked").exists()

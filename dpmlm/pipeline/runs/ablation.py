@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpmlm.config import load_config
+from dpmlm.corpus import corpus_files
 from dpmlm.errors import UserError, visible
 from dpmlm.pipeline.grid import Axis, Grid
 from dpmlm.pipeline.grid.axes import shown
@@ -95,8 +97,8 @@ class Ablation:
 def ablation_grid(
     run_file: Path, out: Path, sources: Sequence[str], *, seeds: int, halves: bool = False
 ) -> Grid:
-    """The trainings. Raises UserError for no source, one given twice, and too few or too many for
-    halves."""
+    """The trainings. Raises UserError for no source, one given twice, one that is no file of the
+    corpus, and too few or too many for halves."""
     if not sources or len(set(sources)) != len(sources):
         raise UserError(
             "--source",
@@ -108,6 +110,13 @@ def ablation_grid(
             f"--halves of {len(sources)} sources",
             f"halves are made of {FEWEST} to {MOST}",
             "leave --halves out: each source is left out by itself",
+        )
+    corpus = load_config(run_file).corpus.path
+    for source in set(sources) - {name for _, name in corpus_files(corpus)}:
+        raise UserError(
+            f"--source {visible(source)}",
+            f"the corpus {corpus} has no file of this name",
+            "name one as `dpmlm runs shards --show-private` does",
         )
     values = halves_of(sources) if halves else [[], *([source] for source in sources)]
     # With halves every source is a suspect, and all held-out text is asked about.
