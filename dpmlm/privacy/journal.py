@@ -97,15 +97,22 @@ class Journal:
     def append(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Write one entry and wait until it is on the disk; only inside `exclusive`.
 
-        Raises UserError when the disk does not take it; the file is then as it was.
+        Raises UserError when the disk does not take it, and what `apply` raises where it refuses
+        the entry: later readers would refuse the file. The file is then as it was.
         """
         body = {"kind": kind, "number": self.length + 1, "previous": self.head, **fields}
         if self.signer is not None:
             body["key_id"] = self.signer.key_id
             body["signature"] = self.signer.sign(_SIGNING + canonical_json(body)).hex()
         body["hash"] = digest(body)
-        self._write(canonical_json(body) + b"\n")
-        self._take(body)
+        line = canonical_json(body) + b"\n"
+        self._write(line)
+        try:
+            self._take(body)
+        except Exception:
+            self._offset -= len(line)
+            os.truncate(self.path, self._offset)
+            raise
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every entry, read again from the first byte and checked."""

@@ -292,3 +292,15 @@ def test_a_held_lock_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         second.charge("run", 1, 3)
     second.charge("run", 1, 3)
     assert first.charged_steps("run") == 4
+
+
+def test_an_entry_that_its_readers_would_refuse_is_not_left_in_the_file(path: Path) -> None:
+    """A kind that no reader knows, written by whatever fault: the file stays one that opens."""
+    ledger = Ledger.open(path)
+    before = path.read_bytes()
+    with ledger._journal.exclusive(), pytest.raises((IntegrityError, UserError)):
+        ledger._journal.append("nonsense", {"time": "2026-01-01T00:00:00+00:00"})
+    assert path.read_bytes() == before
+    ledger.charge("run", 1, 3)
+    Ledger.open(path).verify()
+    assert [entry["kind"] for entry in Ledger.open(path).entries][-1] == "charge"
