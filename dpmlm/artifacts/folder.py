@@ -346,8 +346,8 @@ class SealedFolder:
                 raise IntegrityError(
                     str(file),
                     f"{found}, the manifest lists {record['size']}",
-                    "restore it from a good copy, or remove the folder, and those of later stages, and run "
-                    "them again",
+                    "restore it from a good copy, or remove the folder and those of later stages, "
+                    "and run them again",
                 )
 
     def _listed(self) -> dict[str, dict[str, Any]]:

@@ -203,9 +203,14 @@ def _evaluate_run(request: Request) -> Evaluated:
         next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=request.groups))
     execute_until(config, "evaluation")
     run = Run.load(config, Progress(quiet=True))
-    # The run told its own ending; what is measured beside it may end otherwise.
-    with run.workspace.locked(), telling_status(config.workspace, config.name):
-        return _evaluate_finished(request, config, run)
+    if run.finished("release") is not None:  # the status file tells how that ended
+        with run.workspace.locked():
+            return _evaluate_finished(request, config, run)
+    # What is measured beside the run may end otherwise than the run did.
+    with run.workspace.locked(), telling_status(config.workspace, config.name) as ending:
+        found = _evaluate_finished(request, config, run)
+        ending.verdict = found.forgetting.verdict if found.forgetting and found.refused else None
+        return found
 
 
 def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluated:

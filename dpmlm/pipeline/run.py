@@ -7,6 +7,7 @@ from typing import Any
 
 from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
+from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.canaries import canaries_stage
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import data_stages
@@ -22,7 +23,7 @@ from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.status import status_file, telling_status
 from dpmlm.pipeline.summary import private_figures, public_figures, table
-from dpmlm.pipeline.watching import tell_result, watched
+from dpmlm.pipeline.watching import listened, tell_account, tell_result, watched
 from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
 from dpmlm.training import Interrupted, Ranks
 
@@ -140,6 +141,9 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 "this run has begun there, and its budget may be reserved",
                 "drop --no-resume, or name another folder (--set workspace=...)",
             )
+        if _only_looked_at(active, stages):
+            execute(active, stages)
+            return _result(active, finished=False)
         status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
         preflight(active)
         active.workspace.claim(config.name, settings)
@@ -152,9 +156,26 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 enter_finished(active)
             result = _result(active, finished=RELEASE in stages)
             ending.verdict = result.verdict
-            covered = RELEASE in stages and planned(active)[0].private
-            tell_result(active.sinks, result, covered=covered)
+            _tell_end(active, result, released=RELEASE in stages)
         return result
+
+
+def _only_looked_at(active: Run, stages: Sequence[Stage]) -> bool:
+    """Whether a released run is taken to an earlier stage: how it ended was told, and stays."""
+    there = [*stages, RELEASE]
+    return RELEASE not in stages and all(active.finished(stage.name) for stage in there)
+
+
+def _tell_end(active: Run, result: RunResult, *, released: bool) -> None:
+    covered = False
+    if released:
+        plan, run_id = planned(active)
+        covered = plan.private
+        if listened(active.config):  # a training that was done before told nothing of it this time
+            ledger = open_ledger(active.config.ledger)
+            step = ledger.committed_steps(run_id)
+            tell_account(active.sinks, plan, ledger, run_id, step=step, beginning=False)
+    tell_result(active.sinks, result, covered=covered)
 
 
 def _result(active: Run, *, finished: bool) -> RunResult:

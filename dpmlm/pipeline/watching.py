@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpmlm.canonical import digest
 from dpmlm.config import RunConfig
@@ -92,6 +92,39 @@ def tell_result(sinks: Sinks, result: "RunResult", *, covered: bool) -> None:
     sinks.gauge("ended", 1)
 
 
+def listened(config: RunConfig) -> bool:
+    """Whether anybody hears gauges: the ledger's epsilon takes half a second."""
+    asked = config.telemetry
+    return bool(asked.prometheus or asked.tensorboard or asked.mlflow)
+
+
+def tell_account(
+    sinks: Sinks, plan: PrivacyPlan, ledger: Ledger, run_id: str, *, step: int, beginning: bool
+) -> None:
+    """What the plan says, and what the ledger holds of the run; `step` is the newest kept one.
+
+    `beginning`: an attempt that the ledger does not hold yet is about to begin.
+    """
+    attempts = [e for e in ledger.entries if e["kind"] == "attempt" and e["run_id"] == run_id]
+    known = {
+        "step": step,  # beside what is charged: alone, that looks like steps drawn again
+        "steps_planned": plan.steps,
+        "epsilon_planned": plan.epsilon,
+        "delta_planned": plan.delta,
+        "expected_batch_size": plan.expected_batch_size,
+        "epsilon_cap": ledger.cap[0],
+        "attempts": len(attempts) + beginning,
+    }
+    for name, value in known.items():
+        sinks.gauge(name, value)
+    _tell_spent(sinks, ledger, run_id)
+
+
+def _tell_spent(sinks: Sinks, ledger: Ledger, run_id: str) -> None:
+    sinks.gauge("steps_charged", ledger.charged_steps(run_id) if run_id in ledger.run_ids else 0)
+    sinks.gauge("epsilon_spent", ledger.spent().epsilon)
+
+
 class Watched:
     """The sinks of a run as its training sees them: gauges that follow from a checkpoint come
     before its events."""
@@ -101,14 +134,12 @@ class Watched:
     ) -> None:
         """`begun`: steps in the checkpoint that the training goes on from."""
         self._sinks, self._plan, self._ledger, self._run_id = run.sinks, plan, ledger, run_id
-        # A step is told only where somebody listens: the ledger's epsilon takes half a second.
-        asked = run.config.telemetry
-        self._listened = bool(asked.prometheus or asked.tensorboard or asked.mlflow)
-        self._gpus = Gpus() if asked.gpu else None
+        self._listened = listened(run.config)
+        self._gpus = Gpus() if run.config.telemetry.gpu else None
         self._tokens = run.config.training.windows_per_draw * run.config.tokens.window
         self._step, self._since = 0, time.monotonic()
         if self._listened:
-            self._begin(begun)
+            tell_account(self._sinks, plan, ledger, run_id, step=begun, beginning=True)
 
     def write(self, events: Sequence[Event]) -> None:
         if self._listened:
@@ -123,33 +154,9 @@ class Watched:
         if self._gpus is not None:
             self._gpus.close()
 
-    def _begin(self, begun: int) -> None:
-        plan = self._plan
-        known = {
-            "step": begun,  # beside what is charged: alone, that looks like steps drawn again
-            "steps_planned": plan.steps,
-            "epsilon_planned": plan.epsilon,
-            "delta_planned": plan.delta,
-            "expected_batch_size": plan.expected_batch_size,
-            "epsilon_cap": self._ledger.cap[0],
-            "attempts": 1 + sum(self._is_attempt(entry) for entry in self._ledger.entries),
-        }
-        for name, value in known.items():
-            self._sinks.gauge(name, value)
-        self._tell_ledger()
-
-    def _is_attempt(self, entry: dict[str, Any]) -> bool:
-        return entry["kind"] == "attempt" and entry["run_id"] == self._run_id
-
-    def _tell_ledger(self) -> None:
-        begun = self._run_id in self._ledger.run_ids
-        charged = self._ledger.charged_steps(self._run_id) if begun else 0
-        self._sinks.gauge("steps_charged", charged)
-        self._sinks.gauge("epsilon_spent", self._ledger.spent().epsilon)
-
     def _tell(self, step: int) -> None:
         now = time.monotonic()
-        self._tell_ledger()
+        _tell_spent(self._sinks, self._ledger, self._run_id)
         self._sinks.gauge("step", step)
         self._sinks.gauge("checkpoint_timestamp_seconds", time.time())
         if self._step:  # an attempt's first checkpoint may hold steps of an earlier one

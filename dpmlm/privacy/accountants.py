@@ -172,8 +172,10 @@ def _pld_interval(composition: Composition, delta: float) -> float:
         return _FINEST_INTERVAL
     steps = sum(mechanism.steps for mechanism in composition)
     fitting = math.sqrt(1e-4 * epsilon / (1.6 * steps))
+    if not fitting > _FINEST_INTERVAL:  # at large deltas RDP proves an epsilon of 0
+        return _FINEST_INTERVAL
     steps_down = max(0, math.floor(2 * math.log2(_WIDEST_INTERVAL / fitting)))
-    return max(_WIDEST_INTERVAL / math.sqrt(2) ** steps_down, _FINEST_INTERVAL)
+    return float(_WIDEST_INTERVAL / math.sqrt(2) ** steps_down)
 
 
 def _losses(mechanism: SampledGaussian, interval: float) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,6 +160,22 @@ def test_another_vocabulary_is_compared_by_bytes_alone(copy, call, other):
 )
 def test_what_cannot_be_measured_is_refused(copy, refused, probes, words, rule):
     assert rule in refused("evaluate", *words)
+
+
+def test_a_released_run_that_is_looked_at_keeps_what_it_told(copy, call):
+    """A verdict that vanished from where alerts look would be taken for one that was mended."""
+    telling = ("--set", "telemetry.prometheus.textfile=run.prom")
+    assert call("run", "run.yaml", *telling).status == 0
+    page, status = Path("run.prom").read_text(), Path("work.status.json").read_text()
+    assert 'verdict="PASS"} 1' in page
+    for name in ("ended", "canaries_extracted", "steps_charged", "epsilon_spent", "epsilon_cap"):
+        assert f"dpmlm_{name}{{" in page
+    assert 'dpmlm_step{run="small"} 80' in page
+    assert json.loads(status)["reason"] == "PASS"
+    assert call("evaluate", "run.yaml", *telling).status == 0
+    assert call("evaluate", "run.yaml", *telling, "--pseudo", "1").status == 0
+    assert Path("run.prom").read_text() == page
+    assert Path("work.status.json").read_text() == status
 
 
 FORGETTING = ("--text", "public.jsonl", "--public", "--forgetting", "2")

@@ -189,6 +189,12 @@ def test_descriptions_carry_versions() -> None:
     assert describe("pld") == f"PLD (dp-accounting {version('dp-accounting')})"
 
 
+def test_an_epsilon_that_rdp_proves_to_be_zero_has_a_grid() -> None:
+    mechanism = SampledGaussian(5.0, 0.001, 10)
+    assert accountants.rough_epsilon((mechanism,), 0.01) == 0
+    assert 0 <= epsilon_of("pld", mechanism, 0.01) < 1e-3
+
+
 @pytest.mark.parametrize(("sigma", "steps"), [(100.0, 10_000), (10.0, 100), (3.0, 1)])
 def test_nothing_is_below_the_truth_at_the_least_delta(sigma: float, steps: int) -> None:
     """At 1e-13 PLD gives less than the analytic Gaussian for the first of these."""
