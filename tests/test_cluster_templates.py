@@ -34,6 +34,8 @@ def program(folder: Path, name: str, text: str) -> None:
 def machine(tmp_path):
     """A folder with a run file, and stand-ins for what a node has on its PATH."""
     write_run_file(tmp_path)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples/cluster").symlink_to(CLUSTER)
     program(tmp_path, "python", f'exec {sys.executable} "$@"')
     program(tmp_path, "srun", 'shift 2; exec "$@"')
     program(tmp_path, "scontrol", f'echo "$@" > {tmp_path}/scontrol.txt')
@@ -42,7 +44,7 @@ def machine(tmp_path):
 
 def environment(folder: Path) -> dict[str, str]:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    more = {"SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(ROOT), "PYTHONPATH": str(ROOT)}
+    more = {"SLURM_JOB_ID": "17", "SLURM_SUBMIT_DIR": str(folder), "PYTHONPATH": str(ROOT)}
     return os.environ | {"PATH": path} | more
 
 
@@ -85,13 +87,16 @@ def test_slurm_queues_again_what_was_stopped_and_nothing_else(machine, told, que
 
 
 def test_slurm_does_not_queue_for_ever_what_is_killed(machine, monkeypatch):
-    write = f"echo '{json.dumps({'status': None})}' > {machine}/work.status.json"
-    program(machine, "dpmlm", f"{write}; exit 1")
-    for restarts, queued in (("5", True), ("6", False)):
-        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    """Six kills, and as many stops between them as there are: Slurm's own count holds both."""
+    queued = []
+    for restarts, status in enumerate([143, 143, *[None, 143] * 6, None, None]):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        write = f"echo '{json.dumps({'status': status})}' > {machine}/work.status.json"
+        program(machine, "dpmlm", f"{write}; exit 1")
         started(machine, "train.sbatch")
-        assert (machine / "scontrol.txt").exists() == queued
+        queued.append((machine / "scontrol.txt").exists())
         (machine / "scontrol.txt").unlink(missing_ok=True)
+    assert queued == [True] * 14 + [False, True]  # after an end it begins to count anew
 
 
 def test_a_rank_that_died_before_a_word_is_no_verdict(machine):

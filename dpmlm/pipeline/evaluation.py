@@ -33,6 +33,7 @@ from dpmlm.pipeline.data import sample_public
 from dpmlm.pipeline.earlier_text import forgotten
 from dpmlm.pipeline.models import HELD_OUT, best_device, held_out_digest, planned
 from dpmlm.pipeline.progress import Report
+from dpmlm.pipeline.sources import standing_alone
 from dpmlm.pipeline.stages import Stage
 from dpmlm.release.facts import spelled
 from dpmlm.tokens import Encoder, load_sealed_tokenizer
@@ -94,7 +95,10 @@ class HeldOut:
 
         Names of units are keyed hashes: the first of them are as good as drawn at random.
         """
-        rows = (d for d in read_shards(run.source("tokens")) if d["split"] == "train")
+        absent = run.config.training.leave_out
+        left = standing_alone(run, absent) if absent else set()
+        trained = (d for d in read_shards(run.source("tokens")) if d["split"] == "train")
+        rows = (d for d in trained if d["id"] not in left)
         return cls._of_rows(
             heapq.nsmallest(count, rows, lambda row: (row["unit"], row["id"])), None
         )

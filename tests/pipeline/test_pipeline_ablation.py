@@ -14,6 +14,7 @@ from small_stages import run_stages, write_rows
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
+from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.grid import price_of, run_grid
 from dpmlm.pipeline.grid.measured import read_measured
 from dpmlm.pipeline.grid.result import GridResult, Row
@@ -103,6 +104,29 @@ def test_a_left_out_source_is_not_drawn_and_all_else_is(trained):
     assert names[0] - names[2] == of["c"]
     assert names[1] < names[0]
     assert names[2] < names[0]
+
+
+def test_what_was_left_out_does_not_count_as_trained_on(trained):
+    _, grid, _, _ = trained
+    every, without_a, _ = (run_of(cell.config) for cell in grid.cells)
+    known = {one.id for one in HeldOut.trained_on(every, 10**6).documents}
+    fewer = {one.id for one in HeldOut.trained_on(without_a, 10**6).documents}
+    assert known - fewer == {id for id in known if id[0] == "a" and not id.endswith("-shared")}
+    assert known - fewer
+    assert fewer < known
+
+
+def test_trainings_that_would_be_asked_about_nothing_are_refused_before_a_charge(trained):
+    run_file, *_ = trained
+    every = ["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]
+    grid = ablation_grid(run_file, run_file.parent / "all", every, seeds=1)
+    grid.claim()
+    run_stages(grid.text)
+    ledger = (run_file.parent / "ledger.jsonl").read_bytes()
+    with pytest.raises(UserError, match="nothing is left to ask about") as refused:
+        run_grid(grid)
+    assert "jsonl" not in str(refused.value)
+    assert (run_file.parent / "ledger.jsonl").read_bytes() == ledger
 
 
 def read_tokens(run):

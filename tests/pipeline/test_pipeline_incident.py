@@ -165,6 +165,8 @@ def test_quarantine_leaves_the_source_out_of_new_workspaces_alone(clinic, runs):
     assert sources_of(after) == set(GOOD)
     ledger = Ledger.open(config.ledger.path)
     assert [one["label"] for one in ledger.choices()] == ["private"]
+    with pytest.raises(UserError, match="name rows all"):
+        quarantine(config, BAD, "inc-8", "private", rows=(1, 5), lift=True)
     quarantine(config, BAD, "inc-8", "private", lift=True)
     assert sources_of(run_stages(config_of(clinic, "lifted", "new"))) == {*GOOD, BAD}
 

@@ -17,7 +17,12 @@ from dpmlm.pipeline.context import Run, data_order
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.grid.axes import Cell, Grid
 from dpmlm.pipeline.grid.budget import register_public, run_of
-from dpmlm.pipeline.grid.measured import MEASURED, measured_stage, read_measured
+from dpmlm.pipeline.grid.measured import (
+    MEASURED,
+    measured_stage,
+    read_measured,
+    refuse_unanswerable,
+)
 from dpmlm.pipeline.grid.result import GridResult, Row
 from dpmlm.pipeline.models import PLAN, TRAINING, planned
 from dpmlm.pipeline.planted import plants
@@ -36,6 +41,7 @@ def run_grid(grid: Grid) -> GridResult:
     progress.say(f"text of {grid.base.name}: read once for all cells")
     execute_until(grid.text, "tokens")
     base = Run.load(grid.text, Progress(quiet=True))
+    refuse_unanswerable(base, grid.apart)
     rows: list[Row] = []
     failure: UserError | None = None
     for number, cell in enumerate(grid.cells, start=1):
@@ -44,8 +50,10 @@ def run_grid(grid: Grid) -> GridResult:
             rows.append(_run_cell(grid, cell, run_of(cell, base)))
         except UserError as error:
             failure = error
-            progress.say(f"  failed: {error}")
-            rows.append(Row(cell.name, cell.setting, cell.seed, failed=str(error)))
+            # What was given may be the name of a source, which is private where some are apart.
+            reason = f"{error.rule}; {error.next_step}" if grid.apart else str(error)
+            progress.say(f"  failed: {reason}")
+            rows.append(Row(cell.name, cell.setting, cell.seed, failed=reason))
     if failure is not None and all(row.failed for row in rows):
         raise failure
     return GridResult.of(grid, rows)

@@ -17,6 +17,8 @@ from audits.planting.canaries import CanarySet
 from audits.planting.labels import Labels
 from audits.scores.scoring import joint_logprobs, secret_positions
 from dpmlm.artifacts import SealedFolder, load_model
+from dpmlm.corpus import read_shards
+from dpmlm.errors import UserError
 from dpmlm.evaluation import EvaluationSpec, Measurement, estimates
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest, sample_public
@@ -90,6 +92,23 @@ def _held_out(run: Run, public: bool, apart: Sequence[str]) -> HeldOut:
         found = found.without(standing_alone(run, apart))
     corpus = run.config.corpus
     return replace(found, public=(corpus.path, corpus.text)) if public else found
+
+
+def refuse_unanswerable(base: Run, apart: Sequence[str]) -> None:
+    """UserError where cells could be trained and asked about nothing; before any is charged.
+
+    `base` holds the text of all cells, and the sources `apart` are left out of what is asked.
+    """
+    if not apart:
+        return
+    left = standing_alone(base, apart)
+    rows = read_shards(base.source("tokens"))
+    if all(row["id"] in left for row in rows if row["split"] == "validation"):
+        raise UserError(
+            f"{len(apart)} sources to leave out",
+            "all held-out documents are of them, so that nothing is left to ask about",
+            "name fewer of them at once, or hold out more (split.validation)",
+        )
 
 
 def _public_text(run: Run) -> HeldOut | None:

@@ -140,12 +140,19 @@ def _lift(
     """By the name that the lines know, or by the bytes of a file that has another one by now."""
     files = {name: path for path, name in corpus_files(config.corpus.path)}
     data = bytes_of(stones, files[source]) if source in files else None
-    meant = [
-        number
+    about = {
+        number: rows_of(line)
         for number, line in stones.quarantines.items()
-        if (line["source"] == name_of(stones, source) or line["file"] == data)
-        and (rows is None or rows_of(line) == rows)
-    ]
+        if line["source"] == name_of(stones, source) or line["file"] == data
+    }
+    meant = [number for number, named in about.items() if rows is None or named == rows]
+    if about and not meant:
+        there = ", ".join("all" if r is None else f"{r[0]}-{r[1]}" for r in about.values())
+        raise UserError(
+            f"--rows {rows and f'{rows[0]}-{rows[1]}'}",
+            f"no line in force is about just these rows; those about the file name rows {there}",
+            "give the rows of one of them, or leave --rows out to lift them all",
+        )
     if not meant and source not in files:
         raise UserError(
             f"--source {visible(source)}",
@@ -175,7 +182,7 @@ def _count(config: RunConfig, source: str, rows: Rows | None) -> int:
         raise UserError(
             f"--source {visible(source)}",
             f"no file of {corpus.path} has this name",
-            f"name one as the corpus does: {', '.join(map(visible, names[:8]))}",
+            f"name one of its {len(names)} as `dpmlm runs shards --show-private` does",
         )
     here, count = LeftOut({source: [rows]}), 0
     for item in read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person):
