@@ -70,9 +70,13 @@ def beside(models: Mapping[str, Measurement], *, alike: bool = True) -> dict[str
     }
 
 
-def generalization(trained_on: Measurement, held_out: Measurement) -> dict[str, Any]:
-    """Figures of one model on text that it was trained on, and `gap`: held out minus those."""
+def generalization(trained_on: Measurement, held_out: Measurement, visits: float) -> dict[str, Any]:
+    """Figures of one model on text that it was trained on, and `gap`: held out minus those.
+
+    `visits`: how often a unit of the training was drawn in the mean.
+    """
     return {
+        "visits": visits,
         "documents": len(trained_on.documents),
         "units": len(set(trained_on.units)),
         "figures": figures_of(trained_on),
@@ -127,8 +131,12 @@ def generalization_lines(told: Mapping[str, Any] | None) -> list[str]:
     for name in ("top1", "loss"):
         rows.append([SAYS[name], _shown(name, float(figures[name])),
                      _change_shown(name, gap_of[name])])  # fmt: skip
-    head = f"overfitting: {told['documents']} documents of {told['units']} units of the training"
-    return [head, *_aligned(rows)]
+    head = (
+        f"overfitting: {told['documents']} documents of {told['units']} units of the training, "
+        f"each drawn {told['visits']:.2g} times in the mean"
+    )
+    blind = ["  most of them were never drawn: a gap cannot show"] if told["visits"] < 1 else []
+    return [head, *_aligned(rows), *blind]
 
 
 def group_lines(groups: Sequence[Group], field: str) -> list[str]:

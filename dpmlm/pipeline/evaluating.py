@@ -1,7 +1,7 @@
 """`dpmlm evaluate`: a run, a bundle or a model folder, alone or beside another."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,11 @@ def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluat
         subjects = {BEFORE: Subject(start, this.tokenizer, this.window, True), AFTER: this}
     else:
         subjects = {OTHER: opened_model(request.against, request), THIS: this}
-    return _measured(request, subjects, held_out, private=True)
+    found = _measured(request, subjects, held_out, private=True)
+    if request.against is not None:
+        return found
+    kept = run.folder("evaluation").read_json("evaluation")
+    return replace(found, held_out={**(found.held_out or {}), "trained_on": kept.get("trained_on")})
 
 
 def _kept_forgetting(run: Run) -> Forgetting | None:

@@ -193,17 +193,17 @@ def _evaluation(run: Run, folder: SealedFolder, report: Report) -> dict[str, Any
     measured = {
         name: held_out.measured(model, asked, spec, report) for name, model in models.items()
     }
+    plan, _ = planned(run)
+    drawn = sum(steps * batch for steps, batch in plan.plateaus)
     known = HeldOut.trained_on(run, len(held_out.documents))
     fitted = known.measured(trained, known.asked(tokenizer), spec, report)
     figures = {
         "label": "private",
         "asked": asked_of(spec),
         **beside(measured),
-        "trained_on": generalization(fitted, measured[AFTER]),
+        "trained_on": generalization(fitted, measured[AFTER], drawn / plan.units),
     }
-    found = forgotten(
-        run.config, planned(run)[0].bindings, (models[BEFORE], trained), tokenizer, report
-    )
+    found = forgotten(run.config, plan.bindings, (models[BEFORE], trained), tokenizer, report)
     if found is not None:
         folder.write_json(FORGETTING, found.to_json())
     folder.write_json("evaluation", spelled(figures))

@@ -111,7 +111,9 @@ class Journal:
             self._take(body)
         except Exception:
             self._offset -= len(line)
-            os.truncate(self.path, self._offset)
+            with self.path.open("r+b") as file:
+                file.truncate(self._offset)
+                os.fsync(file.fileno())
             raise
 
     def entries(self) -> Iterator[dict[str, Any]]:

@@ -43,9 +43,9 @@ def learnt_by_heart(model, examples, spec, table):
     return fitted.eval()
 
 
-def told(model, spec, table):
+def told(model, spec, table, visits=3.0):
     asked = [measure(model, text(seed), spec, table=table) for seed in (1, 2)]
-    return generalization(*asked)
+    return generalization(*asked, visits=visits)
 
 
 def test_what_was_learnt_by_heart_shows_in_the_gap(model, table):
@@ -57,9 +57,13 @@ def test_what_was_learnt_by_heart_shows_in_the_gap(model, table):
     assert after["gap"]["top1"]["high"] < -0.1
     assert (after["documents"], after["units"]) == (24, 24)
     lines = generalization_lines(after)
-    assert lines[0] == "overfitting: 24 documents of 24 units of the training"
+    assert lines[0].startswith(
+        "overfitting: 24 documents of 24 units of the training, each drawn 3"
+    )
     assert f"+{after['gap']['loss']['value']:.3g} (" in lines[-1]
     assert "not told apart" not in lines[-1]
+    blind = generalization_lines(told(model, spec, table, visits=0.4))
+    assert blind[-1] == "  most of them were never drawn: a gap cannot show"
 
 
 @pytest.mark.parametrize("nothing", [None, {"gap": {}}])

@@ -217,6 +217,7 @@ def test_runs_are_compared_by_what_differs(folder):
     both = compare_runs([folder / "a/run.yaml"] * 2, private=True)
     assert both.settings == {}
     assert both.private["after.top1"][0] == both.private["after.top1"][1]
+    assert both.private["overfitting.loss"][0] == both.private["overfitting.loss"][1] is not None
     assert "runs select" in both.text()
     with pytest.raises(UserError, match="fields of a run file"):
         compare_runs([folder / "d", folder / "a/run.yaml"], {"workspace": "elsewhere"})

@@ -74,6 +74,7 @@ def test_the_trained_model_is_asked_as_much_of_its_own_text(run):
     assert not set(known.units) & set(held_out.units)
     everybody = HeldOut.trained_on(run, len(rows))
     assert len(everybody.documents) == len(rows) - len(held_out.documents)
+    assert found["visits"] == pytest.approx(80 * 16 / 100)
     for name in ("loss", "top1"):
         gap = found["gap"][name]["value"]
         assert gap == pytest.approx(kept(run)["after"][name] - found["figures"][name])

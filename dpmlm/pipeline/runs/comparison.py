@@ -63,7 +63,13 @@ def compare_runs(
     settings = _beside([each.settings for each in shown])
     claims = [{name: getattr(each.entry, name) for name in _CLAIMED} for each in shown]
     figures = [(each.private or {}).get("evaluation") or {} for each in shown]
-    utility = [{k: v for k, v in each.items() if k in ("before", "after")} for each in figures]
+    utility = [
+        {
+            **{moment: each[moment] for moment in ("before", "after") if moment in each},
+            "overfitting": _gap(each),
+        }
+        for each in figures
+    ]
     return Comparison(
         [each.entry for each in shown],
         {key: cells for key, cells in settings.items() if any(c != cells[0] for c in cells)},
@@ -72,6 +78,12 @@ def compare_runs(
         _beside([each.audit for each in shown]),
         {"label": "private", **_beside(utility)} if private else None,
     )
+
+
+def _gap(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Held out minus trained on."""
+    gap = (evaluation.get("trained_on") or {}).get("gap") or {}
+    return {name: gap[name]["value"] for name in ("loss", "top1") if name in gap}
 
 
 def _beside(parts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
