@@ -1,11 +1,23 @@
 """Which source files the documents that are trained on came from. Private, names among it."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection
 
+from dpmlm.artifacts import SealedFolder
 from dpmlm.corpus import read_shards
 from dpmlm.errors import UserError, visible
 from dpmlm.pipeline.context import Run
+
+
+def sources_of(corpus: SealedFolder) -> dict[str, str]:
+    """Each source of a corpus stage with a digest of its texts, whatever their order."""
+    texts: dict[str, list[bytes]] = defaultdict(list)
+    for document in read_shards(corpus):
+        if "source" in document:
+            data = document["text"].encode("utf-8", "surrogatepass")
+            texts[document["source"]].append(hashlib.sha256(data).digest())
+    return {name: hashlib.sha256(b"".join(sorted(own))).hexdigest() for name, own in texts.items()}
 
 
 def origins_of(run: Run) -> dict[str, set[str]]:

@@ -20,6 +20,7 @@ from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.grid import run_grid
 from dpmlm.pipeline.models import PLAN, TRAINING
 from dpmlm.pipeline.runs.ablation import ablation_grid, ablation_of
+from dpmlm.pipeline.runs.comparison import compare_runs
 from dpmlm.pipeline.runs.postmortem import write_postmortem
 from dpmlm.pipeline.runs.quarantining import quarantine
 from dpmlm.pipeline.runs.shards import rank_parts
@@ -145,6 +146,16 @@ def test_the_bad_file_is_ranked_first_and_alone_is_a_suspect(clinic, runs):
     assert found.parts[0].state == "new"
     assert BAD not in found.text()
     assert BAD in found.text(private=True)
+
+
+def test_runs_compared_show_the_files_that_are_not_the_same_in_both(clinic, runs):
+    files = [clinic / "before.yaml", clinic / "new.yaml"]
+    found = compare_runs(files, private=True)
+    named = {key: cells for key, cells in found.private.items() if key.startswith("sources.")}
+    ((key, (before, new)),) = named.items()
+    assert (key, before) == (f"sources.{BAD}", None)
+    assert len(new) == 8
+    assert BAD not in compare_runs(files).text()
 
 
 def test_an_innocent_corpus_names_nobody(clinic, runs):

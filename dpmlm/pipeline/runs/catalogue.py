@@ -20,6 +20,7 @@ from dpmlm.canonical import digest
 from dpmlm.config import load_config
 from dpmlm.errors import UserError, visible
 from dpmlm.pipeline.jumps import loss_jumps
+from dpmlm.pipeline.sources import sources_of
 from dpmlm.pipeline.workspace import BUNDLE, SCHEMA
 from dpmlm.release.inventory import MANIFEST, release_digest
 from dpmlm.release.signed import peek
@@ -244,10 +245,12 @@ def show_run(
     *,
     identity: Path | None = None,
     private: bool = False,
+    sources: bool = False,
 ) -> Shown:
     """One run by its workspace or its run file, whose fields `overrides` change.
 
-    With `private`, what is computed from private text too: `identity` opens it, or the run file's.
+    With `private`, what is computed from private text too: `identity` opens it, or the run file's;
+    with `sources`, which files the corpus was read from, too: all of its text is read for that.
     Raises UserError where there is no run.
     """
     if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
@@ -267,7 +270,7 @@ def show_run(
         )
     entry = entry_of(workspace)
     opened = _identity(path, identity) if private else None
-    figures = None if opened is None else private_of(workspace, opened)
+    figures = None if opened is None else private_of(workspace, opened, sources=sources)
     if entry.name is None or (entry.state == "broken" and entry.bundle is None):
         return Shown(entry, {}, None, {}, {}, {}, figures)
     settings = _marker(workspace)["settings"]
@@ -311,7 +314,7 @@ def _of_bundle(
     return _sound(bundle, whole)
 
 
-def private_of(workspace: Path, identity: Identity) -> dict[str, Any]:
+def private_of(workspace: Path, identity: Identity, *, sources: bool = False) -> dict[str, Any]:
     """Counts of the data stages and held-out figures, as far as the run came; private."""
     figures: dict[str, Any] = {"label": "private", "seconds": {}}
     for stage in (*_COUNTED, "evaluation"):
@@ -324,6 +327,8 @@ def private_of(workspace: Path, identity: Identity) -> dict[str, Any]:
             figures[stage] = manifest.get("counts", {})
         elif folder.has("evaluation"):
             figures[stage] = folder.read_json("evaluation")
+        if sources and stage == "corpus":
+            figures["sources"] = sources_of(folder)
     if (jumps := loss_jumps(workspace, identity)) is not None:
         figures["loss_jumps"] = jumps
     return figures

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import UserError
-from dpmlm.pipeline.runs.catalogue import Entry, columns, flat, problems, show_run, spelled
+from dpmlm.pipeline.runs.catalogue import Entry, Shown, columns, flat, problems, show_run, spelled
 
 _CLAIMED = ("verdict", "epsilon", "delta", "state", "continues")
 
@@ -59,7 +59,10 @@ def compare_runs(
     """
     if len(paths) < 2:
         raise UserError("one run", "a comparison is between two or more", "name another run")
-    shown = [show_run(path, overrides, identity=identity, private=private) for path in paths]
+    shown = [
+        show_run(path, overrides, identity=identity, private=private, sources=private)
+        for path in paths
+    ]
     settings = _beside([each.settings for each in shown])
     claims = [{name: getattr(each.entry, name) for name in _CLAIMED} for each in shown]
     figures = [(each.private or {}).get("evaluation") or {} for each in shown]
@@ -67,8 +70,9 @@ def compare_runs(
         {
             **{moment: each[moment] for moment in ("before", "after") if moment in each},
             "overfitting": _gap(each),
+            "sources": apart,
         }
-        for each in figures
+        for each, apart in zip(figures, _sources_apart(shown), strict=True)
     ]
     return Comparison(
         [each.entry for each in shown],
@@ -78,6 +82,16 @@ def compare_runs(
         _beside([each.audit for each in shown]),
         {"label": "private", **_beside(utility)} if private else None,
     )
+
+
+def _sources_apart(shown: Sequence[Shown]) -> list[dict[str, str]]:
+    """Of each run the sources that are not the same in all of them, with digests of their texts."""
+    every: list[Mapping[str, str]] = [(each.private or {}).get("sources") or {} for each in shown]
+    same = set.intersection(*(set(one.items()) for one in every))
+    return [
+        {name: digest[:8] for name, digest in one.items() if (name, digest) not in same}
+        for one in every
+    ]
 
 
 def _gap(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ be a choice that no claim covers (`dpmlm runs quarantine --basis private`).
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from dpmlm.artifacts import SealedFolder
 from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import Document, read_shards
 from dpmlm.errors import UserError, visible
@@ -36,6 +35,7 @@ from dpmlm.pipeline.evaluating import RUN_FILES, Request, Subject, of_run, opene
 from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.models import best_device
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.sources import sources_of
 from dpmlm.pipeline.workspace import deciding_settings
 
 DOCUMENTS = 60
@@ -165,16 +165,6 @@ def rank_parts(
         ranked.append(Part(part, len(parts[source, part]), states.get(source), own, above))
     ranked.sort(key=lambda part: (not part.suspect, -part.score))
     return Ranking(config.name, name, ranked, gone, bar)
-
-
-def sources_of(corpus: SealedFolder) -> dict[str, str]:
-    """Each source of a corpus stage with a digest of its texts, whatever their order."""
-    texts: dict[str, list[bytes]] = defaultdict(list)
-    for document in read_shards(corpus):
-        if "source" in document:
-            data = document["text"].encode("utf-8", "surrogatepass")
-            texts[document["source"]].append(hashlib.sha256(data).digest())
-    return {name: hashlib.sha256(b"".join(sorted(own))).hexdigest() for name, own in texts.items()}
 
 
 def _states(run: Run, against: Path | None) -> tuple[dict[str, str], list[str]]:
