@@ -82,3 +82,11 @@ def test_a_forbidden_import_is_found():
     assert imports_of("def f():\n    from dpmlm.training import train") == {"training"}
     assert imports_of("import audits.claim.gating") == {"audits"}
     assert imports_of("from dpmlm import training") == {"training"}
+
+
+@pytest.mark.parametrize("package", ["pipeline", "pipeline/runs"])
+def test_the_map_of_a_large_package_names_each_of_its_modules(package):
+    folder = ROOT / "dpmlm" / package
+    told = (folder / "__init__.py").read_text()
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {name for name in modules if f"`{name}`" not in told} == set()

@@ -1,3 +1,5 @@
-"""Several runs: `catalogue` and `comparison` (list, show, compare), `tuning` (choose, at a price),
-`affected` (which ones a person's text reached; `trace`, `person`, `handed_out` serve it).
+"""Several runs: `catalogue` and `comparison` (list, show, compare), `tuning` (choose, at a
+price), `shards` and `ablation` (which file it was), `quarantining` and `postmortem` (what is
+done about it), `origin` (where a text came from), `affected` (which ones a person's text
+reached; `trace`, `person`, `handed_out` serve it).
 """
