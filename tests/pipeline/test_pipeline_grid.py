@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from html_page import Page
@@ -24,6 +25,7 @@ from dpmlm.pipeline.grid import Axis, axes_of, cells, price_of, run_grid, write_
 from dpmlm.pipeline.grid.masks import masking_axes
 from dpmlm.pipeline.grid.page import render
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger
 from dpmlm.tokens import load_sealed_tokenizer
 from dpmlm.training.model import SIZES
@@ -300,3 +302,13 @@ def test_tokens_with_marked_names_are_made_once_for_all_cells_that_mask_names(tm
         made.setdefault(cell.setting["masking.strategy"], set()).add(sealed)
     assert [len(found) for found in made.values()] == [1, 1]
     assert made["token"] != made["entity"]
+
+
+@pytest.mark.parametrize(("device", "told"), [("cpu", True), ("cuda", False)])
+def test_processor_seconds_are_told_where_a_processor_did_the_work(
+    tmp_path, monkeypatch, device, told
+):
+    monkeypatch.setattr(cells, "best_device", lambda: device)
+    monkeypatch.setattr(cells, "execute", lambda run, stages: None)
+    run = SimpleNamespace(workspace=Workspace(tmp_path))
+    assert (cells._train(run) is not None) == told

@@ -24,7 +24,7 @@ from dpmlm.pipeline.grid.measured import (
     refuse_unanswerable,
 )
 from dpmlm.pipeline.grid.result import GridResult, Row
-from dpmlm.pipeline.models import PLAN, TRAINING, planned
+from dpmlm.pipeline.models import PLAN, TRAINING, best_device, planned
 from dpmlm.pipeline.planted import plants
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
@@ -103,11 +103,12 @@ def _share_text(grid: Grid, run: Run) -> None:
 
 
 def _train(run: Run) -> float | None:
-    """CPU seconds of the training; None where a part of it was done by an earlier process."""
-    begun = run.workspace.stage(TRAINING.name).exists()
+    """CPU seconds of the training; None where an earlier process did a part of it, or a GPU did it:
+    there they are not what it cost."""
+    elsewhere = run.workspace.stage(TRAINING.name).exists() or best_device() != "cpu"
     before = time.process_time()
     execute(run, [TRAINING])
-    return None if begun else time.process_time() - before
+    return None if elsewhere else time.process_time() - before
 
 
 def _take_over(source: Path, target: Path) -> None:
