@@ -141,11 +141,13 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 "this run has begun there, and its budget may be reserved",
                 "drop --no-resume, or name another folder (--set workspace=...)",
             )
-        if _only_looked_at(active, stages):
+        only_looked_at = _only_looked_at(active, stages)
+        if not only_looked_at:
+            status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
+        preflight(active)
+        if only_looked_at:
             execute(active, stages)
             return _result(active, finished=False)
-        status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
-        preflight(active)
         active.workspace.claim(config.name, settings)
         with (
             telling_status(config.workspace, config.name) as ending,
