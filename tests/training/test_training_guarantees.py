@@ -163,8 +163,8 @@ def test_no_event_shows_more_than_the_claim(observer, world_name):
 
 @pytest.mark.full
 @pytest.mark.parametrize("world_name", WORLDS)
-def test_no_event_of_five_thousand_runs_shows_more_than_the_claim(observer, world_name):
-    check_delta(observer, world_name, 5000)
+def test_no_event_of_two_thousand_runs_shows_more_than_the_claim(observer, world_name):
+    check_delta(observer, world_name, 2000)
 
 
 @pytest.mark.parametrize("world_name", ["half drawn", "taking turns"])
