@@ -127,7 +127,7 @@ OUTPUTS = [
     ("keys", "new", "more"),
     ("run", "run.yaml"),
 ]  # fmt: skip
-SLOW = ("report", "run")
+SLOW = ("report", "release", "run")
 
 
 LIMITED = """

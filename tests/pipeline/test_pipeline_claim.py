@@ -52,6 +52,7 @@ def second(tmp_path_factory):
     return folder, execute_run(load_config(folder / "run.yaml")), shown
 
 
+@pytest.mark.full
 def test_a_second_run_on_a_ledger_prints_what_it_signed(second):
     _, result, _ = second
     signed = json.loads((result.bundle / "statement.json").read_text())
@@ -65,6 +66,7 @@ def test_a_second_run_on_a_ledger_prints_what_it_signed(second):
     assert result.to_json()["public"]["statement"]["sentence"] == signed["sentence"]
 
 
+@pytest.mark.full
 def test_a_preview_says_the_sentence_beforehand(second):
     _, result, shown = second
     signed = json.loads((result.bundle / "statement.json").read_text())
@@ -73,6 +75,7 @@ def test_a_preview_says_the_sentence_beforehand(second):
     assert shown.to_json()["sentence"] == shown.sentence
 
 
+@pytest.mark.full
 def test_a_verdict_on_private_figures_is_said_not_to_be_covered(second, finished):
     for result, said in ((second[1], True), (finished[1], False)):
         statement = json.loads((result.bundle / "statement.json").read_text())
@@ -81,6 +84,7 @@ def test_a_verdict_on_private_figures_is_said_not_to_be_covered(second, finished
         assert (what in statement["sentence"]) is said
 
 
+@pytest.mark.full
 def test_runs_charged_later_do_not_change_what_was_signed(second):
     folder, result, _ = second
     Ledger.open(folder / "ledger.jsonl").reserve("third", other_plan(steps=6))

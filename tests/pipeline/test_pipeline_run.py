@@ -221,6 +221,7 @@ def unproven(tmp_path_factory):
     return folder, result, calls, counts
 
 
+@pytest.mark.full
 def test_the_control_differs_from_the_run_by_noise_and_clipping_alone(unproven):
     _, _, calls, counts = unproven
     (model, recipe, plan, names, secrets), control = calls
@@ -279,6 +280,7 @@ def test_a_folder_of_other_things_is_no_workspace(small):
     assert [p.name for p in (small / "work").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.full
 def test_a_run_that_does_not_pass_gives_its_consumers_no_key(unproven):
     # The control is not caught, so nothing was shown.
     small, result, _, _ = unproven

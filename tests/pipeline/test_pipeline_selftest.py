@@ -125,6 +125,7 @@ def test_what_a_fault_keeps_is_what_dp_accounting_says(plan, name, noise, rate):
     assert kept > 2 * plan.epsilon
 
 
+@pytest.mark.full
 def test_two_faults_and_the_correct_training(world):
     seen = []
     found = selftest(

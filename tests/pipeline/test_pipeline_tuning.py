@@ -17,7 +17,7 @@ from dpmlm.pipeline.runs.tuning import select_run
 from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
-pytestmark = pytest.mark.xdist_group("tuning")
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("tuning")]
 
 SHORT = {**PASSING, "ledger__cap": {"epsilon": 60, "delta": 1e-4}}
 

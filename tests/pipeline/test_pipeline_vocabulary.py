@@ -19,7 +19,7 @@ from dpmlm.privacy import Ledger, PartitionSelection, SecretStream, make_plan, s
 from dpmlm.release import verify_bundle
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer, tokenizer_digest
 
-pytestmark = pytest.mark.xdist_group("vocabulary-run")
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("vocabulary-run")]
 
 PRIVATE = {"size": 600, "epsilon": 8, "delta": 1e-4, "words_per_unit": 20, "unused": 300}
 CHANGES = {

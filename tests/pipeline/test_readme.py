@@ -24,6 +24,7 @@ def snippet() -> str:
     return blocks[0]
 
 
+@pytest.mark.full
 def test_the_snippet_of_the_readme_runs_as_it_stands(
     finished, tmp_path, monkeypatch, capsys, snippet
 ):

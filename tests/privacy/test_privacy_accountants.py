@@ -102,6 +102,7 @@ def test_rdp_is_the_least_over_every_order(composition, delta: float) -> None:
     assert least * (1 - 1e-9) <= whole < 1.3 * least + 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("composition", [LIKE_AND_UNLIKE[place] for place in (0, 1, 2, 6, 7, 8)])
 def test_the_grid_of_losses_adds_little_to_epsilon(composition) -> None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -101,6 +101,7 @@ def test_differences_in_a_made_up_text_are_the_mends() -> None:
     assert count > 10
 
 
+@pytest.mark.full
 def test_differences_in_150_posts_are_the_mends(shared_data: Path) -> None:
     explained, count = _differences(_posts(shared_data, 150))
     assert set(explained) <= MENDS
