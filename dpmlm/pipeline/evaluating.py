@@ -209,7 +209,8 @@ def _evaluate_run(request: Request) -> Evaluated:
     # What is measured beside the run may end otherwise than the run did.
     with run.workspace.locked(), telling_status(config.workspace, config.name) as ending:
         found = _evaluate_finished(request, config, run)
-        ending.verdict = found.forgetting.verdict if found.forgetting and found.refused else None
+        if found.refused and not found.private_forgetting and found.forgetting is not None:
+            ending.verdict = found.forgetting.verdict
         return found
 
 
