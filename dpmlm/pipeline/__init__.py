@@ -8,8 +8,8 @@
   `attack_cases`, `verbatim_case`), `outcome` (gate and bundle; with `outgoing`, `openers`,
   `waiving`, `logged`).
 * **What all of it shares.** `context`, `workspace`, `secrets`, `accounts` (the ledger),
-  `preflight`, `sources`, `public_text`; `progress`, `status`, `watching`, `summary`, `wording`:
-  what is told; `workers`, `on_ray`: several machines.
+  `preflight`, `sources`, `declared`, `public_text`; `progress`, `status`, `watching`, `summary`,
+  `wording`: what is told; `workers`, `on_ray`: several machines.
 * **Before a run.** `start` (init), `preview` and `forecast` (plan), `checklist`.
 * **After it.** `evaluating` and `probes` (evaluate), `export`, `rotation`, `attack` (audit),
   `jumps`; `runs/`: several of them, `grid/`: small ones compared, `selftest/`: faults that

@@ -27,7 +27,7 @@ from dpmlm.pipeline.canaries import canary_units, labelled_canaries, masking_spe
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import names_finder, public_digest, sample_public
 from dpmlm.pipeline.earlier_text import forgetting_binding
-from dpmlm.pipeline.frequencies import refuse_copy, weighted, weights_binding
+from dpmlm.pipeline.frequencies import weighted, weights_binding
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.public_loss import public_loss
 from dpmlm.pipeline.public_scales import scales_of
@@ -136,7 +136,6 @@ def _public_bindings(config: RunConfig) -> dict[str, str]:
     found = {}
     for name, section in (("best", config.training.best), ("scale", config.training.scale)):
         if section is not None:
-            refuse_copy(f"training.{name}.corpus", section.corpus, config.corpus.path)
             source = {"source": public_digest(section.corpus)}
             found[name] = digest(claim_fields(section) | source)
     return found

@@ -1,6 +1,7 @@
 """What can be refused before anything is written, is."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dpmlm.pipeline.base import load_reference, model_to_train, refuse_other_mod
 from dpmlm.pipeline.canaries import refuse_unfit
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import read_public
+from dpmlm.pipeline.declared import Declared, declared_public, refuse_private_text
 from dpmlm.pipeline.logged import check_run_log
 from dpmlm.pipeline.models import plan_of
 from dpmlm.pipeline.recall import check_gold
@@ -26,13 +28,18 @@ from dpmlm.tokens import least_size, load_tokenizer
 from dpmlm.training import activation_checkpointing_if, refuse_inexact
 
 
-def preflight(run: Run) -> None:
+def preflight(run: Run, *, to_plan: bool = True) -> None:
     """Check texts, policies, ledger, vocabulary, canaries and models of a run file.
 
-    Of each text the first document is read, of the gold file every row. Raises UserError.
+    Of each text the first document is read, of the gold file every row. Where it comes `to_plan`,
+    and so to a claim, all of what is declared public and of the corpus is read until there is a
+    release, and the ledger is asked for room until there is a plan. Raises UserError.
     """
     config = run.config
     _check_texts(run)
+    if to_plan and run.finished("release") is None:
+        with run.progress.bar("public texts"):
+            refuse_private_text(config)
     check_gold(run)
     load_scrub_policy(config.scrub.policy)
     load_release_policy(config.release.policy)
@@ -50,7 +57,7 @@ def preflight(run: Run) -> None:
         _, tokenizer = open_continued(config, run.identity)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)
-    if not run.workspace.stage("plan").exists():
+    if to_plan and not run.workspace.stage("plan").exists():
         run.progress.say("calibrating the noise")
         with run.progress.bar("noise"):
             ledger.refuse_unaffordable(plan_of(config), beside=_to_be_drawn(run))
@@ -72,13 +79,11 @@ def _to_be_drawn(run: Run) -> PartitionSelection | None:
     return selection_of(private)
 
 
-def check_deciding(config: RunConfig) -> None:
-    """Raise UserError unless the public texts that decide what is trained can be read."""
-    training = config.training
-    for name, section in (("training.best", training.best), ("training.scale", training.scale)):
-        if section is not None:
-            _present(section.corpus, f"{name}.corpus")
-            next(read_public(section.corpus, section.text))
+def check_declared(public: Mapping[str, Declared]) -> None:
+    """Raise UserError unless each text that is declared public can be read."""
+    for name, section in public.items():
+        _present(section.corpus, f"{name}.corpus")
+        next(read_public(section.corpus, section.text))
 
 
 def _check_texts(run: Run) -> None:
@@ -86,17 +91,7 @@ def _check_texts(run: Run) -> None:
     corpus = config.corpus
     _present(corpus.path, "corpus.path")
     next(read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person))
-    check_deciding(config)
-    public = {
-        "audit.control": config.audit.control,
-        "tokens.train": config.tokens.train,
-        "model.forgetting": config.model.forgetting,
-    }
-    for name, section in public.items():
-        if section is None:
-            continue
-        _present(section.corpus, f"{name}.corpus")
-        next(read_public(section.corpus, section.text))
+    check_declared(declared_public(config))
 
 
 def _check_best(config: RunConfig) -> None:

@@ -188,12 +188,13 @@ def preview(config: RunConfig, noise_multiplier: float | None = None) -> Preview
     progress = Progress()
     progress.say("loading")
     # Seconds of imports: somebody should know by then that there is something to wait for.
+    from dpmlm.pipeline.declared import deciding
     from dpmlm.pipeline.forecast import forecast
     from dpmlm.pipeline.models import plan_of
-    from dpmlm.pipeline.preflight import check_deciding
+    from dpmlm.pipeline.preflight import check_declared
     from dpmlm.pipeline.vocabulary import describe_selection, selection_of
 
-    check_deciding(config)
+    check_declared(deciding(config))
     progress.say("calibrating the noise")
     with progress.bar("noise"):
         plan = plan_of(config)

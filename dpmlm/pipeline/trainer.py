@@ -1,5 +1,6 @@
 """`Trainer`: private training of one's own model on one's own documents, from Python."""
 
+import copy
 import hmac
 import math
 from collections import Counter
@@ -27,7 +28,9 @@ from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.corpus import Document, Dropped, Unit, read_documents, unit_of
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
+from dpmlm.pipeline.base import refuse_release
 from dpmlm.pipeline.data import names_finder, public_digest
+from dpmlm.pipeline.declared import refuse_shared
 from dpmlm.pipeline.frequencies import weights_of
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.public_loss import public_loss
@@ -37,6 +40,7 @@ from dpmlm.pipeline.status import telling_status
 from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger, PrivacyPlan, Statement, statement
+from dpmlm.release.bundle import RELEASE_MARK
 from dpmlm.telemetry import EventFile
 from dpmlm.tokens import TokenStore, tokenizer_digest
 from dpmlm.training import (
@@ -45,6 +49,7 @@ from dpmlm.training import (
     Ranks,
     Recipe,
     in_bytes,
+    merged,
     refuse_inexact,
     train,
     units_of,
@@ -94,8 +99,9 @@ class Trainer:
         seed: everything but noise and sampling secrets.
 
     Raises:
-        UserError: a missing key, a model that cannot be done exactly, documents without the
-            fields, more units than the plan declares, a workspace of another training.
+        UserError: a missing key, a model that cannot be done exactly or is a release, documents
+            without the fields or among what is declared public, more units than the plan declares,
+            a workspace of another training.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Trainer:
         self._identity = load_identity(self._keys / "trainer.key")
         secrets = RunSecrets.derive(load_secret_key(self._keys / "pseudonym.key"), seed)
         refuse_inexact(model, len(tokenizer))
+        _refuse_released(model, tokenizer)
         self._recipe = Recipe(
             table=_table(tokenizer, masking_weights),
             masking=masking or MaskingSpec(strategy="whole_word", ratio=0.15),
@@ -159,7 +166,8 @@ class Trainer:
         )
         if best is not None and not plan.private:
             raise UserError("best", "no noise covers the choice under such a plan", "leave it out")
-        self._public_text = {"best": best, "scale": scale, "masking_weights": masking_weights}
+        sections = {"best": best, "scale": scale, "masking_weights": masking_weights}
+        self._public_text = {name: one for name, one in sections.items() if one is not None}
         self._public = public_loss(best, tokenizer, self._recipe)
         scales = scales_of(scale, tokenizer, self._recipe, model)
         self._recipe = replace(self._recipe, scales=scales)
@@ -168,6 +176,8 @@ class Trainer:
             stones = tombstones_of(Ledger.open(ledger), secrets)
             documents = stones.without(documents, person)
         found = list(read_documents(documents, text=text, id=id, person=who))
+        private = (row.text for row in found if isinstance(row, Document))
+        refuse_shared(self._public_text, private)
         self._ranks = Ranks.current()
         with self._ranks.in_turn(), self._workspace.locked():
             self._workspace.claim("trainer", self._settings(seed))
@@ -238,7 +248,8 @@ class Trainer:
         path = Path(folder) if folder else self._workspace.stage("model")
         if self._ranks.first:
             sealed = SealedFolder.create(path, [self._identity.recipient], role="model")
-            save_model(sealed, self.model, self.tokenizer)
+            whole = merged(copy.deepcopy(self.model))  # with any factors of peft in their layers
+            save_model(sealed, whole, self.tokenizer)
             sealed.finish({"plan": self.plan.digest})
         return self._ranks.same(path)
 
@@ -283,7 +294,6 @@ class Trainer:
             **{
                 name: claim_fields(public) | {"source": public_digest(public.corpus)}
                 for name, public in self._public_text.items()
-                if public is not None
             },
         }
 
@@ -337,6 +347,20 @@ class Trainer:
             facts = TokenStore.build(folder, rows, self.tokenizer, names=names)
             folder.finish({**facts, "dropped": Counter(item.reason for item in dropped)})
         return TokenStore.open(folder)
+
+
+def _refuse_released(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """What came of somebody's private text has an epsilon of its own, which no claim of a Trainer
+    would add."""
+    if hasattr(model, RELEASE_MARK):
+        raise UserError(
+            f"model of release {getattr(model, RELEASE_MARK)}",
+            "a Trainer's claim would leave out what the release promises",
+            "train it further by a run file with model.continues",
+        )
+    for field, of in (("model", model), ("tokenizer", tokenizer)):
+        if of.name_or_path:
+            refuse_release(field, of.name_or_path)
 
 
 def _table(tokenizer: PreTrainedTokenizerFast, weights: MaskingWeightsConfig | None) -> TokenTable:

@@ -39,13 +39,21 @@ from dpmlm.release.attestations import write_signed, write_statements
 from dpmlm.release.consistency import Contents, contradictions, read_contents, withheld
 from dpmlm.release.facts import spelled
 from dpmlm.release.gate import Decision
-from dpmlm.release.inventory import MANIFEST, ROLE, SEALED_MODEL, take_inventory
+from dpmlm.release.inventory import (
+    MANIFEST,
+    ROLE,
+    SEALED_MODEL,
+    release_digest,
+    take_inventory,
+)
 from dpmlm.release.log.appending import log_release
 from dpmlm.release.outside import Outside
 from dpmlm.release.policy import ReleasePolicy
 from dpmlm.release.provenance import STATEMENT, BuildInputs
 from dpmlm.release.verification import PREDICATE_TYPE, SCHEMA, verify_bundle
 
+RELEASE_MARK = "dpmlm_release"
+"""Attribute of a model that `load_released` gave: the digest that names its release."""
 PRIVATE_MARK = 'data-audience="auditor"'
 """Stands in every report that shows private figures; no bundle takes such a page."""
 _PARTIAL = ".partial"
@@ -204,6 +212,7 @@ def load_released(
         )
     sealed, model, tokenizer = open_model(path, checked.manifest, opener)
     check_answers(path, sealed, model, tokenizer)
+    setattr(model, RELEASE_MARK, release_digest(checked.manifest["files"]))
     return model, tokenizer
 
 

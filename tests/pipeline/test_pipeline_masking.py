@@ -12,7 +12,6 @@ from small_run import write_corpus, write_run_file
 from small_stages import begin, run_stages
 
 from dpmlm.config import load_config
-from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec, TokenTable
 from dpmlm.pipeline.canaries import masking_spec
 from dpmlm.pipeline.data import data_stages
@@ -105,28 +104,6 @@ def test_weights_are_bound_to_the_plan(tmp_path: Path) -> None:
     plain = begin(tmp_path, ROWS)
     assert weights_binding(plain) == {}
     assert "masking_weights" not in plan_of(plain).bindings
-
-
-@pytest.mark.parametrize("place", ["copy.jsonl", "folder"])
-def test_weights_of_a_copy_of_the_private_corpus_are_refused(tmp_path: Path, place: str) -> None:
-    config = begin(tmp_path, ROWS, masking={"weights": {"corpus": place}})
-    target = tmp_path / place
-    if place == "folder":
-        target.mkdir()
-        (target / "public.jsonl").write_bytes((tmp_path / "public.jsonl").read_bytes())
-        target /= "named-otherwise.jsonl"
-    private = config.corpus.path.read_bytes()
-    target.write_bytes(private)
-    with pytest.raises(UserError, match="or a copy of a file of it"):
-        weights_binding(config)
-    target.write_bytes(private[:-2] + b" \n" + private[-1:])  # other bytes of its own
-    assert "masking_weights" in weights_binding(config)
-
-
-def test_weights_of_the_private_corpus_are_refused(tmp_path: Path) -> None:
-    config = begin(tmp_path, ROWS, masking={"weights": {"corpus": "private.jsonl"}})
-    with pytest.raises(UserError, match="private corpus"):
-        plan_of(config)
 
 
 @pytest.mark.full

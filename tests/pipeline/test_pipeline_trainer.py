@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import WORDS
+from torch import nn
 
 from dpmlm import PrivacyPlan, Trainer, make_plan
-from dpmlm.artifacts import SealedFolder, create_keys, load_identity, load_secret_key
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity, load_model, load_secret_key
 from dpmlm.config.masking import MaskingWeightsConfig
 from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.errors import UserError
@@ -18,6 +20,8 @@ from dpmlm.masking import MaskingSpec
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.privacy import Ledger
+from dpmlm.release.bundle import RELEASE_MARK
+from dpmlm.release.exports import RECORD
 from dpmlm.tokens import train_tokenizer
 from dpmlm.training import new_model
 
@@ -167,6 +171,45 @@ def test_edited_texts_under_the_same_ids_are_refused(begin) -> None:
     begin(documents=rows, id="key")
     with pytest.raises(UserError, match="other documents"):
         begin(documents=[{**rows[0], "text": "Another."}, *rows[1:]], id="key")
+
+
+def test_a_release_is_no_start(tmp_path: Path, begin) -> None:
+    """Opened from its bundle, or exported from one: its epsilon would be missing from the claim."""
+    opened = copy.deepcopy(MODEL)
+    setattr(opened, RELEASE_MARK, "sha256:0123")
+    with pytest.raises(UserError, match=r"release sha256:0123: .*; .*model\.continues"):
+        begin(model=opened)
+    MODEL.save_pretrained(tmp_path / "exported")
+    (tmp_path / "exported" / RECORD).write_text("{}")
+    exported = type(MODEL).from_pretrained(tmp_path / "exported")
+    with pytest.raises(UserError, match=r"model .*exported: it is a release"):
+        begin(model=exported)
+    assert not (tmp_path / "work").exists()
+
+
+def test_factors_beside_the_layers_are_saved_in_them(begin, tmp_path: Path) -> None:
+    """A model in peft's clothes is saved as an ordinary one, and can go on being trained on."""
+    peft = pytest.importorskip("peft", reason="peft is an extra")
+    config = peft.LoraConfig(r=2, target_modules=["query", "value"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(copy.deepcopy(MODEL), config)
+    trainer = begin(model=wrapped).train()
+    sealed = SealedFolder.open(trainer.save(), [load_identity(tmp_path / "keys/trainer.key")])
+    model, _ = load_model(sealed)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    nn.Module.eval(trainer.model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, trainer.model(ids).logits)
+    assert hasattr(trainer.model, "merge_and_unload")
+
+
+@pytest.mark.parametrize("field", ["best", "scale", "masking_weights"])
+def test_its_own_documents_are_no_public_text(tmp_path: Path, begin, field: str) -> None:
+    section = {"best": BestConfig, "scale": ScaleConfig, "masking_weights": MaskingWeightsConfig}
+    place = tmp_path / "public.jsonl"
+    place.write_text("".join(json.dumps({"text": row["text"].upper()}) + "\n" for row in ROWS))
+    with pytest.raises(UserError, match=rf"{field}\.corpus public\.jsonl: it holds documents"):
+        begin(**{field: section[field](corpus=place)})
+    assert not (tmp_path / "work").exists()
 
 
 def test_another_tokenizer_is_refused(begin) -> None:

@@ -1,0 +1,94 @@
+"""Text that is declared public, and the refusal of private text under that name.
+
+What such text decides is charged to nobody: a vocabulary, scales, which weights are kept, what a
+control learns by heart. Documents of the private corpus among it would be released uncharged.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from dpmlm.config import RunConfig
+from dpmlm.corpus import Document, read_corpus
+from dpmlm.errors import UserError
+from dpmlm.pipeline.data import read_public
+
+SHARED = 0.01
+"""Largest share of a public text, in characters, that may stand in documents of the corpus too:
+a leaflet that lies in many files is no mistake, a folder with a part of the corpus is one."""
+
+
+class Declared(Protocol):
+    """A section that names public text."""
+
+    @property
+    def corpus(self) -> Path: ...
+    @property
+    def text(self) -> str: ...
+
+
+def deciding(config: RunConfig) -> dict[str, Declared]:
+    """Each section of a run file that names public text which decides how weights are trained."""
+    return _named({
+        "masking.weights": config.masking.weights,
+        "training.best": config.training.best,
+        "training.scale": config.training.scale,
+    })  # fmt: skip
+
+
+def declared_public(config: RunConfig) -> dict[str, Declared]:
+    """Each section of a run file that names public text."""
+    return deciding(config) | _named({
+        "audit.control": config.audit.control,
+        "model.forgetting": config.model.forgetting,
+        "tokens.train": config.tokens.train,
+    })  # fmt: skip
+
+
+def _named(sections: Mapping[str, Declared | None]) -> dict[str, Declared]:
+    return {name: section for name, section in sections.items() if section is not None}
+
+
+def refuse_private_text(config: RunConfig) -> None:
+    """Raise UserError where text that a run file declares public is of its corpus.
+
+    Reads all of both, if there is anything declared and anything promised. Nothing of the
+    comparison is kept.
+    """
+    if not config.private:
+        return
+    corpus = config.corpus
+    rows = read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person)
+    texts = (row.text for row in rows if isinstance(row, Document))
+    refuse_shared(declared_public(config), texts)
+
+
+def refuse_shared(public: Mapping[str, Declared], private: Iterable[str]) -> None:
+    """Raise UserError where more than `SHARED` of a public text are documents of `private`.
+
+    Documents are the same if their words are, whatever the case and the spaces between them.
+    """
+    lengths = {name: _lengths(section) for name, section in public.items()}
+    every = {key for of in lengths.values() for key in of}
+    if not every:
+        return
+    shared = {key for text in private if (key := _key(text)) in every}
+    for name, of in lengths.items():
+        if sum(of[key] for key in shared & of.keys()) > SHARED * sum(of.values()):
+            raise UserError(
+                f"{name}.corpus {public[name].corpus.name}",
+                "it holds documents of the private corpus, which may decide nothing uncharged",
+                "name public text, or take those documents out of it",
+            )
+
+
+def _lengths(section: Declared) -> dict[bytes, int]:
+    """Characters of each document of a public text, by its words; equal ones count once."""
+    documents = read_public(section.corpus, section.text)
+    return {_key(document.text): len(document.text) for document in documents}
+
+
+def _key(text: str) -> bytes:
+    words = " ".join(text.casefold().split())
+    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()
