@@ -111,4 +111,4 @@ def evaluate(
         typer.echo(found.text(private=show_private))
         if out is not None:
             typer.echo(f"wrote {out}")
-    return 1 if found.refused else 0
+    return 1 if found.refused(private=show_private) else 0

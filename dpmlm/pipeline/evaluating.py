@@ -115,10 +115,15 @@ class Evaluated:
     private_forgetting: bool = False
     """Whether a model of it is not covered by a claim."""
 
-    @property
-    def refused(self) -> bool:
-        """Whether it was asked what the model forgot, and the answer is not that it kept it."""
-        return self.forgetting is not None and self.forgetting.verdict != KEPT
+    def refused(self, *, private: bool = False) -> bool:
+        """Whether it was asked what the model forgot, and the answer is not that it kept it.
+
+        Of a model without a claim that is `private`, as the answer itself is: an exit status is
+        read by whoever started the command.
+        """
+        if self.forgetting is None or (self.private_forgetting and not private):
+            return False
+        return self.forgetting.verdict != KEPT
 
     def to_json(self, *, private: bool = False) -> dict[str, Any]:
         """One JSON object; private figures only if they are asked for."""
@@ -209,7 +214,7 @@ def _evaluate_run(request: Request) -> Evaluated:
     # What is measured beside the run may end otherwise than the run did.
     with run.workspace.locked(), telling_status(config.workspace, config.name) as ending:
         found = _evaluate_finished(request, config, run)
-        if found.refused and not found.private_forgetting and found.forgetting is not None:
+        if found.refused() and found.forgetting is not None:
             ending.verdict = found.forgetting.verdict
         return found
 

@@ -422,9 +422,11 @@ RELEASE = Stage(
 
 
 def read_outcome(run: Run) -> dict[str, Any]:
-    """Verdict and public evidence of a finished run."""
-    decision = run.folder("release").read_json("decision")
+    """Verdict, whether its policy looks at nothing private, and public evidence of a finished
+    run."""
+    decision = Decision.from_json(run.folder("release").read_json("decision"))
     return {
-        "verdict": decision["verdict"],
+        "verdict": decision.verdict,
+        "covers_verdict": not not_covered(decision.rules),
         "evidence": public_evidence(run.folder("audit").read_json("evidence")),
     }

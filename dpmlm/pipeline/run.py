@@ -144,7 +144,7 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
         only_looked_at = _only_looked_at(active, stages)
         if not only_looked_at:
             status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
-        preflight(active)
+        preflight(active, to_plan=PLAN in stages)
         if only_looked_at:
             execute(active, stages)
             return _result(active, finished=False)
@@ -169,15 +169,16 @@ def _only_looked_at(active: Run, stages: Sequence[Stage]) -> bool:
 
 
 def _tell_end(active: Run, result: RunResult, *, released: bool) -> None:
-    covered = False
+    covered = covers_verdict = False
     if released:
         plan, run_id = planned(active)
         covered = plan.private
+        covers_verdict = covered and read_outcome(active)["covers_verdict"]
         if listened(active.config):  # a training that was done before told nothing of it this time
             ledger = open_ledger(active.config.ledger)
             step = ledger.committed_steps(run_id)
             tell_account(active.sinks, plan, ledger, run_id, step=step, beginning=False)
-    tell_result(active.sinks, result, covered=covered)
+    tell_result(active.sinks, result, covered=covered, covers_verdict=covers_verdict)
 
 
 def _result(active: Run, *, finished: bool) -> RunResult:

@@ -78,13 +78,14 @@ def watched(run: Run) -> Iterator[Run]:
         sinks.close()
 
 
-def tell_result(sinks: Sinks, result: "RunResult", *, covered: bool) -> None:
+def tell_result(sinks: Sinks, result: "RunResult", *, covered: bool, covers_verdict: bool) -> None:
     """That the run came to its end, and where it was released what came of that.
 
     `covered` is false of a plan that promises nothing: there no noise stands between the text and
-    what the weights give away, and neither is told.
+    what the weights give away, and neither is told. `covers_verdict` is false of a policy that
+    looks at private figures, too.
     """
-    for verdict in _VERDICTS if result.verdict and covered else ():
+    for verdict in _VERDICTS if result.verdict and covers_verdict else ():
         sinks.gauge("verdict", verdict == result.verdict, verdict=verdict)
     extracted = result.public.get("audit", {}).get("target", {}).get("extracted")
     if extracted is not None and covered:

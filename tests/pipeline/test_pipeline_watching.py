@@ -87,17 +87,21 @@ def test_a_file_alone_costs_no_look_into_the_ledger(tmp_path, plan):
     assert told.order == ["write"]
 
 
-@pytest.mark.parametrize("covered", [True, False])
+@pytest.mark.parametrize(
+    ("covered", "covers_verdict"), [(True, True), (True, False), (False, False)]
+)
 @pytest.mark.parametrize("verdict", ["PASS", "FAIL", None])
-def test_the_end_is_told_with_the_verdict_that_there_is(verdict, covered):
+def test_the_end_is_told_with_the_verdict_that_there_is(verdict, covered, covers_verdict):
     told = Told()
     public = {"audit": {"target": {"extracted": 2}}} if verdict else {}
     result = SimpleNamespace(verdict=verdict, public=public)
-    watching.tell_result(Sinks({"textfile": told}), result, covered=covered)
+    watching.tell_result(
+        Sinks({"textfile": told}), result, covered=covered, covers_verdict=covers_verdict
+    )
     said = {labels[0]: value for (name, *labels), value in told.gauges.items() if labels}
-    shown = verdict if covered else None
+    shown = verdict if covers_verdict else None
     assert said == ({name: name == shown for name in watching._VERDICTS} if shown else {})
-    assert told.gauges.get(("canaries_extracted",)) == (2 if shown else None)
+    assert told.gauges.get(("canaries_extracted",)) == (2 if verdict and covered else None)
     assert told.gauges["ended",] == 1
 
 
