@@ -85,7 +85,7 @@ def show(
     Example: dpmlm runs show run.yaml --show-private
     """
     from dpmlm.config import parse_overrides
-    from dpmlm.pipeline.runs.catalogue import show_run
+    from dpmlm.pipeline.runs.shown import show_run
 
     overrides = parse_overrides(settings or [])
     shown = show_run(run, overrides, identity=identity, private=show_private)

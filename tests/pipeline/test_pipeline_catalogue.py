@@ -13,8 +13,10 @@ from small_stages import begin, run_stages
 from dpmlm.canonical import digest
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
-from dpmlm.pipeline.runs.catalogue import entry_of, list_runs, show_run
+from dpmlm.pipeline.runs.catalogue import list_runs
 from dpmlm.pipeline.runs.comparison import compare_runs
+from dpmlm.pipeline.runs.entry import entry_of
+from dpmlm.pipeline.runs.shown import show_run
 from dpmlm.pipeline.workspace import SCHEMA, Workspace, deciding_settings
 from dpmlm.release.inventory import release_digest
 from dpmlm.release.verification import verify_bundle

@@ -27,8 +27,8 @@ from dpmlm.pipeline.preview import preview
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run
 from dpmlm.pipeline.runs.affected import affected
-from dpmlm.pipeline.runs.catalogue import show_run
 from dpmlm.pipeline.runs.comparison import compare_runs
+from dpmlm.pipeline.runs.shown import show_run
 from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.privacy.headroom import epsilon_after
@@ -116,11 +116,13 @@ def read(bundle, name):
     return json.loads((bundle / name).read_text())
 
 
+@pytest.mark.full
 def test_another_release_in_the_place_is_refused_before_a_charge(second):
     assert "another release than the one that the run's plan was made with" in str(second.refused)
     assert second.untouched
 
 
+@pytest.mark.full
 def test_the_claim_is_the_sum_and_the_killed_run_went_on(second):
     earlier = read(second.folder / "earlier", "statement.json")
     plan, run_id = planned(Run.load(second.config, Progress(quiet=True)))
@@ -139,6 +141,7 @@ def test_the_claim_is_the_sum_and_the_killed_run_went_on(second):
     ledger.verify()
 
 
+@pytest.mark.full
 def test_the_gate_holds_the_sum_against_its_limit(second):
     rules = {rule["id"]: rule for rule in read(second.result.bundle, "decision.json")["rules"]}
     assert (rules["dp.epsilon"]["status"], rules["dp.delta"]["status"]) == ("fail", "fail")
@@ -146,6 +149,7 @@ def test_the_gate_holds_the_sum_against_its_limit(second):
     assert second.result.verdict == "FAIL"
 
 
+@pytest.mark.full
 def test_it_verifies_beside_its_ledger_and_the_release_that_it_continues(second):
     folder, bundle = second.folder, second.result.bundle
     found = check(folder, bundle, ledger=folder / "ledger.jsonl", continues=folder / "earlier")
@@ -160,6 +164,7 @@ def test_it_verifies_beside_its_ledger_and_the_release_that_it_continues(second)
     assert "it continues no release" in first.findings[0].what
 
 
+@pytest.mark.full
 def test_training_and_control_begin_from_the_release_and_its_vocabulary(second):
     run = Run.load(second.config, Progress(quiet=True))
     bound = planned(run)[0].bindings
@@ -174,6 +179,7 @@ def test_training_and_control_begin_from_the_release_and_its_vocabulary(second):
     ]  # fmt: skip
 
 
+@pytest.mark.full
 def test_a_person_of_the_first_corpus_alone_is_affected_through_the_release(finished, second):
     first = load_config(finished[0] / "run.yaml")
     both = affected([first, second.config], "person 35")
@@ -187,6 +193,7 @@ def test_a_person_of_the_first_corpus_alone_is_affected_through_the_release(fini
     assert "whose run file was not named" in alone.why[-1]
 
 
+@pytest.mark.full
 def test_plan_show_compare_and_card_tell_it(second):
     release = ancestor(read_continued(second.config)).release
     shown = preview(load_config(second.folder / "run.yaml", {"workspace": "elsewhere"}))
@@ -226,6 +233,7 @@ EDITS = {
 }  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", EDITS)
 def test_a_signer_who_tells_it_otherwise_is_found(second, tmp_path, name):
     file, edit = EDITS[name]
@@ -236,6 +244,7 @@ def test_a_signer_who_tells_it_otherwise_is_found(second, tmp_path, name):
     assert not check(second.folder, bundle).ok
 
 
+@pytest.mark.full
 def test_a_plan_that_binds_less_than_the_release_promises_is_found(second):
     ours, theirs = parsed(second.result.bundle), parsed(second.folder / "earlier")
     earlier = (theirs.manifest, theirs.contents)
@@ -295,6 +304,7 @@ def test_unsigned_untrusted_missing_and_exported_are_refused(fresh):
     refused(fresh, "trusted", model={**model, "trusted_keys": "nowhere"})
 
 
+@pytest.mark.full
 def test_one_that_did_not_pass_is_refused(second, fresh):
     shutil.rmtree(fresh / "earlier")
     shutil.copytree(second.result.bundle, fresh / "earlier")

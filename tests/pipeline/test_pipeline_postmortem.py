@@ -9,8 +9,9 @@ import pytest
 from dpmlm.artifacts import load_identity
 from dpmlm.config import load_config
 from dpmlm.errors import IntegrityError, UserError
-from dpmlm.pipeline.runs.catalogue import flat, private_of
 from dpmlm.pipeline.runs.postmortem import cell, sources_told, write_postmortem
+from dpmlm.pipeline.runs.shown import private_of
+from dpmlm.pipeline.runs.words import flat
 from dpmlm.pipeline.tombstones import file_beside
 from dpmlm.privacy import Ledger
 from dpmlm.privacy.journal import Journal, create

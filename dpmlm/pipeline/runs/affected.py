@@ -15,7 +15,7 @@ from dpmlm.config import RunConfig
 from dpmlm.corpus import pseudonym_of
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import open_ledger
-from dpmlm.pipeline.runs.catalogue import STAGES, read_bundle
+from dpmlm.pipeline.runs.entry import STAGES, read_bundle
 from dpmlm.pipeline.runs.handed_out import Outside, handed_out
 from dpmlm.pipeline.runs.trace import Search, Trace
 from dpmlm.pipeline.secrets import RunSecrets, key_check
@@ -49,7 +49,7 @@ class Reached:
     training: dict[str, Any] | None = None
     """`begun`, `finished`, `charged_steps` (null where no ledger says it), `checkpoints`."""
     bundle: dict[str, Any] | None = None
-    """As `catalogue.read_bundle`."""
+    """As `entry.read_bundle`."""
     releases: list[dict[str, Any]] = field(default_factory=list)
     """What log and registry know of releases of the run and others of its name; `handed_out`."""
     run_id: str | None = None

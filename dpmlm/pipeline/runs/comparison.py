@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.errors import UserError
-from dpmlm.pipeline.runs.catalogue import Entry, Shown, columns, flat, problems, show_run, spelled
+from dpmlm.pipeline.runs.entry import Entry, problems
+from dpmlm.pipeline.runs.shown import Shown, show_run
+from dpmlm.pipeline.runs.words import columns, flat, spelled
 
 _CLAIMED = ("verdict", "epsilon", "delta", "state", "continues")
 

@@ -19,8 +19,9 @@ from dpmlm.artifacts import atomic_write
 from dpmlm.config import RunConfig, load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import Account, budget_text
-from dpmlm.pipeline.runs.catalogue import Shown, flat, show_run, spelled
 from dpmlm.pipeline.runs.handed_out import Outside, handed_out
+from dpmlm.pipeline.runs.shown import Shown, show_run
+from dpmlm.pipeline.runs.words import flat, spelled
 from dpmlm.pipeline.tombstones import file_beside
 from dpmlm.pipeline.workspace import BUNDLE
 from dpmlm.privacy import Ledger
