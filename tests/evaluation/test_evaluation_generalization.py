@@ -48,6 +48,7 @@ def told(model, spec, table, visits=3.0):
     return generalization(*asked, visits=visits)
 
 
+@pytest.mark.full
 def test_what_was_learnt_by_heart_shows_in_the_gap(model, table):
     spec = EvaluationSpec(16)
     before = told(model, spec, table)

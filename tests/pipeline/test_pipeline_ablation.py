@@ -25,6 +25,8 @@ from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.training.model import SIZES
 
+pytestmark = pytest.mark.xdist_group("ablation")
+
 SHARED = "a text that two deliveries hold word for word, and so it stays in both of them"
 ABLATED = {
     "ledger__cap": {"epsilon": 200, "delta": 1e-3},

@@ -30,6 +30,8 @@ from dpmlm.privacy import Ledger
 from dpmlm.tokens import load_sealed_tokenizer
 from dpmlm.training.model import SIZES
 
+pytestmark = pytest.mark.xdist_group("grid")
+
 
 def read_text(grid):
     """The stages of the text without the models of scrubbing, as if an earlier attempt had."""

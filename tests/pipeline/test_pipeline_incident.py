@@ -30,6 +30,8 @@ from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.training.model import SIZES
 
+pytestmark = pytest.mark.xdist_group("incident")
+
 GOOD = tuple(f"week{n}.jsonl" for n in range(1, 8))
 BAD = "week8.jsonl"
 SETTINGS = {

@@ -123,6 +123,7 @@ def test_activation_checkpointing_trains_the_same_weights(fit, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.full
 def test_activation_checkpointing_fits_more_rows():
     config = BertConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=8, num_attention_heads=2

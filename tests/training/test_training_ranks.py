@@ -171,6 +171,7 @@ def test_nobody_draws_a_step_whose_charge_failed(start, tmp_path, ranks):
     assert [printed(folder, rank) for rank in range(1, ranks)] == [""] * (ranks - 1)
 
 
+@pytest.mark.full
 def test_under_torchrun_a_failed_charge_ends_all_with_the_first_ones_status(tmp_path):
     folder = prepared(tmp_path / "run")
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

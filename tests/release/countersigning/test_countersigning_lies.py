@@ -103,7 +103,7 @@ def edits(now):
     }
 
 
-@pytest.mark.parametrize("role", ["auditor", "approver"])
+@pytest.mark.parametrize("role", ["auditor", pytest.param("approver", marks=pytest.mark.full)])
 def test_what_does_not_follow_from_the_bundle_is_found(signed, look, judge, people, now, role):
     path, findings = getattr(signed, role), judge(signed.folder)
     more = "attestations/auditor-0000000000000000.dsse.json"
