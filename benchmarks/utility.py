@@ -121,8 +121,12 @@ ABLATION = {
     "`privacy.max_grad_norm` 1": replace(SMALL, max_grad_norm=1.0),
     "`training.average` null": replace(SMALL, average=None),
     "`model.train` no_embeddings": replace(SMALL, train="no_embeddings"),
+    "`model.train` lora": replace(SMALL, train="lora"),
+    "`model.train` lora, no `training.scale`": replace(SMALL, train="lora", scale=None),
 }
 """What differs from `SMALL`, all of as many rows."""
+WITHOUT = {"clipped": "no noise", "non-private": "no noise and no clipping"}
+"""Arms that say what of the gap is noise, what clipping, and what the recipe itself."""
 
 
 @dataclass(frozen=True)
@@ -221,14 +225,15 @@ def part_of(owner: str) -> str:
     return "test" if share < 0.10 else "dev" if share < 0.15 else "train"
 
 
-def plan_of(parts: Parts, settings: Settings, epsilon: float | None) -> PrivacyPlan:
-    """The budget's plan; without one a plan that neither clips nor noises."""
+def plan_of(parts: Parts, settings: Settings, arm: str, epsilon: float | None) -> PrivacyPlan:
+    """The budget's plan; without one a plan without noise, that clips in arm `clipped` alone."""
     free = epsilon is None
+    bound = math.inf if free and arm != "clipped" else settings.max_grad_norm
     return make_plan(
         epsilon=math.inf if free else epsilon, delta=DELTA, units=UNITS[parts.corpus],
         unit="document" if parts.corpus == "medquad" else "person",
         expected_batch_size=settings.batch, steps=settings.steps,
-        max_grad_norm=math.inf if free else settings.max_grad_norm, scope="source corpus",
+        max_grad_norm=bound, scope="source corpus",
     )  # fmt: skip
 
 
@@ -236,7 +241,7 @@ def train_one(
     parts: Parts, base: Path, arm: str, epsilon: float | None, seed: int, settings: Settings
 ) -> Trained:
     """Adapt the base model and measure it on both parts."""
-    plan = plan_of(parts, settings, epsilon)
+    plan = plan_of(parts, settings, arm, epsilon)
     model = restrict(loaded(base), settings.train, seed=seed)
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     recipe = Recipe(
@@ -426,15 +431,20 @@ def table(book: Book) -> str:
 
 def ablation(book: Book) -> str:
     """Shares on the test part, and points beside the first training."""
-    found = {json.dumps(one.settings): one for one in book.trained}
+    found = {one.cell: one for one in book.trained}
     rows = ["| changed | noise_multiplier | top-1 | points |", "| --- " * 4 + "|"]
-    whole = found[json.dumps(asdict(SMALL))].test
-    for name, settings in ABLATION.items():
-        one = found.get(json.dumps(asdict(settings)))
+    whole = found[_ablated("recipe", SMALL)].test
+    asked = [(name, "recipe", settings) for name, settings in ABLATION.items()]
+    for name, arm, settings in [*asked, *((name, arm, SMALL) for arm, name in WITHOUT.items())]:
+        one = found.get(_ablated(arm, settings))
         if one is not None:
-            points = f"{100 * (one.test - whole):+.2f}" if settings != SMALL else ""
+            points = f"{100 * (one.test - whole):+.2f}" if name != "as it is" else ""
             rows.append(f"| {name} | {one.noise_multiplier:.3f} | {one.test:.4f} | {points} |")
     return "\n".join(rows)
+
+
+def _ablated(arm: str, settings: Settings) -> str:
+    return cell_of("medquad", arm, None if arm in WITHOUT else 8.0, 0, asdict(settings))
 
 
 def _size(book: Book, *key: Any) -> str:
@@ -468,6 +478,7 @@ def main() -> None:
     if asked.ablate:
         parts = Parts("medquad", asked.data, tokenizer)
         cells = [Cell(parts, "recipe", 8.0, 0, settings) for settings in ABLATION.values()]
+        cells += [Cell(parts, arm, None, 0, SMALL) for arm in WITHOUT]
         _work(book, asked.base, cells)
         print(ablation(book))
         return

@@ -94,8 +94,13 @@ def test_the_figures_are_those_of_the_policy_on_the_file(copy):
 
 def test_a_policy_on_recall_decides_and_the_statement_says_what_its_verdict_rests_on(copy):
     before = trained(copy / "work")
-    result = execute_run(config_of(copy, release__policy=str(copy / "recall.yaml")))
+    told = {"textfile": str(copy / "run.prom")}
+    asked = {"release__policy": str(copy / "recall.yaml"), "telemetry__prometheus": told}
+    result = execute_run(config_of(copy, **asked))
     assert result.verdict == "PASS"
+    page = (copy / "run.prom").read_text()
+    assert "dpmlm_ended" in page
+    assert "dpmlm_verdict{" not in page  # it rests on private figures
     assert trained(copy / "work") == before
     statement = json.loads((result.bundle / "statement.json").read_text())
     said = "the verdict, as rules of its policy look at private figures (blind, here, direct)"
