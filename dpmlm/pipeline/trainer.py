@@ -248,7 +248,8 @@ class Trainer:
         path = Path(folder) if folder else self._workspace.stage("model")
         if self._ranks.first:
             sealed = SealedFolder.create(path, [self._identity.recipient], role="model")
-            whole = merged(copy.deepcopy(self.model))  # with any factors of peft in their layers
+            wrapped = hasattr(self.model, "merge_and_unload")  # by peft: factors beside layers
+            whole = merged(copy.deepcopy(self.model)) if wrapped else self.model
             save_model(sealed, whole, self.tokenizer)
             sealed.finish({"plan": self.plan.digest})
         return self._ranks.same(path)
