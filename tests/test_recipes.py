@@ -104,7 +104,7 @@ def test_the_page_shows_the_committed_table():
     assert utility.table(committed(utility)) in page
     table = utility.ablation(committed(utility, "ablation"))
     assert table in page
-    assert len(table.splitlines()) == 2 + len(utility.ABLATION)
+    assert len(table.splitlines()) == 2 + len(utility.ABLATION) + len(utility.WITHOUT)
 
 
 def test_the_run_file_has_the_settings_that_were_chosen(tmp_path):
