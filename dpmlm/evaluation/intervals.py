@@ -58,17 +58,21 @@ def changes(
 ) -> dict[str, Estimate]:
     """After minus before, on the same units resampled together (paired).
 
-    `chosen` picks the tokens of each. Raises UserError where the two are not of the same units.
+    `chosen` picks the tokens of each. A unit without a masked token in one of the two is in
+    neither: a document may have one for one vocabulary and none for the other. Raises UserError
+    where the two are not of the same units.
     """
-    picked = chosen or (None, None)
-    first, old = _unit_sums(before, picked[0])
-    second, new = _unit_sums(after, picked[1])
-    if first != second:
+    if set(before.units) != set(after.units):
         raise UserError(
             "two measurements of different units",
             "models are compared on the same held-out units",
             "measure both on the same text",
         )
+    picked = chosen or (None, None)
+    first, old = _unit_sums(before, picked[0])
+    second, new = _unit_sums(after, picked[1])
+    _, mine, others = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    old, new = old[:, mine], new[:, others]
     if not old.size or not old[0].sum() or not new[0].sum():
         return {}
     half = len(old)

@@ -32,7 +32,15 @@ from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest
-from dpmlm.pipeline.evaluation import AFTER, BEFORE, FORGETTING, HeldOut, asked_of, grouped
+from dpmlm.pipeline.evaluation import (
+    AFTER,
+    BEFORE,
+    FORGETTING,
+    HeldOut,
+    asked_of,
+    grouped,
+    grouped_by,
+)
 from dpmlm.pipeline.models import best_device, planned
 from dpmlm.pipeline.probes import Probe, ProbeText, probed
 from dpmlm.pipeline.progress import Progress
@@ -230,9 +238,7 @@ def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluat
         )  # fmt: skip
     held_out = HeldOut.of_run(run)
     if request.groups is not None:
-        corpus = config.corpus
-        fields = {"text": corpus.text, "id": corpus.id, "person": corpus.person}
-        held_out = grouped(held_out, corpus.path, request.groups, fields)
+        held_out = grouped_by(run, held_out, request.groups)
     this = of_run(run)
     if request.against is None:
         start = initial_model(run, this.tokenizer)

@@ -162,18 +162,34 @@ class HeldOut:
         return lambda example: sizes[example.id]
 
 
-def grouped(held_out: HeldOut, path: Path, field: str, fields: Mapping[str, Any]) -> HeldOut:
+def grouped_by(run: Run, held_out: HeldOut, field: str) -> HeldOut:
+    """A run's documents with the groups that a field of its corpus names, as `grouped`."""
+    corpus = run.config.corpus
+    fields = {"text": corpus.text, "id": corpus.id, "person": corpus.person}
+    renamed = run.folder("dedup").read_json("renamed")
+    return grouped(held_out, corpus.path, field, fields, renamed)
+
+
+def grouped(
+    held_out: HeldOut,
+    path: Path,
+    field: str,
+    fields: Mapping[str, Any],
+    renamed: Mapping[str, str] | None = None,
+) -> HeldOut:
     """The documents with the groups that a field of their corpus names.
 
-    `fields` are those that their ids were made with (text, id, person). Raises UserError as
-    `read_corpus` does, for a field that is missing among others.
+    `fields` are those that their ids were made with (text, id, person); `renamed` has the ids that
+    deduplication gave since. A text that several documents have is in the group of the one that
+    stayed. Raises UserError as `read_corpus` does, for a field that is missing among others.
     """
+    now = renamed or {}
     group_fields = {**fields, "person": field}
     pairs = zip(read_corpus(path, **fields), read_corpus(path, **group_fields), strict=True)
     groups = {}
     for item, grouped_item in pairs:
         if not isinstance(item, Dropped) and not isinstance(grouped_item, Dropped):
-            groups[item.id] = grouped_item.person
+            groups[now.get(item.id, item.id)] = grouped_item.person
     return replace(held_out, groups={id: group for id, group in groups.items() if group})
 
 

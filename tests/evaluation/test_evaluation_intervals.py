@@ -80,6 +80,27 @@ def test_changes_are_paired_by_unit():
         changes(before, made(4, units=29))
 
 
+def test_a_unit_that_one_vocabulary_asks_nothing_of_is_in_neither_side():
+    """A document of one token may be a special one for the other vocabulary."""
+    before, after = made(4), made(5, right=0.5)
+    silent = without(after, "u7")
+    found = changes(before, silent)
+    assert found == changes(without(before, "u7"), silent) != changes(before, after)
+    assert set(found) == {"loss", "top1", "top5", "bits_per_byte"}
+    assert found["top1"].told_apart
+    every = [f"u{n}" for n in range(30)]
+    assert changes(before, without(after, *every)) == {}
+    halves = without(before, *every[:15]), without(after, *every[15:])
+    assert changes(*halves) == {}
+
+
+def without(m, *units):
+    """No masked token in documents of these units, which stay documents of the measurement."""
+    kept = np.array([m.units[d] not in units for d in m.document], dtype=bool)
+    names = ("document", "bucket", "loss", "first", "five", "confidence")
+    return Measurement(**{**vars(m), **{name: getattr(m, name)[kept] for name in names}})
+
+
 def test_few_units_have_no_interval_and_lost_models_no_ends():
     few = estimates(made(5, units=9))["top1"]
     assert few.low is few.high is None
