@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import yaml
 
 from dpmlm.artifacts import load_identity
 from dpmlm.config import load_config
@@ -13,8 +14,10 @@ from dpmlm.pipeline.runs.postmortem import cell, sources_told, write_postmortem
 from dpmlm.pipeline.runs.shown import private_of
 from dpmlm.pipeline.runs.words import flat
 from dpmlm.pipeline.tombstones import file_beside
+from dpmlm.pipeline.workspace import Workspace, deciding_settings
 from dpmlm.privacy import Ledger
 from dpmlm.privacy.journal import Journal, create
+from dpmlm.release.exports import log_export, log_of
 
 pytestmark = pytest.mark.xdist_group("finished")
 HEADINGS = ("Impact", "Detection", "Timeline", "Root cause", "What it cost", "What went well",
@@ -74,6 +77,60 @@ def test_it_holds_the_facts_and_room_for_people_and_no_private_figure(copy):
     assert f"| {run_id} | 8 | {len(charges)} |" in plain
     for name, value in private_figures(config):
         assert str(value) not in page, name
+
+
+@pytest.fixture
+def next_run(copy):
+    """A run of another name on the same ledger, in a folder of its own; begun, and no release."""
+    settings = yaml.safe_load((copy / "run.yaml").read_text()) | {"name": "after"}
+    settings["ledger"]["path"] = str(copy / "ledger.jsonl")
+    settings["release"]["log"] = "its-own.log"
+    folder = copy / "after"
+    folder.mkdir()
+    shutil.copytree(copy / "keys", folder / "keys")
+    for name in ("private.jsonl", "public.jsonl", "marked.jsonl", "few-canaries.yaml"):
+        shutil.copy(copy / name, folder / name)
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings))
+    config = load_config(folder / "run.yaml")
+    Workspace(config.workspace).claim(config.name, deciding_settings(config))
+    return folder / "run.yaml"
+
+
+def test_releases_of_the_run_beside_it_are_in_its_impact(copy, next_run):
+    entry = json.loads((copy / "releases.log").read_text().splitlines()[0])
+    bundle = copy / "work/bundle"
+    consumer = load_identity(copy / "keys/consumer.key").key_id
+    log_export(
+        log_of(bundle), release=entry["release"], manifest="m", opened_by="k" * 8, target="out"
+    )
+    alone = write_postmortem(next_run, copy / "alone.md")
+    assert alone.releases == []
+    page = (copy / "alone.md").read_text()
+    for absent in ("No release of the run's name", "no bundle in the workspace", "No export"):
+        assert absent in page
+    written = write_postmortem(next_run, copy / "both.md", against=copy / "run.yaml")
+    assert written.releases == [entry["release"]]
+    plain = (copy / "both.md").read_text().replace("\\", "")
+    impact = plain.split("\n## ")[1]
+    release, run_id = entry["release"], entry["run_id"]
+    for fact in (
+        f"| {release} | {run_id} | {entry['created']} | PASS | log, line 1 |",
+        f"release {release} (run small), can be opened by these consumers:",
+        f"* {consumer} (run small)",
+        f"release {release} (run {run_id}), opened by kkkkkkkk",
+    ):
+        assert fact in impact, fact
+    assert f"run {run_id} released, verdict PASS" in plain.split("## Timeline")[1]
+
+
+def test_a_workspace_beside_it_is_looked_up_in_the_log_of_the_run(copy, next_run):
+    text = next_run.read_text().replace("its-own.log", str(copy / "releases.log"))
+    next_run.write_text(text)
+    entry = json.loads((copy / "releases.log").read_text().splitlines()[0])
+    written = write_postmortem(next_run, copy / "a.md", against=copy / "work")
+    assert written.releases == [entry["release"]]
+    both = write_postmortem(copy / "run.yaml", copy / "b.md", against=copy / "work")
+    assert both.releases == [entry["release"]], "once, though both are of it"
 
 
 def private_figures(config):

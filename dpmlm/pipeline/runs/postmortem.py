@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,19 +85,42 @@ def write_postmortem(
     config = load_config(run, dict(overrides or {}))
     shown = show_run(run, overrides)
     other = None if against is None else show_run(against)
-    page = _filled(config, shown, other, registry)
+    known = [handed_out(config, registry)]
+    if against is not None and other is not None and other.entry.name is not None:
+        known.append(handed_out(_config_of(against, other.entry.name, config), registry))
+    outside = _together(known)
+    page = _filled(config, shown, other, outside, registered=registry is not None)
     _write_new(out, page)
-    releases = [one["release"] for one in handed_out(config, registry).releases]
+    releases = [one["release"] for one in outside.releases]
     return Postmortem(str(out), page.lower().count("*to fill in"), releases)
 
 
-def _filled(config: RunConfig, shown: Shown, other: Shown | None, registry: Path | None) -> str:
+def _config_of(path: Path, name: str, beside: RunConfig) -> RunConfig:
+    """Of a run file; a workspace names no ledger and no log, so those of the run beside it."""
+    if path.suffix.lower() in _RUN_FILES and not path.is_dir():
+        return load_config(path)
+    return beside.model_copy(update={"name": name})
+
+
+def _together(known: Sequence[Outside]) -> Outside:
+    """What is known of several runs, a release that two of them have once."""
+    releases: dict[str, dict[str, Any]] = {}
+    for each in known:
+        for one in each.releases:
+            releases.setdefault(one["release"], one)
+    charged = dict.fromkeys(run_id for each in known for run_id in each.charged)
+    problems = dict.fromkeys(problem for each in known for problem in each.problems)
+    return Outside(list(releases.values()), list(charged), list(problems))
+
+
+def _filled(
+    config: RunConfig, shown: Shown, other: Shown | None, outside: Outside, *, registered: bool
+) -> str:
     from dpmlm.release.report.templates import environment
 
     environment().filters["cell"] = cell
     ledger = Ledger.open(config.ledger.path)
     account = Account.of(config.ledger.path)
-    outside = handed_out(config, registry)
     lines = sources_told(file_beside(config.ledger.path))
     both = [shown] if other is None else [shown, other]
     settings = [dict(flat(one.settings)) for one in both]
@@ -120,9 +143,9 @@ def _filled(config: RunConfig, shown: Shown, other: Shown | None, registry: Path
             "cap": budget_text(account.cap),
         },
         releases=[{**one, "where": _where(one)} for one in outside.releases],
-        registry=registry is not None,
-        bundle=_bundle(config.workspace / BUNDLE, shown),
-        exports=_exports(config.workspace / BUNDLE),
+        registry=registered,
+        bundle=_bundles(both),
+        exports=_exports(both, outside),
         problems=outside.problems,
         timeline=_timeline(ledger.entries, lines, outside, both),
         settings=differing,
@@ -214,18 +237,44 @@ def _charges(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _bundle(path: Path, shown: Shown) -> dict[str, Any] | None:
-    """Its digest and the key ids of who can open it; None without a sound one."""
-    if shown.entry.bundle is None:
+def _bundles(runs: Sequence[Shown]) -> dict[str, Any] | None:
+    """Digests of the bundles in the workspaces and the key ids of who can open them, the run's name
+    with each where there are several runs; None without a sound one."""
+    found = [
+        (one, _consumers(Path(one.entry.bundle))) for one in runs if one.entry.bundle is not None
+    ]
+    if not found:
         return None
-    signed = peek((path / MANIFEST).read_bytes())[1]["predicate"]
-    return {"release": shown.entry.release, "consumers": signed["recipients"]["consumers"]}
+
+    def named(what: str | None, one: Shown) -> str:
+        return f"{what} (run {one.entry.name})" if len(runs) > 1 else str(what)
+
+    return {
+        "release": " and ".join(named(one.entry.release, one) for one, _ in found),
+        "consumers": [named(key, one) for one, keys in found for key in keys],
+    }
 
 
-def _exports(bundle: Path) -> Sequence[Export]:
-    """Of the log beside the workspace, which outlives its bundle."""
-    log = log_of(bundle)
-    return read_exports(log).exports if log.exists() else []
+def _consumers(bundle: Path) -> list[str]:
+    signed = peek((bundle / MANIFEST).read_bytes())[1]["predicate"]
+    return list(signed["recipients"]["consumers"])
+
+
+def _exports(runs: Sequence[Shown], outside: Outside) -> list[Export]:
+    """Of the logs beside the workspaces, which outlive the bundles; oldest first. A release of
+    which the run is known is named with it where there are several runs."""
+    logs = dict.fromkeys(log_of(Path(one.entry.workspace) / BUNDLE) for one in runs)
+    found = [export for log in logs if log.exists() for export in read_exports(log).exports]
+    run_ids = {one["release"]: one["run_id"] for one in outside.releases}
+    run_ids |= {one.entry.release: one.entry.run_id for one in runs if one.entry.bundle}
+    if len(runs) > 1:
+        found = [
+            replace(one, release=f"{one.release} (run {run_ids[one.release]})")
+            if one.release in run_ids
+            else one
+            for one in found
+        ]
+    return sorted(found, key=lambda one: datetime.fromisoformat(one.time))
 
 
 def _where(one: Mapping[str, Any]) -> str:
