@@ -141,6 +141,10 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
                 "this run has begun there, and its budget may be reserved",
                 "drop --no-resume, or name another folder (--set workspace=...)",
             )
+        if RELEASE in stages and active.finished(RELEASE.name) is None:
+            from dpmlm.pipeline.grid.measured import refuse_looked_at  # a grid runs runs
+
+            refuse_looked_at(active)
         only_looked_at = _only_looked_at(active, stages)
         if not only_looked_at:
             status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt

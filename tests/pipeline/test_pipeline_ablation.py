@@ -2,6 +2,7 @@
 
 import json
 import random
+import stat
 from functools import cache
 
 import numpy as np
@@ -203,6 +204,23 @@ def test_figures_and_names_are_shown_on_request_alone(trained):
     assert found.to_json(private=True)["private"]["culprits"] == []
 
 
+def test_run_files_that_name_sources_are_their_owners_alone(trained):
+    _, grid, *_ = trained
+    named = [grid.cells[1].run_file, grid.cells[1].config.workspace / "run.json"]
+    assert all("a.jsonl" in path.read_text() for path in named)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in named} == {0o600}
+    assert stat.S_IMODE(grid.folder.stat().st_mode) == 0o700
+
+
+def test_a_source_whose_trainings_fail_is_named_as_not_compared(trained):
+    losses = [[5.0, 5.1, 5.2], [None] * 3, [4.6, 4.7, 4.801]]
+    found = made(trained[0], ["a.jsonl", "b.jsonl"], losses)
+    assert [one.sources for one in found.found] == [["b.jsonl"]]
+    assert found.culprits == ["b.jsonl"]
+    assert "without a.jsonl: not compared" in found.text(private=True)
+    assert "a.jsonl" not in found.text()
+
+
 @cache
 def asked(run_file, sources, seeds, halves):
     """A grid of files that are there and are never read."""
@@ -223,8 +241,9 @@ def made(run_file, sources, losses, *, halves=False, seeds=3):
     rows = []
     for cell in grid.cells:
         loss = losses[grid.settings.index(cell.setting)][cell.seed - grid.base.seed]
-        part = {"label": "private", "loss": loss, "top1": 1 / (1 + loss)}
-        rows.append(Row(cell.name, cell.setting, cell.seed, figures={"held_out": part}))
+        part = {"label": "private", "loss": loss, "top1": 1 / (1 + (loss or 0))}
+        figures = {"held_out": None if loss is None else part}
+        rows.append(Row(cell.name, cell.setting, cell.seed, figures=figures))
     return ablation_of(grid, GridResult.of(grid, rows))
 
 

@@ -1,6 +1,7 @@
 """`dpmlm masks compare` and `dpmlm runs sweep`: what a grid charges, leaves and hides."""
 
 import json
+import math
 import os
 import stat
 import subprocess
@@ -21,10 +22,15 @@ from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.grid import Axis, axes_of, cells, price_of, run_grid, write_page
+from dpmlm.pipeline.grid import Axis, axes_of, cells, checks, price_of, run_grid, write_page
+from dpmlm.pipeline.grid.budget import run_of
 from dpmlm.pipeline.grid.masks import masking_axes
+from dpmlm.pipeline.grid.measured import refuse_looked_at
 from dpmlm.pipeline.grid.page import render
+from dpmlm.pipeline.models import TRAINING, plan_of
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.run import stages_of
+from dpmlm.pipeline.stages import execute
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Ledger
 from dpmlm.tokens import load_sealed_tokenizer
@@ -62,6 +68,12 @@ def halted(tmp_path_factory):
         between = price_of(grid)
         result = run_grid(grid)
     return grid, result, before, (between, calls)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder whose ledger nothing was charged to."""
+    return begin(tmp_path_factory.mktemp("fresh"))
 
 
 def tokens_of(grid, sentence):
@@ -105,6 +117,79 @@ def test_cells_read_one_text_and_are_asked_the_same(halted):
              for row in result.rows}  # fmt: skip
     assert len(asked) == 1
     assert len({row.figures["held_out"]["loss"] for row in result.rows}) == 4
+
+
+def test_each_seed_has_its_masks_and_all_read_one_text(fresh):
+    grid = grid_of(fresh, seeds=2)
+    base = Run.load(grid.text, Progress(quiet=True))
+    told = [run_of(cell, base).secrets for cell in grid.cells]
+    assert told == [Run.load(cell.config, base.progress).secrets for cell in grid.cells]
+    assert len({one.mask_seed for one in told}) == 2
+    assert {replace(one, mask_seed=b"") for one in told} == {replace(base.secrets, mask_seed=b"")}
+
+
+def test_a_cell_goes_on_as_a_run_with_what_it_holds(halted):
+    grid, *_ = halted
+    before = entries(grid.base.workspace.parent)
+    for cell in grid.cells[::2]:
+        run = Run.load(load_config(cell.run_file), Progress(quiet=True))
+        every = [one for one in stages_of(run.config) if one.name not in ("recall", "control")]
+        until = every.index(TRAINING) + 1
+        assert all(run.finished(stage.name) for stage in every[:until])
+        execute(run, every[:until])
+    assert entries(grid.base.workspace.parent) == before
+
+
+def test_a_cell_whose_secrets_were_looked_at_is_not_released(halted, tmp_path):
+    grid, result, *_ = halted
+    run = Run.load(grid.cells[0].config, Progress(quiet=True))
+    with pytest.raises(UserError, match="looked at its planted secrets"):
+        refuse_looked_at(run)
+    refuse_looked_at(replace(run, workspace=Workspace(tmp_path)))
+    assert "none of them is released" in result.selecting(grid.folder)
+    unseen = [replace(row, figures={**row.figures, "exposure": None}) for row in result.rows]
+    assert "released" not in replace(result, rows=tuple(unseen)).selecting(grid.folder)
+
+
+def test_a_run_that_was_compared_without_its_secrets_is_released(halted, monkeypatch):
+    run = Run.load(halted[0].cells[0].config, Progress(quiet=True))
+    monkeypatch.setattr("dpmlm.pipeline.grid.measured.read_measured", lambda _: {"exposure": None})
+    refuse_looked_at(run)
+
+
+def fill(ledger, config):
+    """Reserve runs, the largest that fit, until none like the run file's does."""
+    plan = plan_of(config)
+    while ledger.affordable([plan])[0]:
+        largest = config.privacy.model_copy(update={"epsilon": ledger.fitting_epsilon(plan, 1)})
+        rest = plan_of(config.model_copy(update={"privacy": largest}))
+        ledger.reserve(f"filling {len(ledger.run_ids)}", rest)
+
+
+def test_a_finished_grid_asks_for_no_room(halted, monkeypatch):
+    grid, result, *_ = halted
+
+    def refuses(*_, **__):
+        raise UserError("a plan", "nothing is left of the cap", "lower it")
+
+    monkeypatch.setattr(Ledger, "refuse_unaffordable", refuses)
+    assert price_of(grid).plans == ()
+    assert run_grid(grid).rows == result.rows
+
+
+@pytest.mark.full
+def test_a_finished_grid_is_read_where_no_room_is_left(halted):
+    grid, result, *_ = halted
+    path = grid.base.ledger.path
+    ledger, before = Ledger.open(path), path.read_bytes()
+    try:
+        fill(ledger, grid.cells[0].config)
+        full = path.read_bytes()
+        assert price_of(grid).plans == ()
+        assert run_grid(grid).rows == result.rows
+        assert path.read_bytes() == full
+    finally:
+        path.write_bytes(before)
 
 
 def test_cells_draw_canaries_of_their_own(halted):
@@ -196,6 +281,15 @@ def test_a_cell_that_fails_is_a_row_with_its_reason(halted, monkeypatch):
         run_grid(grid)
 
 
+def test_run_of_such_a_cell_says_so(halted, capsys):
+    grid, *_ = halted
+    before = entries(grid.base.workspace.parent)
+    assert status_of(["run", str(grid.cells[0].run_file)]) == 2
+    assert "looked at its planted secrets" in capsys.readouterr().err
+    assert not (grid.cells[0].config.workspace / "audit").exists()
+    assert entries(grid.base.workspace.parent) == before
+
+
 def test_another_grid_in_the_folder_is_refused(halted):
     grid, *_ = halted
     run_file = grid.base.workspace.parent / "run.yaml"
@@ -213,12 +307,6 @@ def test_a_corpus_with_charges_is_not_public(halted):
         grid_of(grid.base.workspace.parent / "run.yaml", out="open", public=True)
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    """A folder whose ledger nothing was charged to."""
-    return begin(tmp_path_factory.mktemp("fresh"))
-
-
 def reservable(folder, plans):
     """How many runs a copy of the ledger takes, one after the other."""
     copy = folder / "copy.jsonl"
@@ -234,8 +322,6 @@ def reservable(folder, plans):
 
 @pytest.mark.parametrize("epsilon", [1, 10])
 def test_a_grid_that_does_not_fit_is_refused_before_anything_is_charged(fresh, epsilon):
-    from dpmlm.pipeline.models import plan_of
-
     before = entries(fresh.parent)
     grid = grid_of(fresh, seeds=4, overrides={"privacy.epsilon": epsilon})
     plans = [plan_of(grid.cells[0].config)] * 8
@@ -264,6 +350,78 @@ def test_nobody_to_ask_is_a_no(fresh, capsys, monkeypatch):
     assert "--yes" in told
     assert entries(fresh.parent) == before
     assert not (fresh.parent / "asked").exists()
+
+
+class TextBegan(Exception):
+    """The checks are done."""
+
+
+@pytest.fixture
+def no_text(monkeypatch):
+    """Reading the text ends the grid."""
+
+    def began(*_):
+        raise TextBegan
+
+    monkeypatch.setattr(cells, "execute_until", began)
+
+
+BEST = {"training.best": {"corpus": "public.jsonl"}}
+MISSING = Axis("masking.weights", (None, {"corpus": "nowhere.jsonl"}))
+PRIVATE = Axis("masking.weights", (None, {"corpus": "private.jsonl"}))
+
+
+@pytest.mark.parametrize(
+    ("axis", "overrides", "rule"),
+    [
+        (MISSING, {}, "no such file"),
+        (PRIVATE, {}, "documents of the private corpus"),
+        (Axis("privacy.epsilon", (1, math.inf)), BEST, "no noise covers the choice"),
+    ],
+)
+def test_what_is_wrong_with_a_later_cell_is_found_before_the_first(
+    fresh, no_text, tmp_path, axis, overrides, rule
+):
+    before = entries(fresh.parent)
+    grid = grid_of(fresh, [axis], overrides=overrides, out=tmp_path / "grid")
+    with pytest.raises(UserError, match=rule):
+        run_grid(grid)
+    assert entries(fresh.parent) == before
+    assert not grid.folder.exists()
+
+
+def test_cells_that_are_fit_are_checked_once_a_setting(fresh, no_text, monkeypatch):
+    asked, preflight = [], checks.preflight
+    monkeypatch.setattr(
+        checks, "preflight", lambda run, **how: (asked.append(run), preflight(run, **how))
+    )
+    grid = grid_of(fresh, seeds=3, out="fit")
+    with pytest.raises(TextBegan):
+        run_grid(grid)
+    assert [run.config for run in asked] == [cell.config for cell in grid.cells[:2]]
+
+
+def test_public_text_may_be_declared_beside_itself(fresh, no_text):
+    with pytest.raises(TextBegan):
+        run_grid(grid_of(fresh, [PRIVATE], public=True, out="itself"))
+
+
+def test_cells_with_figures_are_not_checked_again(halted, monkeypatch):
+    monkeypatch.setattr(checks, "preflight", lambda *_, **__: pytest.fail("it was checked"))
+    assert run_grid(halted[0]).rows == halted[1].rows
+
+
+def test_each_release_that_is_continued_has_its_own_price(fresh, monkeypatch):
+    from dpmlm.pipeline.grid import budget
+
+    continued = [
+        replace(cell, config=cell.config.model_copy(update={"model": model}))
+        for cell in grid_of(fresh).cells
+        for name in ("one", "other")
+        for model in [cell.config.model.model_copy(update={"continues": Path(name)})]
+    ]
+    monkeypatch.setattr(budget, "plan_of", lambda config: config.model.continues.name)
+    assert budget._plans(continued) == ["one", "other"] * 2
 
 
 @pytest.mark.full

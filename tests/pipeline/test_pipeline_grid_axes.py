@@ -3,9 +3,11 @@
 import pytest
 from small_grid import begin, grid_of
 
+from dpmlm.config.telemetry import TelemetryConfig
 from dpmlm.errors import UserError
 from dpmlm.pipeline.grid import Axis, axes_of
 from dpmlm.pipeline.grid.masks import known_strategies, masking_axes
+from dpmlm.privacy import Ledger, PartitionSelection
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,8 @@ def fresh(tmp_path_factory):
         (["training.learning_rat=1e-3,2e-3"], "did you mean training.learning_rate"),
         (["training.learning_rate=1e-3,0.001"], "no value stands in an axis twice"),
         (["masking.ratio=0.1,0.2", "masking.ratio=0.3"], "one value and several"),
+        (["training.steps=2,3", "training.steps=3,4"], "training.steps: it varies twice"),
+        (["training.best=null,{corpus: a}", "training.best.every=5"], "training.best beside"),
         (["masking.ratio=0.3"], "between 2 and 500"),
         (["masking.ratio=0.15,nan"], "masking.ratio"),
     ],
@@ -30,6 +34,40 @@ def test_what_is_no_grid_is_refused(fresh, settings, rule):
     axes, overrides = axes_of(settings)
     with pytest.raises(UserError, match=rule):
         grid_of(fresh, axes, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (["masking.strategy=token,whole_word"], "masking.strategy: it varies twice"),
+        (["masking.ratio_end=0.1"], "masking.ratio_end beside masking.ratio"),
+        (["masking.ratio_end=0.1,0.2"], "masking.ratio_end beside masking.ratio"),
+    ],
+)
+def test_what_the_axes_of_masks_set_is_not_set_again(fresh, settings, rule):
+    more, overrides = axes_of(settings)
+    masks = masking_axes("0.15,0.4", "token,span", None)
+    with pytest.raises(UserError, match=rule):
+        grid_of(fresh, [*masks, *more], overrides=overrides)
+
+
+def test_cells_tell_nothing_to_those_who_watch(tmp_path):
+    watched = {"file": "steps.jsonl", "prometheus": {"port": 9464, "textfile": "dpmlm.prom"}}
+    run_file = begin(tmp_path, telemetry=watched)
+    grid = grid_of(run_file, overrides={"telemetry.times": True})
+    for config in (grid.text, *(cell.config for cell in grid.cells)):
+        assert config.telemetry == TelemetryConfig()
+
+
+def test_a_ledger_with_any_charge_says_that_its_corpus_is_private(fresh):
+    path = fresh.parent / "drawn.jsonl"
+    path.write_bytes((fresh.parent / "ledger.jsonl").read_bytes())
+    drawn = {"ledger.path": path}
+    assert grid_of(fresh, overrides=drawn, public=True).public
+    selection = PartitionSelection(1, 1e-4, 5)
+    Ledger.open(path).spend_selection("vocabulary", selection, unit="person", scope="source corpus")
+    with pytest.raises(UserError, match="it is not public"):
+        grid_of(fresh, overrides=drawn, public=True)
 
 
 def test_a_schedule_is_a_value_of_the_ratio(fresh):

@@ -56,6 +56,51 @@ def test_sentences_say_what_is_told_apart_and_what_is_not():
     assert "was trained once" in render(once)
 
 
+def failing(result, lost):
+    """The result without the figures of the cells in `lost`, {(ratio, seed)}."""
+    rows = [
+        replace(row, figures=None, failed="it diverged")
+        if (row.setting["masking.ratio"], row.seed) in lost else row
+        for row in result.rows
+    ]  # fmt: skip
+    return replace(result, rows=tuple(rows))
+
+
+def test_a_setting_that_always_fails_is_named_and_the_others_are_compared():
+    whole = made({0.15: [0.1, 0.2, 0.3], 0.4: [0.2, 0.3, 0.401], 0.9: [0.2, 0.2, 0.2]})
+    result = failing(whole, {(0.9, 0), (0.9, 1), (0.9, 2), (0.4, 1)})
+    (found,) = (one for one in result.findings() if one.metric == "top1")
+    assert (found.one, found.other, found.seeds) == (0.15, 0.4, 2)
+    setting = "ot compared: ratio 0.9 (no training of it has a figure)"
+    seed = "ot compared: seed 1 (not every other setting has a figure of it)"
+    for told in (result.text(), render(result)):
+        assert setting in told
+        assert seed in told
+    assert "no figures to compare" not in render(result)
+    assert "not compared" not in whole.text()
+
+
+def test_what_leaves_nothing_to_compare_is_said():
+    whole = made({0.15: [0.1, 0.2], 0.4: [0.2, 0.3]})
+    torn = failing(whole, {(0.15, 0), (0.4, 1)})
+    assert "No two settings could be compared. Not compared: seed 0, 1" in render(torn)
+    none = failing(whole, {(ratio, seed) for ratio in (0.15, 0.4) for seed in (0, 1)})
+    assert "There are no figures to compare." in render(none)
+
+
+def test_bits_a_byte_stand_in_the_table_where_they_are_known():
+    result = made({0.15: [0.1], 0.4: [0.9]})
+    bits = [{**row.figures, "held_out": {**row.figures["held_out"], "bits_per_byte": 2.25}}
+            for row in result.rows]  # fmt: skip
+    told = replace(result, rows=tuple(map(with_figures, result.rows, bits))).text().split("\n")
+    assert "bits a byte" in told[0]
+    assert "2.250" in told[1]
+
+
+def with_figures(row, figures):
+    return replace(row, figures=figures)
+
+
 def test_the_example_shows_its_committed_figures():
     """examples/masking/small.json: its table and sentences in docs/compare.md follow from it."""
     told = json.loads((ROOT / "examples/masking/small.json").read_text())

@@ -87,3 +87,36 @@ def test_seeds_without_every_figure_are_left_out():
     assert (found.seeds, found.difference) == (2, 1.25)
     lost = [[1.0, math.nan], [None, 2.0]]
     assert differences("a", (1, 2), "m", settings, lost, comparisons=1) == []
+
+
+def test_a_setting_without_any_figure_is_left_out_alone():
+    """Others are compared by the settings that both have, so that no axis passes for another."""
+    settings = layout()
+    figures = [[10.0 * s["a"] + 3 * (s["b"] == "y") + seed for seed in range(3)] for s in settings]
+    figures[settings.index({"a": 3, "b": "y"})] = [None, math.nan, None]
+    found = {
+        (one.one, one.other): one
+        for axis, values in (("a", (1, 2, 3)), ("b", ("x", "y")))
+        for one in differences(axis, values, "m", settings, figures, comparisons=1)
+    }
+    told = {pair: one.difference for pair, one in found.items()}
+    assert told == pytest.approx({(1, 2): 10, (1, 3): 20, (2, 3): 10, ("x", "y"): 3})
+    assert {one.seeds for one in found.values()} == {3}
+    figures[settings.index({"a": 3, "b": "x"})] = [None] * 3
+    left = differences("a", (1, 2, 3), "m", settings, figures, comparisons=1)
+    assert [(one.one, one.other) for one in left] == [(1, 2)]
+
+
+def test_fewer_settings_and_seeds_give_the_intervals_of_a_smaller_grid():
+    rng, settings = np.random.default_rng(3), layout()
+    figures = rng.normal(size=(6, 4)).tolist()
+    gone = [settings.index({"a": 2, "b": b}) for b in ("x", "y")]
+    gaps = [[None] * 4 if i in gone else row for i, row in enumerate(figures)]
+    gaps[0] = [None, *figures[0][1:]]
+    (found,) = differences("a", (1, 2, 3), "m", settings, gaps, comparisons=1)
+    whole = [i for i in range(6) if i not in gone]
+    smaller = np.array([figures[i][1:] for i in whole])
+    wanted, half = naive([settings[i] for i in whole], smaller, "a", 1, 3, 1)
+    assert (found.one, found.other, found.seeds) == (1, 3, 3)
+    assert found.difference == pytest.approx(wanted)
+    assert found.interval[1] - found.difference == pytest.approx(half)

@@ -117,15 +117,16 @@ class Grid:
         """
         folder = folder.resolve()
         plain = dict(overrides or {})
+        _check_axes(axes, plain)
         base = load_config(run_file, plain)
         if public:
             _refuse_charged(base)
             cap = {"epsilon": float("inf"), "delta": base.ledger.cap.delta}
             plain |= {"ledger.path": folder / LEDGER, "ledger.cap": cap}
             plain |= {"release.log": None}
-        plain |= {"telemetry.file": None}
-        for axis in axes:
-            _check_axis(axis, plain)
+        # Files, folders and ports are of one run: a second one is refused there.
+        plain = {key: plain[key] for key in plain if key.partition(".")[0] != "telemetry"}
+        plain |= {"telemetry": {}}
         if seeds < 1:
             raise UserError(
                 f"--seeds {seeds}", "every setting is trained at least once", "give 1 or more"
@@ -156,6 +157,11 @@ class Grid:
         return self.cells[0].config.model_copy(update={"name": name, "workspace": place})
 
     @property
+    def names_sources(self) -> bool:
+        """Whether run files of cells hold names of files of the corpus, which are private."""
+        return any(axis.numbered for axis in self.axes)
+
+    @property
     def settings(self) -> list[dict[str, Any]]:
         """The combinations, in the order of the cells."""
         return [cell.setting for cell in self.cells if cell.seed == self.seeds[0]]
@@ -163,7 +169,8 @@ class Grid:
     def claim(self) -> None:
         """Take the folder for this grid and write the cells' run files.
 
-        Raises UserError where it holds another grid or other things.
+        Where these name sources, the folder and they are open to their owner alone. Raises
+        UserError where the folder holds another grid or other things.
         """
         marker = self.folder / MARKER
         mine = {
@@ -183,11 +190,13 @@ class Grid:
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"--out {self.folder}", "it is not empty", "name a new folder")
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.names_sources:
+            self.folder.chmod(0o700)
         with atomic_write(marker) as file:
             file.write(canonical_json(mine))
         for cell in self.cells:
             tree = cell.config.model_dump(mode="json", by_alias=True)
-            with atomic_write(cell.run_file) as file:
+            with atomic_write(cell.run_file, mode=0o600 if self.names_sources else 0o666) as file:
                 file.write(yaml.safe_dump(tree, sort_keys=False).encode())
 
 
@@ -228,7 +237,38 @@ def _parted(value: str) -> list[str]:
     return parts
 
 
-def _check_axis(axis: Axis, overrides: Mapping[str, Any]) -> None:
+def _check_axes(axes: Sequence[Axis], overrides: Mapping[str, Any]) -> None:
+    """Every axis is a field that is varied, and no field is given twice."""
+    given = list(overrides)
+    seconds = {axis.second: axis.key for axis in axes if axis.second}
+    for axis in axes:
+        _check_section(axis)
+        for key in filter(None, (axis.key, axis.second)):
+            for other in given:
+                if _overlap(key, other):
+                    raise _given_twice(key, other, seconds, alone=other in overrides)
+            given.append(key)
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two fields are one, or one holds the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _given_twice(key: str, other: str, seconds: Mapping[str, str], *, alone: bool) -> UserError:
+    first = seconds.get(key) or seconds.get(other)
+    if first is not None:
+        return UserError(
+            f"{other} beside {first}",
+            f"each value of {first} sets it: START:END to END, a number to null",
+            "write schedules as START:END, and leave it out",
+        )
+    rule = "it is given one value and several" if alone else "it varies twice"
+    given = key if key == other else f"{key} beside {other}"
+    return UserError(given, rule, "give it once")
+
+
+def _check_section(axis: Axis) -> None:
     section = axis.key.partition(".")[0]
     if section not in VARIED or "." not in axis.key:
         raise UserError(
@@ -236,8 +276,6 @@ def _check_axis(axis: Axis, overrides: Mapping[str, Any]) -> None:
             f"cells differ in what is trained ({', '.join(VARIED)}), on the same text",
             "for another text or split make another grid; --seeds repeats a setting",
         )
-    if axis.key in overrides:
-        raise UserError(f"{axis.key}", "it is given one value and several", "give it once")
 
 
 def _cell(
@@ -300,15 +338,16 @@ def _refuse_two_vocabularies(cells: Sequence[Cell]) -> None:
 
 
 def _refuse_charged(base: RunConfig) -> None:
-    """A ledger that counts runs or forgotten persons of the corpus says that it is private."""
+    """A ledger with anything but its registration, or forgotten persons, says that the corpus is
+    private: runs, choices, vocabularies and imports are charges alike."""
     from dpmlm.pipeline.tombstones import file_beside
     from dpmlm.privacy import Ledger
 
     path = base.ledger.path
-    charged = path.exists() and (Ledger.open(path).run_ids or Ledger.open(path).choices())
+    charged = path.exists() and len(Ledger.open(path).entries) > 1
     if charged or file_beside(path).exists():
         raise UserError(
             f"--public with ledger {path}",
-            "it counts runs on this corpus, or persons who are left out of it: it is not public",
+            "it holds charges for this corpus, or persons who are left out of it: it is not public",
             "leave --public out, and the cells are charged",
         )

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dpmlm.artifacts import load_secret_key
 from dpmlm.canonical import digest
-from dpmlm.config import claim_fields
+from dpmlm.config import RunConfig, claim_fields
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import budget_text, open_ledger
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.grid.axes import Cell, Grid
 from dpmlm.pipeline.models import plan_of, planned
 from dpmlm.pipeline.progress import Progress
+from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.vocabulary import FOLDER, selection_of
 from dpmlm.pipeline.workspace import Workspace
 from dpmlm.privacy import Budget, Ledger, PartitionSelection, PrivacyPlan
@@ -125,17 +127,36 @@ def _reserved(run: Run, cell: Cell, ledger: Ledger) -> bool:
 
 
 def run_of(cell: Cell, base: Run) -> Run:
-    """The run of a cell, with the keys that are loaded already."""
-    place = Workspace(cell.config.workspace)
-    return replace(base, config=cell.config, workspace=place, memo={})
+    """The run of a cell, as `Run.load` has it, with the keys that are loaded already.
+
+    Masks and windows follow from the cell's seed. What the text was read with does not, so that
+    all cells share it.
+    """
+    config = cell.config
+    place, secrets = Workspace(config.workspace), _secrets_of(config, base)
+    return replace(base, config=config, workspace=place, secrets=secrets, memo={})
+
+
+def _secrets_of(config: RunConfig, base: Run) -> RunSecrets:
+    """Those of the cell's seed; the key, which may lie in a service, is read once a seed."""
+    if config.seed == base.config.seed:
+        return base.secrets
+    name = f"secrets of seed {config.seed}"
+    if name not in base.memo:
+        base.memo[name] = RunSecrets.derive(load_secret_key(config.keys.scrub), config.seed)
+    found: RunSecrets = base.memo[name]
+    return found
 
 
 def _plans(cells: Sequence[Cell]) -> list[PrivacyPlan]:
-    """A plan each; noise is calibrated once for all that share a budget and its steps."""
+    """A plan each; noise is calibrated once for all that share a budget and its steps, and
+    continue one release."""
     known: dict[str, PrivacyPlan] = {}
     plans = []
     for cell in cells:
-        key = digest([claim_fields(cell.config.privacy), claim_fields(cell.config.training)])
+        config = cell.config
+        fields = [claim_fields(config.privacy), claim_fields(config.training)]
+        key = digest([*fields, str(config.model.continues)])
         if key not in known:
             known[key] = plan_of(cell.config)
         plans.append(known[key])

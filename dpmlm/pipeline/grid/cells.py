@@ -17,6 +17,7 @@ from dpmlm.pipeline.context import Run, data_order
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.grid.axes import Cell, Grid
 from dpmlm.pipeline.grid.budget import register_public, run_of
+from dpmlm.pipeline.grid.checks import refuse_unfit_cells
 from dpmlm.pipeline.grid.measured import (
     MEASURED,
     measured_stage,
@@ -33,11 +34,14 @@ from dpmlm.pipeline.workspace import Workspace, deciding_settings
 
 
 def run_grid(grid: Grid) -> GridResult:
-    """Bring every cell to its figures. Raises UserError where no cell came to any."""
+    """Bring every cell to its figures. Raises UserError where no cell came to any, and, before
+    anything is charged, where one could not be begun."""
     progress = Progress()
-    grid.claim()
-    if grid.public:
+    if grid.public:  # first: the checks open its ledger
+        grid.claim()
         register_public(grid)
+    refuse_unfit_cells(grid, progress)
+    grid.claim()
     progress.say(f"text of {grid.base.name}: read once for all cells")
     execute_until(grid.text, "tokens")
     base = Run.load(grid.text, Progress(quiet=True))
@@ -50,8 +54,9 @@ def run_grid(grid: Grid) -> GridResult:
             rows.append(_run_cell(grid, cell, run_of(cell, base)))
         except UserError as error:
             failure = error
-            # What was given may be the name of a source, which is private where some are apart.
-            reason = f"{error.rule}; {error.next_step}" if grid.apart else str(error)
+            # What was given may be the name of a source, which is private where some are left out.
+            hidden = grid.apart or grid.names_sources
+            reason = f"{error.rule}; {error.next_step}" if hidden else str(error)
             progress.say(f"  failed: {reason}")
             rows.append(Row(cell.name, cell.setting, cell.seed, failed=reason))
     if failure is not None and all(row.failed for row in rows):
@@ -62,6 +67,8 @@ def run_grid(grid: Grid) -> GridResult:
 def _run_cell(grid: Grid, cell: Cell, run: Run) -> Row:
     with run.workspace.locked():
         run.workspace.claim(cell.name, deciding_settings(cell.config))
+        if grid.names_sources:
+            (run.workspace.path / "run.json").chmod(0o600)
         if run.finished(MEASURED) is None:
             _share_text(grid, run)
             execute(run, [canaries_stage(cell.config), PLAN])

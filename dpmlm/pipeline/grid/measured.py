@@ -64,6 +64,22 @@ def read_measured(run: Run) -> dict[str, Any]:
     return found
 
 
+def refuse_looked_at(run: Run) -> None:
+    """Raise UserError where the run's planted secrets were looked at beside those of others.
+
+    Its audit would ask for the very secrets that it may have been chosen by.
+    """
+    if run.finished(MEASURED) is None or read_measured(run)["exposure"] is None:
+        return
+    raise UserError(
+        f"run {run.config.name} in {run.workspace.path}",
+        "`dpmlm masks compare` looked at its planted secrets, and an audit by secrets that a run "
+        "may have been chosen by shows nothing",
+        "train its setting again, with secrets of its own and at its own charge: repeat this with "
+        "--set workspace=FOLDER, a new one",
+    )
+
+
 def _figures(
     run: Run, public: bool, exposing: bool, apart: Sequence[str], report: Report
 ) -> dict[str, Any]:

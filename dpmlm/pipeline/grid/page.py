@@ -38,6 +38,9 @@ TITLES = {
 """Of axes that are better known: a question, and what it means."""
 
 
+NO_FIGURES = "There are no figures to compare."
+
+
 def write_page(result: GridResult, target: Path, *, private: bool = False) -> Path:
     """Write the page; with private figures to a new file that its owner alone reads."""
     if private:
@@ -68,7 +71,7 @@ def render(result: GridResult, *, private: bool = False) -> str:
         varied=_varied(result),
         axes=[_axis(axis) for axis in result.axes],
         trained=_trained(result),
-        summary=_summary(told, len(found)),
+        summary=_summary(told, len(found), result.left_out(private=private)),
         questions=[
             {
                 "title": _title(axis),
@@ -154,16 +157,17 @@ def _trained(result: GridResult) -> str:
     )
 
 
-def _summary(told: int, asked: int) -> str:
+def _summary(told: int, asked: int, left_out: Sequence[str]) -> str:
+    gaps = "".join(f" {line[0].upper()}{line[1:]}." for line in left_out)
     if not asked:
-        return "There are no figures to compare."
+        return f"{'No two settings could be compared.' if gaps else NO_FIGURES}{gaps}"
     if not told:
         return (
             "Nothing: no difference is larger than what chance makes between two trainings of "
-            "one setting. Take the cheapest, or train longer and with more seeds."
+            f"one setting. Take the cheapest, or train longer and with more seeds.{gaps}"
         )
     are = "difference is" if told == 1 else "differences are"
-    return f"{told} of {asked} {are} larger than chance between trainings explains."
+    return f"{told} of {asked} {are} larger than chance between trainings explains.{gaps}"
 
 
 def _rule(result: GridResult) -> str:
@@ -308,8 +312,9 @@ def _doubts(result: GridResult) -> list[str]:
         doubts.insert(0, "Each setting was trained once: this page can tell nothing apart.")
     if any((row.figures or {}).get("exposure") for row in result.done):
         doubts.append(
-            "Exposure compares settings. Whoever releases the very run that showed least of it "
-            "has chosen by the auditors' own test: train the chosen setting again for a release."
+            "Exposure compares settings. Whoever released the very run that showed least of it "
+            "would have chosen by the auditors' own test, so that `dpmlm run` releases none of "
+            "these runs: train the chosen setting again for a release."
         )
     if not result.public:
         doubts.append(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.pipeline.grid.axes import Axis, Grid, shown
-from dpmlm.pipeline.grid.spread import Difference, differences
+from dpmlm.pipeline.grid.spread import Counted, Difference, Figures, differences
 
 CHANCE_BITS = 1.4427
 """Mean exposure of a secret that was never seen: 1/ln 2, as its rank is uniform."""
@@ -98,7 +98,13 @@ class GridResult:
         if len(first) < 2:
             return "one run came to a result: there is nothing to choose"
         files = " ".join(str(folder / f"{row.name}.yaml") for row in first)
-        return f"to choose by private text, at a charge: dpmlm runs select {files} --epsilon 0.5"
+        told = f"to choose by private text, at a charge: dpmlm runs select {files} --epsilon 0.5"
+        if any((row.figures or {}).get("exposure") for row in self.rows):
+            told += (
+                "\nplanted secrets of these runs were looked at, so that none of them is released: "
+                "train the chosen setting again (dpmlm run FILE --set workspace=FOLDER)"
+            )
+        return told
 
     def text_of(self, private: bool) -> str | None:
         """Which text's guesses are shown; None where none may be."""
@@ -108,12 +114,12 @@ class GridResult:
         return None
 
     def figure(self, metric: str, private: bool) -> Figure:
-        """How a row's number of that name is read: one of `METRICS`."""
+        """How a row's number of that name is read: of `METRICS`, `rare`, or `bits_per_byte`."""
         text = self.text_of(private)
 
         def read(row: Row) -> float | None:
             part = row.open(text, private) if text else None
-            if metric in ("top1", "loss"):
+            if metric in ("top1", "loss", "bits_per_byte"):
                 return _number(part, metric)
             if metric == "rare":
                 return _rare(part)
@@ -123,16 +129,7 @@ class GridResult:
 
     def findings(self, *, private: bool = False) -> list[Difference]:
         """Every pair of values of every axis, by every metric that there is."""
-        asked = {
-            metric: [[read(row) for row in self.of_setting(s)] for s in self.settings]
-            for metric in METRICS
-            for read in [self.figure(metric, private)]
-        }
-        asked = {
-            m: table
-            for m, table in asked.items()
-            if any(v is not None for row in table for v in row)
-        }
+        asked = self._asked(private)
         pairs = sum(math.comb(len(axis.values), 2) for axis in self.axes)
         found = []
         for axis in self.axes:
@@ -143,6 +140,44 @@ class GridResult:
                     least=self._drawn(private) if metric == "exposure" else 0.0,
                 )  # fmt: skip
         return found
+
+    def left_out(self, *, private: bool = False) -> list[str]:
+        """What no comparison counts, a sentence each."""
+        asked = self._asked(private)
+        by_words: dict[str, list[str]] = {}
+        for metric, table in asked.items():
+            for words in self._uncounted(table):
+                by_words.setdefault(words, []).append(METRICS[metric][0])
+        found = []
+        for words, metrics in by_words.items():
+            of = "" if len(metrics) == len(asked) else f" by {', '.join(metrics)}"
+            found.append(f"not compared{of}: {words}")
+        return found
+
+    def _uncounted(self, table: Figures) -> list[str]:
+        counted, found = Counted.of(table), []
+        settings = [s for i, s in enumerate(self.settings) if i not in counted.settings]
+        seeds = [str(seed) for j, seed in enumerate(self.seeds) if j not in counted.seeds]
+        if settings:
+            named = "; ".join(map(_setting, settings))
+            found.append(f"{named} (no training of it has a figure)")
+        if seeds:
+            whose = "every other setting" if settings else "every setting"
+            found.append(f"seed {', '.join(seeds)} (not {whose} has a figure of it)")
+        return found
+
+    def _asked(self, private: bool) -> dict[str, list[list[float | None]]]:
+        """Figures [settings, seeds] of each metric that any cell has."""
+        tables = {
+            metric: [[read(row) for row in self.of_setting(one)] for one in self.settings]
+            for metric in METRICS
+            for read in [self.figure(metric, private)]
+        }
+        return {
+            metric: table
+            for metric, table in tables.items()
+            if any(value is not None for row in table for value in row)
+        }
 
     def _drawn(self, private: bool) -> float:
         """Variance of a mean exposure by the draw of its secrets alone, a mean over cells."""
@@ -195,6 +230,7 @@ class GridResult:
         else:
             lines.append(f"guessed right: of hidden words, on {WORDS[text]}")
         lines += [sentence(one) for one in self.findings(private=private)]
+        lines += self.left_out(private=private)
         lines += [f"failed: {row.name}: {row.failed}" for row in self.rows if row.failed]
         return "\n".join(lines)
 
@@ -209,7 +245,7 @@ METRICS = {
 
 def sentence(one: Difference) -> str:
     """One comparison in words, with its interval, or that it was not told apart."""
-    name = one.axis.partition(".")[2].replace("_", " ")
+    name = _name(one.axis)
     asked = f"{name} {shown(one.other)} against {shown(one.one)}, {METRICS[one.metric][0]}: "
     if one.interval is None:
         return f"{asked}not told apart: one seed shows no chance between trainings ({change(one)})"
@@ -217,6 +253,14 @@ def sentence(one: Difference) -> str:
     if one.told_apart:
         return f"{asked}{change(one)} {seeds}"
     return f"{asked}not told apart ({change(one)} {seeds})"
+
+
+def _name(key: str) -> str:
+    return key.partition(".")[2].replace("_", " ")
+
+
+def _setting(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_name(key)} {shown(value)}" for key, value in setting.items())
 
 
 def change(one: Difference) -> str:
@@ -285,6 +329,7 @@ _COLUMNS: tuple[tuple[str, Callable[[GridResult, Sequence[Row], bool], str]], ..
     ("guessed right", lambda result, rows, private: _percent(result, rows, private, "top1")),
     ("rare words", lambda result, rows, private: _percent(result, rows, private, "rare")),
     ("loss", lambda result, rows, private: _plain(result, rows, private, "loss")),
+    ("bits a byte", lambda result, rows, private: _plain(result, rows, private, "bits_per_byte")),
     ("exposure", lambda result, rows, private: _plain(result, rows, private, "exposure")),
     ("epsilon", _of_plan("epsilon")),
     ("rows", _of_plan("rows")),

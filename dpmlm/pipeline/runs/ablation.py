@@ -70,6 +70,8 @@ class Ablation:
     """The best to leave out first; with halves a line for each half that is better."""
     culprits: list[str] = field(repr=False)
     """Sources whose removal brings the figure back."""
+    uncompared: list[list[str]] = field(repr=False)
+    """What trainings left out that came to no comparison."""
 
     def to_json(self, *, private: bool = False) -> dict[str, Any]:
         told = {"found": [one.to_json() for one in self.found], "culprits": self.culprits}
@@ -83,6 +85,7 @@ class Ablation:
             return "\n".join([f"{head}; figures are private: --show-private prints them", *lines])
         lines = [f"{head}; held-out loss and guesses (private)", *lines]
         lines += [f"  {one.text()}" for one in self.found]
+        lines += [f"  without {visible(shown(one))}: not compared" for one in self.uncompared]
         if self.culprits:
             names = ", ".join(map(visible, self.culprits))
             lines.append(
@@ -146,10 +149,12 @@ def ablation_of(grid: Grid, result: GridResult) -> Ablation:
         else [([], value) for value in values[1:]]
     )
     by_pair = {metric: _by_pair(result, metric, tables[metric], len(pairs)) for metric in METRICS}
-    found = []
+    found: list[Without] = []
+    uncompared: list[list[str]] = []
     for one, other in pairs:
         loss = by_pair["loss"].get((shown(one), shown(other)))
         if loss is None:
+            uncompared.append(list(other))
             continue
         top1 = by_pair["top1"].get((shown(one), shown(other)))
         both = [Without(list(other), loss, top1)]
@@ -164,7 +169,7 @@ def ablation_of(grid: Grid, result: GridResult) -> Ablation:
         culprits = [one.sources[0] for one in found if one.better]
     found.sort(key=lambda one: one.loss.difference)
     failed = [f"{row.name}: {row.failed}" for row in result.rows if row.failed]
-    return Ablation(result.name, len(result.done), failed, halves, found, culprits)
+    return Ablation(result.name, len(result.done), failed, halves, found, culprits, uncompared)
 
 
 def _table(result: GridResult, metric: str) -> list[list[float | None]]:

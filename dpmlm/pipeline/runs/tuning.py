@@ -69,7 +69,10 @@ class Choice:
         rows = [f"chosen  {self.chosen}, of {len(self.candidates)} runs, {how}"]
         if private and self.scores:
             rows += [f"  {name:<24}{score:>12.3f}" for name, score in self.scores.items()]
-        rows.append("`dpmlm run` of its run file makes its release; all runs count in its claim")
+        rows += [
+            "`dpmlm run` of its run file makes its release; all runs count in its claim",
+            "(a cell of `masks compare` is trained again first: its canaries were looked at)",
+        ]
         return "\n".join(rows)
 
 

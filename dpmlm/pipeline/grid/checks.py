@@ -1,0 +1,36 @@
+"""What every cell is held against before the first is charged.
+
+A run is checked before it begins (`preflight`). Of a grid the text is read once, and what is wrong
+with its last cell would be found when all others are charged.
+"""
+
+from dpmlm.pipeline.context import Run
+from dpmlm.pipeline.declared import declared_public, refuse_private_text
+from dpmlm.pipeline.grid.axes import Grid
+from dpmlm.pipeline.grid.budget import run_of
+from dpmlm.pipeline.grid.measured import MEASURED
+from dpmlm.pipeline.preflight import preflight
+from dpmlm.pipeline.progress import Progress
+
+
+def refuse_unfit_cells(grid: Grid, progress: Progress) -> None:
+    """Raise UserError where a cell would be refused if it were a run by itself.
+
+    Room in the ledger is `price_of`'s to ask for. Cells that have their figures are passed over,
+    and of those that differ in their seeds one is checked.
+    """
+    first = Run.load(grid.cells[0].config, Progress(quiet=True))
+    checked: set[str] = set()
+    texts: set[str] = set()
+    for cell in grid.cells:
+        config, run = cell.config, run_of(cell, first)
+        alike = config.model_dump_json(exclude={"name", "workspace", "seed"})
+        if alike in checked or run.finished(MEASURED) is not None:
+            continue
+        checked.add(alike)
+        preflight(run, to_plan=False)
+        public = {name: (one.corpus, one.text) for name, one in declared_public(config).items()}
+        if config.private and not grid.public and str(public) not in texts:
+            texts.add(str(public))
+            with progress.bar("public texts"):
+                refuse_private_text(config)
