@@ -1,5 +1,7 @@
 """The loss on declared public text by which a training keeps its best weights, or ends early."""
 
+from collections.abc import Callable
+
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -22,9 +24,12 @@ def public_loss(
     views = public_views(best, "training.best", tokenizer, recipe)
     rows = recipe.micro_batches([[view] for view in views])
 
-    def loss(model: nn.Module) -> float:
-        device = next(model.parameters()).device
-        found = [evaluate_batch(model, recipe.batch(units).to(device)) for units in rows]
+    def loss(model: nn.Module, asked_to_stop: Callable[[], bool]) -> float | None:
+        device, found = next(model.parameters()).device, []
+        for units in rows:
+            if asked_to_stop():
+                return None
+            found.append(evaluate_batch(model, recipe.batch(units).to(device)))
         weight = sum(one.weight_sum for one in found)
         return sum(one.loss_sum for one in found) / weight
 

@@ -96,8 +96,10 @@ def execute(run: Run, stages: Sequence[Stage]) -> None:
             run.progress.say(f"{stage.name}: done before")
         else:
             run.sinks.gauge("stage", 1, stage=stage.name)
-            _build(stage, run, folder, origin)
-            run.sinks.gauge("stage", 0, stage=stage.name)
+            try:
+                _build(stage, run, folder, origin)
+            finally:  # a file of figures outlives the process, and alerts ask who is training
+                run.sinks.gauge("stage", 0, stage=stage.name)
         # Only now: without a manifest the stage is built again, and may need what is cleared.
         if stage.clear is not None:
             stage.clear(folder)

@@ -161,8 +161,9 @@ class Watched:
         self._sinks.gauge("step", step)
         self._sinks.gauge("checkpoint_timestamp_seconds", time.time())
         if self._step:  # an attempt's first checkpoint may hold steps of an earlier one
-            speed = (step - self._step) / max(now - self._since, 1e-9)
-            drawn = speed * self._plan.expected_batch_size
+            seconds = max(now - self._since, 1e-9)
+            speed = (step - self._step) / seconds
+            drawn = sum(map(self._plan.batch_at, range(self._step, step))) / seconds
             self._sinks.gauge("steps_per_second", speed)
             self._sinks.gauge("examples_per_second", drawn)
             self._sinks.gauge("tokens_per_second", drawn * self._tokens)

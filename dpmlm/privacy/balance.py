@@ -16,8 +16,8 @@ from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.privacy.rules import SCOPES, SEQUENCES
 
 _KINDS = (
-    "register", "reserve", "attempt", "charge", "keep", "commit", "spend", "select", "choose",
-    "tombstones", "import", "repair",
+    "register", "reserve", "attempt", "charge", "keep", "forgo", "commit", "spend", "select",
+    "choose", "tombstones", "import", "repair",
 )  # fmt: skip
 HIGHEST_ORDER = 1024.0
 """Of a cap: the time that a divergence takes grows with its order."""
@@ -61,8 +61,11 @@ class Run:
     """Different steps among them: all from the first on, as an attempt leaves out none."""
     kept: int = 0
     """Steps of the furthest checkpoint: what they left can have been seen."""
+    kept_by: int = 0
+    """The attempt that it is of."""
     lost: bool = False
-    """Whether an attempt began before it, so that steps are drawn again whose result was there."""
+    """Whether an attempt began before it, or from a checkpoint of an earlier attempt, so that steps
+    are drawn again, or other draws of them are released, whose result was there."""
     commits: list[tuple[int, int]] = field(default_factory=list)
     """Attempt and number of steps of each commit."""
 
@@ -265,8 +268,11 @@ class Balance:
         begun = whole_number(entry["from_step"])
         if begun > run.taken:
             raise ValueError("an attempt goes on from steps that were charged")
-        run.lost = run.lost or begun < run.kept
-        run.kept = max(run.kept, begun)
+        source = whole_number(entry.get("from_attempt", run.kept_by))  # older lines do not say it
+        if source > run.attempts:
+            raise ValueError("an attempt goes on from an earlier one")
+        run.lost = run.lost or begun < run.kept or source < run.kept_by
+        run.kept, run.kept_by = max(run.kept, begun), max(run.kept_by, source)
         run.attempts, run.last_step = entry["attempt"], begun - 1
 
     def _charge(self, entry: Mapping[str, Any]) -> None:
@@ -280,12 +286,19 @@ class Balance:
 
     def _keep(self, entry: Mapping[str, Any]) -> None:
         run = self._charged_run(entry)
-        run.kept = max(run.kept, entry["steps"])
+        run.kept, run.kept_by = max(run.kept, entry["steps"]), entry["attempt"]
+
+    def _forgo(self, entry: Mapping[str, Any]) -> None:
+        run, steps = self.runs[entry["run_id"]], whole_number(entry["steps"])
+        if entry["attempt"] != run.attempts or steps != run.plan.steps:
+            raise ValueError("what is forgone is the end of a plan, by the latest attempt")
+        run.charged += steps - run.taken
+        run.taken, run.last_step = steps, steps - 1
 
     def _commit(self, entry: Mapping[str, Any]) -> None:
         run = self._charged_run(entry)
         run.commits.append((entry["attempt"], entry["steps"]))
-        run.kept = max(run.kept, entry["steps"])
+        run.kept, run.kept_by = max(run.kept, entry["steps"]), entry["attempt"]
 
     def _charged_run(self, entry: Mapping[str, Any]) -> Run:
         run = self.runs[entry["run_id"]]

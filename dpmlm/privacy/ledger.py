@@ -187,18 +187,25 @@ class Ledger(LedgerReading):
         """
         return fitting_epsilon(plan, self.left().rdp / count, self.order)
 
-    def begin_attempt(self, run_id: str, from_step: int = 0) -> int:
+    def begin_attempt(
+        self, run_id: str, from_step: int = 0, from_attempt: int | None = None
+    ) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more.
 
-        It goes on from a checkpoint of `from_step` steps, all of them charged (ValueError). If one
-        of more steps was kept before (`keep`), it is lost: then the claim counts every billed step.
+        It goes on from a checkpoint of `from_step` steps, all of them charged (ValueError), which
+        attempt `from_attempt` wrote (0: there is none; None: of the latest that was kept). If one
+        of more steps was kept before (`keep`), or one of a later attempt, that is lost: then the
+        claim counts every billed step.
         """
         with self._journal.exclusive():
             run = self._run(run_id)
             if whole_number(from_step) > run.taken:
                 raise ValueError(f"an attempt from step {from_step}: {run.taken} are charged")
             attempt = run.attempts + 1
-            self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step)
+            if from_attempt is not None and whole_number(from_attempt) > run.attempts:
+                raise ValueError(f"from attempt {from_attempt}: an attempt follows an earlier one")
+            source = {} if from_attempt is None else {"from_attempt": from_attempt}
+            self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step, **source)
             return attempt
 
     def charge(self, run_id: str, attempt: int, step: int) -> None:
@@ -230,6 +237,17 @@ class Ledger(LedgerReading):
             self._refuse_uncharged(run_id, run, steps)
             if steps > run.kept:
                 self._write("keep", run_id=run_id, attempt=attempt, steps=steps)
+
+    def forgo(self, run_id: str, attempt: int) -> None:
+        """Charge the rest of the plan, which nobody draws: a training ended early, and when it does
+        depends on what it released.
+
+        Steps that an earlier attempt charged are not charged again; the attempt charges no more.
+        """
+        with self._journal.exclusive():
+            run = self._latest(run_id, attempt)
+            if run.taken < run.plan.steps:
+                self._write("forgo", run_id=run_id, attempt=attempt, steps=run.plan.steps)
 
     def commit(self, run_id: str, steps: int, attempt: int) -> None:
         """Record that the first `steps` steps survive in the model; again is no change.

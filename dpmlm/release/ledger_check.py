@@ -27,7 +27,7 @@ UNCHECKED = (
     "DIR --ledger LEDGER`"
 )
 _ASK = "ask the signer for the ledger of this run, or for the bundle again"
-_CHARGES = ("charge", "keep", "commit")
+_CHARGES = ("charge", "keep", "forgo", "commit")
 
 
 def check_included(

@@ -1,5 +1,7 @@
 """Memory, load and temperature of this machine's GPUs, by NVIDIA's management library."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from dpmlm.errors import UserError
@@ -22,13 +24,13 @@ class Gpus:
         try:
             self._nvml.nvmlInit()
             count = self._nvml.nvmlDeviceGetCount()
+            self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
         except pynvml.NVMLError as error:
             raise UserError(
                 "telemetry.gpu",
                 f"the driver's library does not answer ({type(error).__name__})",
                 "leave it out on machines without an NVIDIA GPU",
             ) from None
-        self._handles = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
 
     def tell(self, sink: Sink) -> None:
         """Give `sink` the gauges of each GPU; what a GPU does not report is left out."""
@@ -38,18 +40,17 @@ class Gpus:
 
     def _read(self, handle: Any) -> list[tuple[str, float]]:
         nvml, found = self._nvml, []
-        try:
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            found += [
-                ("gpu_memory_total_bytes", memory.total),
-                ("gpu_memory_used_bytes", memory.used),
-            ]
-            load = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-            found.append(("gpu_utilization_ratio", load))
-            heat = nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
-            found.append(("gpu_temperature_celsius", heat))
-        except nvml.NVMLError:
-            pass  # some cards and partitions of cards report less
+        readings: dict[str, Callable[[], float]] = {
+            "gpu_memory_total_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).total,
+            "gpu_memory_used_bytes": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used,
+            "gpu_utilization_ratio": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+            "gpu_temperature_celsius": lambda: nvml.nvmlDeviceGetTemperature(
+                handle, nvml.NVML_TEMPERATURE_GPU
+            ),
+        }
+        for name, read in readings.items():
+            with suppress(nvml.NVMLError):  # some cards and partitions of cards report less
+                found.append((name, read()))
         return found
 
     def close(self) -> None:

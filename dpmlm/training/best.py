@@ -22,8 +22,9 @@ from dpmlm.privacy import PrivacyPlan
 class PublicLoss:
     """What is looked at, and how often."""
 
-    loss: Callable[[nn.Module], float]
-    """Mean loss, nats a masked token, on text that is declared public; masks never change."""
+    loss: Callable[[nn.Module, Callable[[], bool]], float | None]
+    """Mean loss, nats a masked token, on text that is declared public; masks never change. None
+    where the second argument, asked now and then, said that training should stop."""
     every: int
     """Steps between two looks; the plan's last step is looked at, too."""
     patience: int | None = None
@@ -64,10 +65,17 @@ class PublicChoice:
         """Whether the weights after so many steps are looked at."""
         return self._text is not None and (step % self._text.every == 0 or step == self._steps)
 
-    def look(self, step: int, model: nn.Module) -> float:
-        """The loss after `step` steps; a better one than all before is kept with its weights."""
+    def look(
+        self, step: int, model: nn.Module, asked_to_stop: Callable[[], bool] = lambda: False
+    ) -> float | None:
+        """The loss after `step` steps; a better one than all before is kept with its weights.
+
+        A look that was given up is None and counts as none: training goes on at the next one.
+        """
         assert self._text is not None
-        loss = self._text.loss(model)
+        loss = self._text.loss(model, asked_to_stop)
+        if loss is None:
+            return None
         best = self.best
         if best is None or loss < best.loss or math.isnan(best.loss):
             weights = {name: p.detach().cpu().clone() for name, p in model.named_parameters()}

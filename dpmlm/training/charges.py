@@ -9,8 +9,9 @@ class Charges(Protocol):
     """Called in this order: `begin` once an attempt, `charge` before each draw, `keep` after each
     checkpoint, `forgo` where a training ends early, `commit` once."""
 
-    def begin(self, from_step: int) -> int:
-        """Open an attempt that goes on from so many steps, and return its number."""
+    def begin(self, from_step: int, from_attempt: int) -> int:
+        """Open an attempt that goes on from so many steps of an earlier one, and return its number.
+        Without a checkpoint both are 0."""
         ...
 
     def charge(self, attempt: int, step: int) -> None:
@@ -21,8 +22,8 @@ class Charges(Protocol):
         """Record, durably, that a result of the first `steps` steps can be seen."""
         ...
 
-    def forgo(self, attempt: int, steps: int) -> None:
-        """Charge what is left of the first `steps` steps, which nobody draws any more."""
+    def forgo(self, attempt: int) -> None:
+        """Charge what is left of the plan, which nobody draws any more."""
         ...
 
     def commit(self, attempt: int, steps: int) -> None:
@@ -36,9 +37,9 @@ class LedgerCharges:
     def __init__(self, ledger: Ledger, run_id: str, plan: PrivacyPlan) -> None:
         self._ledger, self._run_id, self._plan = ledger, run_id, plan
 
-    def begin(self, from_step: int) -> int:
+    def begin(self, from_step: int, from_attempt: int) -> int:
         self._ledger.reserve(self._run_id, self._plan)
-        return self._ledger.begin_attempt(self._run_id, from_step)
+        return self._ledger.begin_attempt(self._run_id, from_step, from_attempt)
 
     def charge(self, attempt: int, step: int) -> None:
         self._ledger.charge(self._run_id, attempt, step)
@@ -46,14 +47,8 @@ class LedgerCharges:
     def keep(self, attempt: int, steps: int) -> None:
         self._ledger.keep(self._run_id, attempt, steps)
 
-    def forgo(self, attempt: int, steps: int) -> None:
-        ours = (self._run_id, attempt)
-        of_attempt = [
-            e for e in self._ledger.entries if (e.get("run_id"), e.get("attempt")) == ours
-        ]
-        charged = [entry["step"] for entry in of_attempt if entry["kind"] == "charge"]
-        for step in range(max(charged) + 1, steps):
-            self._ledger.charge(self._run_id, attempt, step)
+    def forgo(self, attempt: int) -> None:
+        self._ledger.forgo(self._run_id, attempt)
 
     def commit(self, attempt: int, steps: int) -> None:
         self._ledger.commit(self._run_id, steps, attempt)
@@ -62,7 +57,7 @@ class LedgerCharges:
 class PublicText:
     """No ledger: for the control, which sees declared public text and canaries alone."""
 
-    def begin(self, from_step: int) -> int:
+    def begin(self, from_step: int, from_attempt: int) -> int:
         return 1
 
     def charge(self, attempt: int, step: int) -> None:
@@ -71,7 +66,7 @@ class PublicText:
     def keep(self, attempt: int, steps: int) -> None:
         return None
 
-    def forgo(self, attempt: int, steps: int) -> None:
+    def forgo(self, attempt: int) -> None:
         return None
 
     def commit(self, attempt: int, steps: int) -> None:

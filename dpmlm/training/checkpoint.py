@@ -9,6 +9,7 @@ while training goes on. With a local folder it is sealed there, on the machine's
 copied to where the training is resumed from.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from dpmlm.training.best import Best
 SCHEMA = 2
 ROLE = "checkpoint"
 _PIECE = 1 << 20
+_NAME = re.compile(r"step-\d{8}")
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,16 @@ class Checkpoints:
     def take_up(self) -> None:
         """Bring in what a killed process sealed locally and could not copy any more.
 
-        Raises IntegrityError for a damaged one: remove it to go on from the one before.
+        Not where another attempt left a result since, of fewer steps even: what that one drew was
+        seen, and the older draws of the same steps are no part of it. Raises IntegrityError for a
+        damaged one: remove it to go on from the one before.
         """
         for path in _finished(self._local) if self._local else []:
-            if path.name > max((one.name for one in _finished(self._folder)), default=""):
+            newest = _finished(self._folder)[-1:]
+            if all(path.name > one.name for one in newest):
                 SealedFolder.open(path, [self._identity], role=ROLE).verify()
-                self._copy(path)
+                if all(self._attempt_of(path) >= self._attempt_of(one) for one in newest):
+                    self._copy(path)
             shutil.rmtree(path)
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> Progress | None:
@@ -154,6 +160,11 @@ class Checkpoints:
             finished=state["finished"],
             seconds=state.get("seconds", 0.0),  # checkpoints of before do not know it
         )
+
+    def _attempt_of(self, path: Path) -> int:
+        """Which attempt wrote a checkpoint."""
+        state = SealedFolder.open(path, [self._identity], role=ROLE).read_json("state")
+        return int(state["attempt"])
 
     def _write(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
         name = f"step-{step:08d}"
@@ -214,8 +225,10 @@ def last_step(folder: Path) -> int:
 
 
 def _finished(folder: Path) -> list[Path]:
-    """Checkpoints in the order of their steps; of those before the last, parts may be gone."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    """Checkpoints in the order of their steps; of those before the last, parts may be gone. One
+    that somebody renamed, to go on from the one before, is none."""
+    found = folder.glob("step-*")
+    return sorted(p for p in found if p.is_dir() and _NAME.fullmatch(p.name))
 
 
 def _new_draft(folder: Path) -> Path:

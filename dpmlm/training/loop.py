@@ -106,7 +106,8 @@ def train(
         planted = PlantedGradients(
             gradients, trainable, plan, begun=progress.step, kept=progress.transcript
         )
-        attempt = ranks.same(charges.begin(progress.step) if ranks.first else None, "attempt")
+        begun = charges.begin(progress.step, progress.attempt) if ranks.first else None
+        attempt = ranks.same(begun, "attempt")
         stream = _stream(plan, ranks)
         clip = _clipping(model, plan, recipe)
         private = SecureDPOptimizer(optimizer, plan, stream)
@@ -156,8 +157,9 @@ def train(
                 if ranks.first:
                     if choice.due(step + 1):  # at what would be released
                         with average.in_place() if average is not None else nullcontext():
-                            loss = choice.look(step + 1, model)
-                        add_figure(told, "public_loss", loss, plan.private)
+                            loss = choice.look(step + 1, model, lambda: bool(stop))
+                        if loss is not None:
+                            add_figure(told, "public_loss", loss, plan.private)
                     report(step + 1, plan.steps)
                 said = ranks.all((stop.signum or 0, choice.enough, limit.reached))
                 late = said[0][2]  # the first rank's clock counts

@@ -96,7 +96,7 @@ class Saving:
             if average is not None:
                 average.put()
         if progress.step < plan.steps:
-            self._charges.forgo(progress.attempt, plan.steps)
+            self._charges.forgo(progress.attempt)
         self._charges.commit(progress.attempt, released)
 
     def tell(self, events: Sequence[Event]) -> None:

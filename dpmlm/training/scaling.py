@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dpmlm.clipping import Scale, clip_and_sum, evaluating, own_scratch, scales_from
+from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import activation_checkpointing_if
 from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import View
@@ -35,6 +36,7 @@ def public_scales(
         own_scratch(model),
         activation_checkpointing_if(recipe.activation_checkpointing, model),
     ):
+        recipe = replace(recipe, physical_batch_size=_rows_at_once(model, recipe))
         for group in groups:
             _forget(trainable)
             for units in recipe.micro_batches([[view] for view in group]):
@@ -45,6 +47,14 @@ def public_scales(
     _forget(trainable)
     scales = scales_from({p: square.detach() for p, square in squares.items()}, power)
     return {name: scales[p].to(torch.device("cpu")) for name, p in trainable.items()}
+
+
+def _rows_at_once(model: nn.Module, recipe: Recipe) -> int:
+    """Rows of a physical batch; the sum over a group is the same however it is cut."""
+    if recipe.memory_limit is None:
+        return recipe.physical_batch_size
+    fit = rows_that_fit(model, recipe.table, recipe.masking, recipe.window, recipe.memory_limit)
+    return max(1, fit)  # where not even one fits, training says so
 
 
 def _forget(parameters: dict[str, nn.Parameter]) -> None:

@@ -50,7 +50,8 @@ class CorpusUnits:
         chosen = [documents[int(place)] for place in order[:count]]
         store = self._store
         examples = [Example(store.id(i), store.tokens(i), names=store.names(i)) for i in chosen]
-        # No two rows of any two steps share document and visit, and so window and masks.
+        # No two rows of any two steps share document and visit. Under static masks rows of a
+        # document that fits one window are the same all the same (docs/masking.md).
         return [
             View(examples[row % len(examples)], step * count + row // len(examples))
             for row in range(count)

@@ -34,7 +34,7 @@ class Charges:
         self.seen = [] if seen is None else seen
         self.attempts = 0
 
-    def begin(self, from_step):
+    def begin(self, from_step, from_attempt):
         self.attempts += 1
         return self.attempts
 

@@ -132,8 +132,8 @@ class HalfOs:
 def watch_draws(noted: Noted) -> None:
     begin, draw = LedgerCharges.begin, loop.PoissonSampler.draw
 
-    def begun(charges, from_step):
-        noted.attempt = begin(charges, from_step)
+    def begun(charges, from_step, from_attempt):
+        noted.attempt = begin(charges, from_step, from_attempt)
         return noted.attempt
 
     def drawn(sampler, step):

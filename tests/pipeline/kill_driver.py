@@ -43,11 +43,11 @@ def note_draws(path: str, sigterm: int | None) -> None:
     current = {"attempt": 0}
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def begun(charges, from_step):
-        current["attempt"] = begin(charges, from_step)
+    def begun(charges, from_step, from_attempt):
+        current["attempt"] = begin(charges, from_step, from_attempt)
         return current["attempt"]
 
-    def public(charges, from_step):
+    def public(charges, from_step, from_attempt):
         current["attempt"] = 0
         return 1
 

@@ -46,6 +46,10 @@ def written(folder, texts):
     return path
 
 
+def never():
+    return False
+
+
 def test_it_is_the_mean_over_the_masked_tokens_whatever_the_batches(tmp_path, tokenizer):
     rng = random.Random(3)
     path = written(tmp_path, [sentences(rng, 1 + n % 3) for n in range(12)])
@@ -56,14 +60,16 @@ def test_it_is_the_mean_over_the_masked_tokens_whatever_the_batches(tmp_path, to
         for rows in (1, 64)
     }
     assert (found[1].every, found[1].patience, found[1].jump) == (7, 3, 2.0)
-    losses = {rows: one.loss(model) for rows, one in found.items()}
+    losses = {rows: one.loss(model, never) for rows, one in found.items()}
     assert losses[1] == pytest.approx(losses[64], rel=1e-5)
-    assert losses[1] == found[1].loss(model)  # the masks never change
+    assert losses[1] == found[1].loss(model, never)  # the masks never change
     assert losses[1] == pytest.approx(math.log(len(tokenizer)), rel=0.1)  # of random weights
     with torch.no_grad():
         model.cls.predictions.bias[:] = 0
         model.cls.predictions.bias[tokenizer.convert_tokens_to_ids("the")] = 30.0
-    assert found[64].loss(model) > 15
+    assert found[64].loss(model, never) > 15
+    answers = iter([False, True])
+    assert found[1].loss(model, lambda: next(answers)) is None  # asked before each batch
 
 
 def test_a_run_file_that_names_none_has_none(tokenizer):

@@ -17,6 +17,7 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.stages import Stage, execute
 from dpmlm.pipeline.start import initialise
+from dpmlm.telemetry import Sinks
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,20 @@ def test_an_unfinished_stage_goes_on_with_its_own_key_alone(planned_run, again):
     assert (folder.path / "beside/note").read_text() == str(again)
     after = (folder.path / "documents-00000.sealed").stat()
     assert (after.st_mtime_ns == stamp.st_mtime_ns) is (again == 1)
+
+
+def test_a_stage_that_stops_is_told_to_be_over(planned_run):
+    """A file of figures outlives the process, and alerts ask which stage is at work."""
+
+    class Told(list):
+        def gauge(self, name, value, **labels):
+            self.append((name, value, labels["stage"]))
+
+    told = Told()
+    run = replace(planned_run, sinks=Sinks({"textfile": told}))
+    with pytest.raises(UserError, match="stops here"):
+        execute(run, [replace(stage_of(1, fail=True), name="stopped")])
+    assert told == [("stage", 1, "stopped"), ("stage", 0, "stopped")]
 
 
 def test_a_kill_while_a_stage_is_emptied_leaves_nothing_to_mix(planned_run, monkeypatch):

@@ -1,5 +1,6 @@
 """What a run tells those who watch it, by a ledger and a clock that the test holds."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -48,7 +49,11 @@ def config_of(folder, **telemetry):
 
 @pytest.fixture
 def plan():
-    return SimpleNamespace(steps=100, epsilon=8.0, delta=1e-5, expected_batch_size=20.0)
+    """With batches of 20, and of 60 from step 10 on."""
+    return SimpleNamespace(
+        steps=100, epsilon=8.0, delta=1e-5, expected_batch_size=20.0,
+        batch_at=lambda step: 20.0 if step < 10 else 60.0,
+    )  # fmt: skip
 
 
 def test_a_training_tells_its_plan_at_once_and_its_ledger_with_each_checkpoint(
@@ -74,8 +79,10 @@ def test_a_training_tells_its_plan_at_once_and_its_ledger_with_each_checkpoint(
     watched.write([{}] * 14)
     window = config.tokens.window * config.training.windows_per_draw
     assert told.gauges["steps_per_second",] == (14 - 6) / 4
-    assert told.gauges["examples_per_second",] == 2 * 20
-    assert told.gauges["tokens_per_second",] == 2 * 20 * window
+    drawn = (4 * 20 + 4 * 60) / 4
+    assert told.gauges["examples_per_second",] == drawn
+    assert told.gauges["tokens_per_second",] == drawn * window
+    assert told.gauges["checkpoint_timestamp_seconds",] == pytest.approx(time.time(), abs=60)
     watched.close()
     assert "close" not in told.order  # other stages follow
 

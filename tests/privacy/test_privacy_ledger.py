@@ -176,6 +176,60 @@ def test_a_checkpoint_that_is_gone_on_from_makes_none_count_twice(ledger: Ledger
     assert [entry["kind"] for entry in ledger.entries].count("keep") == 1
 
 
+@pytest.mark.parametrize(("source", "claimed"), [(1, 25), (2, 20), (None, 20)])
+def test_going_on_beside_what_a_later_attempt_left_makes_every_billed_step_count(
+    ledger: Ledger, source: int | None, claimed: int
+) -> None:
+    """Attempt 1 sealed 12 steps where nobody saw them, attempt 2 drew some of these again."""
+    ledger.reserve("run", PLAN)
+    begun = {1: (0, 12, 7), 2: (7, 12, 11)}
+    for attempt, (start, end, kept) in begun.items():
+        assert ledger.begin_attempt("run", start, attempt - 1) == attempt
+        for step in range(start, end):
+            ledger.charge("run", attempt, step)
+            if step + 1 == kept:
+                ledger.keep("run", attempt, kept)
+    ledger.begin_attempt("run", 12, source)
+    for step in range(12, 20):
+        ledger.charge("run", 3, step)
+    ledger.commit("run", 20, 3)
+    summary = ledger.summary("run")
+    assert (summary["claimed_steps"], summary["charged_steps"]) == (claimed, 25)
+    ledger.verify()
+
+
+def test_an_attempt_goes_on_from_an_earlier_one(ledger: Ledger) -> None:
+    ledger.reserve("run", PLAN)
+    for source in (1, -1, True, 0.0, "0"):
+        with pytest.raises(ValueError, match=r"earlier|whole number"):
+            ledger.begin_attempt("run", 0, source)  # type: ignore[arg-type]
+    assert ledger.begin_attempt("run", 0, 0) == 1
+
+
+def test_what_is_forgone_is_charged_once(ledger: Ledger) -> None:
+    """Steps of an earlier attempt are not billed again, however small the cap."""
+    ledger.reserve("run", PLAN)
+    for attempt, (start, end) in enumerate(((0, 15), (5, 8)), start=1):
+        ledger.begin_attempt("run", start, attempt - 1)
+        for step in range(start, end):
+            ledger.charge("run", attempt, step)
+        ledger.keep("run", attempt, (5, 8)[attempt - 1])
+    ledger.forgo("run", 2)
+    ledger.forgo("run", 2)
+    assert [entry["kind"] for entry in ledger.entries].count("forgo") == 1
+    with pytest.raises(UserError, match="its plan has 20 steps"):
+        ledger.charge("run", 2, 20)
+    with pytest.raises(ValueError, match="in one attempt"):
+        ledger.charge("run", 2, 8)
+    ledger.commit("run", 6, 2)
+    summary = ledger.summary("run")
+    assert (summary["claimed_steps"], summary["charged_steps"]) == (20, 23)
+    assert summary["epsilon"] == PLAN.epsilon_spent(20)
+    ledger.verify()
+    with pytest.raises(UserError, match="latest"):
+        ledger.forgo("run", 1)
+
+
 def test_what_an_attempt_went_on_from_or_committed_was_there(ledger: Ledger) -> None:
     """A checkpoint of which the ledger was not told before the crash, and a finished training."""
     ledger.reserve("run", PLAN)

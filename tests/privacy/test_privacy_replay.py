@@ -102,6 +102,22 @@ HOSTILE = {
     "half a step": ({}, [reservation("run", PLAN), *charges("run", 1, [0.5])]),
     "a step below 0": ({}, [reservation("run", PLAN), *charges("run", 1, [-7])]),
     "a run that is a list": ({}, [("charge", {"run_id": [], "attempt": 1, "step": 0})]),
+    "half a plan that is forgone": (
+        {},
+        [reservation("run", PLAN), *charges("run", 1, range(3)),
+         ("forgo", {"run_id": "run", "attempt": 1, "steps": 10})],
+    ),
+    "a step after the rest was forgone": (
+        {},
+        [reservation("run", PLAN), *charges("run", 1, range(3)),
+         ("forgo", {"run_id": "run", "attempt": 1, "steps": 20}),
+         ("charge", {"run_id": "run", "attempt": 1, "step": 3})],
+    ),
+    "an attempt that goes on from itself": (
+        {},
+        [reservation("run", PLAN),
+         ("attempt", {"run_id": "run", "attempt": 1, "from_step": 0, "from_attempt": 1})],
+    ),
     "attempts out of order": ({}, [reservation("run", PLAN), *charges("run", 7, [0])]),
 }  # fmt: skip
 

@@ -61,12 +61,22 @@ def test_what_a_card_does_not_report_is_left_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", library(cards=1, load=False))
     told = Told()
     Gpus().tell(Sinks({"endpoint": told}, times=True))
-    assert told.found.keys() == {("gpu_memory_total_bytes", "0"), ("gpu_memory_used_bytes", "0")}
+    reported = ("gpu_memory_total_bytes", "gpu_memory_used_bytes", "gpu_temperature_celsius")
+    assert told.found.keys() == {(name, "0") for name in reported}
 
 
 def test_without_a_driver_or_the_package_it_is_refused_with_the_next_step(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", library(driver=False))
     with pytest.raises(UserError, match="without an NVIDIA GPU"):
+        Gpus()
+    lost = library()
+
+    def gone(index):
+        raise lost.NVMLError
+
+    lost.nvmlDeviceGetHandleByIndex = gone  # a GPU that fell off its bus
+    monkeypatch.setitem(sys.modules, "pynvml", lost)
+    with pytest.raises(UserError, match="does not answer"):
         Gpus()
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(UserError, match="pip install"):

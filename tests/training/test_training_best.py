@@ -1,6 +1,7 @@
 """The best step by public text, and ending early: what is kept, charged and claimed."""
 
 import math
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from dpmlm.errors import UserError
 from dpmlm.privacy import Ledger, epsilon_of, statement
 from dpmlm.training import LedgerCharges, PublicLoss
 from dpmlm.training.best import PublicChoice
+from dpmlm.training.interrupts import Interrupted
 
 pytestmark = pytest.mark.usefixtures("known_exact")
 
@@ -20,14 +22,14 @@ class Losses:
     def __init__(self, *values):
         self._values, self.seen = iter(values), []
 
-    def __call__(self, model):
+    def __call__(self, model, asked_to_stop):
         self.seen.append(weights(model))
         return next(self._values)
 
 
 class Noting(Charges):
-    def forgo(self, attempt, steps):
-        self.seen.append(("forgo", attempt, steps))
+    def forgo(self, attempt):
+        self.seen.append(("forgo", attempt))
 
 
 def trained(fit, losses, *, every=1, patience=None, jump=None, **more):
@@ -61,7 +63,7 @@ def test_training_ends_when_patience_does_and_the_rest_is_forgone(fit, values, t
     model, charged, progress = trained(fit, losses, patience=2)
     assert (progress.step, progress.finished) == (taken, True)
     steps = [("charge", 1, step) for step in range(taken)]
-    assert charged == [*steps, ("forgo", 1, 6), ("commit", 1, taken - 2)]
+    assert charged == [*steps, ("forgo", 1), ("commit", 1, taken - 2)]
     assert all(torch.equal(a, b) for a, b in zip(weights(model), losses.seen[taken - 3]))
 
 
@@ -70,7 +72,7 @@ def test_a_jump_of_the_public_loss_ends_training_and_the_weights_go_back(fit, hi
     losses = Losses(5.0, 3.0, 4.0, high, 1.0, 1.0)
     model, charged, progress = trained(fit, losses, jump=1.0)
     assert (progress.step, progress.best.step, progress.finished) == (4, 2, True)
-    assert charged[-2:] == [("forgo", 1, 6), ("commit", 1, 2)]
+    assert charged[-2:] == [("forgo", 1), ("commit", 1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(weights(model), losses.seen[1]))
 
 
@@ -131,6 +133,30 @@ def test_the_claim_is_that_of_the_whole_plan_whenever_training_ends(fit, tmp_pat
     ledger.verify()
 
 
+def test_a_look_is_given_up_when_training_is_asked_to_stop(fit):
+    """It counts as none, and what was taken is kept."""
+
+    def loss(model, asked_to_stop):
+        assert not asked_to_stop()
+        signal.raise_signal(signal.SIGTERM)
+        return None if asked_to_stop() else 1.0
+
+    charges = Noting()
+    with pytest.raises(Interrupted):
+        fit(
+            a_model(), Numbered(documents()), a_plan(), charges=charges,
+            public=PublicLoss(loss, 1, None),
+        )  # fmt: skip
+    assert [entry[0] for entry in charges.seen] == ["charge"]
+    losses = Losses(*map(float, range(5)))
+    progress = fit(
+        a_model(), Numbered(documents()), a_plan(), charges=charges,
+        public=PublicLoss(losses, 1, None),
+    )  # fmt: skip
+    assert [event["dp"].get("public_loss") for event in progress.events] == [None, 0, 1, 2, 3, 4]
+    assert progress.best.step == 2
+
+
 def test_steps_that_were_not_forgone_would_be_claimed_too_low(fit, tmp_path, monkeypatch):
     """The check above goes red without the charge of the rest."""
     plan = a_plan(units=60, expected_batch_size=30)
@@ -163,7 +189,7 @@ def test_it_ends_training_on_twelve_documents_that_are_learnt_by_heart(fit, tmp_
     model = a_model(hidden_size=32)
     losses = []
 
-    def loss(model):
+    def loss(model, asked_to_stop=None):
         found = evaluate_batch(model, others)
         losses.append(found.loss_sum / found.weight_sum)
         return losses[-1]

@@ -243,6 +243,29 @@ def test_what_a_killed_process_sealed_locally_is_taken_up(tmp_path, monkeypatch,
     assert same(fresh, trained(2))
 
 
+def test_what_lies_locally_is_no_part_of_what_a_later_attempt_left(tmp_path):
+    """Attempt 1 sealed three steps here, attempt 2 drew the second one again elsewhere."""
+    local = tmp_path / "local"
+    local.mkdir()
+    checkpoints(tmp_path / "other").save(*trained(3), Progress(3, 1, []))
+    checkpoints(tmp_path).save(*trained(2), Progress(2, 2, []))
+    shutil.move(tmp_path / "other/checkpoints/step-00000003", local / "step-00000003")
+    checkpoints(tmp_path, local=local).take_up()
+    assert names(tmp_path) == ["step-00000002"]
+    assert list(local.iterdir()) == []
+
+
+def test_one_that_was_renamed_is_none(tmp_path):
+    """As somebody does who goes on from the one before."""
+    shelf = checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        shelf.save(*trained(step), Progress(step, 1, []))
+    folder = tmp_path / "checkpoints"
+    (folder / "step-00000002").rename(folder / "step-00000002.bad")
+    assert checkpoint.last_step(folder) == 1
+    assert shelf.load(*trained(0)) == Progress(1, 1, [])
+
+
 def test_of_what_lies_locally_an_older_one_goes_and_a_damaged_one_is_refused(tmp_path):
     local = tmp_path / "local"
     checkpoints(tmp_path / "other").save(*trained(1), Progress(1, 1, []))
