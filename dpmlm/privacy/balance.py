@@ -63,11 +63,19 @@ class Run:
     """Steps of the furthest checkpoint: what they left can have been seen."""
     kept_by: int = 0
     """The attempt that it is of."""
+    origins: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of each attempt the one, and how many of its steps, that it went on from."""
     lost: bool = False
-    """Whether an attempt began before it, or from a checkpoint of an earlier attempt, so that steps
-    are drawn again, or other draws of them are released, whose result was there."""
+    """Whether an attempt went on from something else than it, or what followed it: then steps are
+    drawn again, or other draws of them are released, whose result was there."""
     commits: list[tuple[int, int]] = field(default_factory=list)
     """Attempt and number of steps of each commit."""
+
+    def follows(self, attempt: int, steps: int) -> bool:
+        """Whether what an attempt left after so many steps is, or came out of, what was kept."""
+        while attempt > self.kept_by:
+            attempt, steps = self.origins[attempt]
+        return attempt == self.kept_by and steps >= self.kept
 
     @property
     def billed(self) -> int:
@@ -268,12 +276,15 @@ class Balance:
         begun = whole_number(entry["from_step"])
         if begun > run.taken:
             raise ValueError("an attempt goes on from steps that were charged")
-        source = whole_number(entry.get("from_attempt", run.kept_by))  # older lines do not say it
+        presumed = run.attempts if begun > run.kept else run.kept_by  # older lines do not say it
+        source = whole_number(entry.get("from_attempt", presumed))
         if source > run.attempts:
             raise ValueError("an attempt goes on from an earlier one")
-        run.lost = run.lost or begun < run.kept or source < run.kept_by
-        run.kept, run.kept_by = max(run.kept, begun), max(run.kept_by, source)
+        run.lost = run.lost or not run.follows(source, begun)
+        if begun > run.kept:
+            run.kept, run.kept_by = begun, source
         run.attempts, run.last_step = entry["attempt"], begun - 1
+        run.origins[run.attempts] = source, begun
 
     def _charge(self, entry: Mapping[str, Any]) -> None:
         run = self.runs[entry["run_id"]]

@@ -194,7 +194,7 @@ class Ledger(LedgerReading):
 
         It goes on from a checkpoint of `from_step` steps, all of them charged (ValueError), which
         attempt `from_attempt` wrote (0: there is none; None: of the latest that was kept). If one
-        of more steps was kept before (`keep`), or one of a later attempt, that is lost: then the
+        was kept before (`keep`) that this one neither is nor came out of, that is lost: then the
         claim counts every billed step.
         """
         with self._journal.exclusive():

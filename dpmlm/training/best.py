@@ -8,7 +8,7 @@ and is not taken.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,11 @@ from torch import nn
 
 from dpmlm.errors import UserError
 from dpmlm.privacy import PrivacyPlan
+from dpmlm.telemetry import Event
+from dpmlm.telemetry.sinks import flat
+
+_FIGURE = "public_loss"
+"""Of the event of a step that is looked at."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class PublicChoice:
     ) -> float | None:
         """The loss after `step` steps; a better one than all before is kept with its weights.
 
-        A look that was given up is None and counts as none: training goes on at the next one.
+        None where `asked_to_stop` said so: then nothing has changed, and the look is made again
+        before another step is taken, so that no stop decides what is kept.
         """
         assert self._text is not None
         loss = self._text.loss(model, asked_to_stop)
@@ -85,6 +91,10 @@ class PublicChoice:
             above = loss - best.loss
             self._jumped = self._text.jump is not None and not above <= self._text.jump
         return loss
+
+    def owed(self, step: int, events: Sequence[Event]) -> bool:
+        """Whether the look at a checkpoint's weights was given up."""
+        return bool(step) and self.due(step) and _FIGURE not in flat(events[-1])
 
     @property
     def enough(self) -> bool:

@@ -27,7 +27,7 @@ from dpmlm.training.checkpoint import Checkpoints, Progress
 from dpmlm.training.divergence import Diverged, diverged, finite
 from dpmlm.training.figures import add_figure, norm_of_gradients, of_units
 from dpmlm.training.gradients import NO_GRADIENT_CANARIES, GradientCanaries, PlantedGradients
-from dpmlm.training.interrupts import Interrupted, stop_requests
+from dpmlm.training.interrupts import Interrupted, StopRequest, stop_requests
 from dpmlm.training.jumps import jump_of
 from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import activation_checkpointing_if, refuse_inexact
@@ -96,6 +96,8 @@ def train(
             checkpoints, charges, telemetry, minutes=recipe.checkpoint_minutes, begun=progress.step
         )
         choice = PublicChoice(public, plan, progress.best)
+        if choice.owed(progress.step, progress.events):
+            progress = _look_again(choice, model, average, progress, plan, ranks)
         if progress.finished:  # killed between the last checkpoint and its commit
             if ranks.first:
                 saving.finish(model, progress, plan, choice, average)
@@ -154,17 +156,16 @@ def train(
                 events.append(told)
                 if average is not None:
                     average.update()
+                looked = True
                 if ranks.first:
-                    if choice.due(step + 1):  # at what would be released
-                        with average.in_place() if average is not None else nullcontext():
-                            loss = choice.look(step + 1, model, lambda: bool(stop))
-                        if loss is not None:
-                            add_figure(told, "public_loss", loss, plan.private)
+                    if choice.due(step + 1):
+                        looked = _look(choice, model, average, told, plan, stop)
                     report(step + 1, plan.steps)
-                said = ranks.all((stop.signum or 0, choice.enough, limit.reached))
-                late = said[0][2]  # the first rank's clock counts
+                said = ranks.all((stop.signum or 0, choice.enough, looked, limit.reached))
+                late = said[0][3]  # the first rank's clock counts
                 stopping = max(signum for signum, *_ in said) or (signal.SIGTERM if late else 0)
-                last = step + 1 == plan.steps or any(enough for _, enough, _ in said)
+                last = step + 1 == plan.steps or any(enough for _, enough, *_ in said)
+                last = last and all(looked for *_, looked, _ in said)
                 if ranks.first and (stopping or last or saving.due()):
                     done, wait = so_far(step + 1, last), bool(stopping) or last
                     saving.save(model, optimizer, done, wait=wait)
@@ -180,6 +181,46 @@ def train(
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
         return progress
+
+
+def _look(
+    choice: PublicChoice,
+    model: nn.Module,
+    average: Average | None,
+    told: Event,
+    plan: PrivacyPlan,
+    stop: StopRequest,
+) -> bool:
+    """Look at what would be released after the step of `told`, which gets the loss; False where a
+    request to stop came first."""
+    with average.in_place() if average is not None else nullcontext():
+        loss = choice.look(told["step"], model, lambda: bool(stop))
+    if loss is not None:
+        add_figure(told, "public_loss", loss, plan.private)
+    return loss is not None
+
+
+def _look_again(
+    choice: PublicChoice,
+    model: nn.Module,
+    average: Average | None,
+    progress: Progress,
+    plan: PrivacyPlan,
+    ranks: Ranks,
+) -> Progress:
+    """Make the look that a stop cut off, at the weights of the checkpoint that followed: what is
+    kept, and when training ends, is then the same as without the stop.
+
+    Raises Interrupted, with the look still owed.
+    """
+    with stop_requests() as stop:
+        if ranks.first:
+            _look(choice, model, average, progress.events[-1], plan, stop)
+        said = ranks.all((stop.signum or 0, choice.enough))
+    if signum := max(signum for signum, _ in said):
+        raise Interrupted(signum)
+    ends = progress.step == plan.steps or any(enough for _, enough in said)
+    return replace(progress, best=choice.best, finished=ends)
 
 
 def _sampler(

@@ -10,6 +10,8 @@ from torch import nn
 from dpmlm.clipping import Scale, clip_and_sum, evaluating, own_scratch, scales_from
 from dpmlm.training.memory import rows_that_fit
 from dpmlm.training.model import activation_checkpointing_if
+from dpmlm.training.physical import PhysicalBatches
+from dpmlm.training.ranks import Ranks
 from dpmlm.training.recipe import Recipe
 from dpmlm.training.units import View
 
@@ -24,7 +26,10 @@ def public_scales(
     """Scales for training `model`, by parameter name, from its gradients as it stands now.
 
     `rows` are of text that is declared public. The same rows and weights give the same scales, up
-    to float rounding; nothing of the model changes but its gradients, which are gone.
+    to float rounding and whatever fits into memory at once; nothing of the model changes but its
+    gradients, which are gone.
+
+    Raises UserError where not even one row fits.
     """
     device = next(model.parameters()).device
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -37,10 +42,13 @@ def public_scales(
         activation_checkpointing_if(recipe.activation_checkpointing, model),
     ):
         recipe = replace(recipe, physical_batch_size=_rows_at_once(model, recipe))
+        batches = PhysicalBatches(recipe, Ranks(0, 1))  # each rank measures all of it
         for group in groups:
-            _forget(trainable)
-            for units in recipe.micro_batches([[view] for view in group]):
-                clip_and_sum(model, recipe.batch(units).to(device), math.inf)
+            batches.each(
+                [[view] for view in group],
+                lambda: _forget(trainable),
+                lambda batch: clip_and_sum(model, batch.to(device), math.inf),
+            )
             for p, square in squares.items():
                 assert p.grad is not None  # clip_and_sum leaves one everywhere
                 square.add_(p.grad.square(), alpha=1 / len(groups))

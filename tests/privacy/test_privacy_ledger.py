@@ -198,6 +198,26 @@ def test_going_on_beside_what_a_later_attempt_left_makes_every_billed_step_count
     ledger.verify()
 
 
+@pytest.mark.parametrize(("begun", "source"), [(15, 2), (13, 1), (14, 3)])
+def test_what_follows_is_told_by_where_each_attempt_began(
+    ledger: Ledger, begun: int, source: int
+) -> None:
+    """Attempts 2 and 3 went on from two checkpoints of attempt 1, and nobody saw what 2 drew."""
+    ledger.reserve("run", PLAN)
+    for attempt, (start, end) in enumerate(((0, 13), (7, 16), (12, 15)), start=1):
+        ledger.begin_attempt("run", start, min(1, attempt - 1))
+        for step in range(start, end):
+            ledger.charge("run", attempt, step)
+    ledger.begin_attempt("run", begun, source)
+    for step in range(begun, 20):
+        ledger.charge("run", 4, step)
+    ledger.commit("run", 20, 4)
+    summary = ledger.summary("run")
+    repeats = summary["charged_steps"] - 20
+    assert summary["claimed_steps"] == (20 + repeats if source == 2 else 20)
+    ledger.verify()
+
+
 def test_an_attempt_goes_on_from_an_earlier_one(ledger: Ledger) -> None:
     ledger.reserve("run", PLAN)
     for source in (1, -1, True, 0.0, "0"):

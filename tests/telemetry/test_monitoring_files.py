@@ -89,7 +89,7 @@ def test_the_test_of_a_rule_passes(alert):
 
 
 def changed(rule: dict) -> list[dict]:
-    """The rule with one number or one comparison of its expression, or its wait, changed."""
+    """The rule with one number, comparison or window of its expression, or its wait, changed."""
     expr, found = rule["expr"], []
     for match in re.finditer(r"(?<![\w.\[])\d+(\.\d+)?(?![\w.\]])", expr):
         number = match[0]
@@ -100,8 +100,19 @@ def changed(rule: dict) -> list[dict]:
     swaps = {"==": "!=", ">=": "<", ">": "<=", "<": ">="}
     for match in re.finditer(r"==|>=|>|<", expr):
         found.append(expr[: match.start()] + swaps[match[0]] + expr[match.end() :])
+    for match in re.finditer(r"(?<=\[)\w+(?=\])", expr):
+        others = half_and_double(match[0])
+        found += [expr[: match.start()] + other + expr[match.end() :] for other in others]
     rules = [rule | {"expr": other} for other in found]
-    return rules + ([{k: v for k, v in rule.items() if k != "for"}] if "for" in rule else [])
+    if "for" in rule:
+        rules += [rule | {"for": other} for other in half_and_double(rule["for"])]
+    return rules
+
+
+def half_and_double(time: str) -> list[str]:
+    """Of a time such as 10m."""
+    minutes = int(time[:-1]) * {"m": 1, "h": 60, "d": 60 * 24}[time[-1]]
+    return [f"{minutes * 30}s", f"{minutes * 2}m"]
 
 
 MUTANTS = [(alert, number) for alert, (_, rule) in NAMES.items()

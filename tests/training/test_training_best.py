@@ -133,28 +133,68 @@ def test_the_claim_is_that_of_the_whole_plan_whenever_training_ends(fit, tmp_pat
     ledger.verify()
 
 
-def test_a_look_is_given_up_when_training_is_asked_to_stop(fit):
-    """It counts as none, and what was taken is kept."""
+class Stopped(Losses):
+    """A loss as told, whose look of a number is cut off by SIGTERM."""
 
-    def loss(model, asked_to_stop):
-        assert not asked_to_stop()
+    def __init__(self, *values, at):
+        super().__init__(*values)
+        self._at = at
+
+    def __call__(self, model, asked_to_stop):
+        if len(self.seen) + 1 < self._at:
+            return super().__call__(model, asked_to_stop)
+        self.seen.append(weights(model))
         signal.raise_signal(signal.SIGTERM)
-        return None if asked_to_stop() else 1.0
+        return None if asked_to_stop() else 0.0
 
-    charges = Noting()
-    with pytest.raises(Interrupted):
-        fit(
-            a_model(), Numbered(documents()), a_plan(), charges=charges,
-            public=PublicLoss(loss, 1, None),
-        )  # fmt: skip
-    assert [entry[0] for entry in charges.seen] == ["charge"]
-    losses = Losses(*map(float, range(5)))
+
+def stopped_and_resumed(fit, values, at):
+    """Both halves of a training that is stopped within a look: losses, charges and progress."""
+    charges, halves = Noting(), (Stopped(*values[: at - 1], at=at), Losses(*values[at - 1 :]))
+    for losses in halves:
+        model, plan, public = a_model(), a_plan(), PublicLoss(losses, 1, 2)
+        try:
+            progress = fit(model, Numbered(documents()), plan, charges=charges, public=public)
+        except Interrupted:
+            assert charges.seen[-1] == ("charge", 1, at - 1)
+    return halves, charges.seen, progress
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 5])
+def test_a_look_that_a_stop_cuts_off_is_made_again_before_another_step(fit, at):
+    """Also where it is the one that ends the training: no step follows."""
+    values = (3.0, 4.0, 2.0, 4.0, 4.0)
+    (first, second), charged, progress = stopped_and_resumed(fit, values, at)
+    assert all(torch.equal(a, b) for a, b in zip(first.seen[-1], second.seen[0]))
+    assert [event["dp"]["public_loss"] for event in progress.events] == list(values)
+    assert (progress.step, progress.best.step, progress.finished) == (5, 3, True)
+    taken = [entry[2] for entry in charged if entry[0] == "charge"]
+    assert taken == list(range(5))
+    ends = 1 if at == 5 else 2
+    assert charged[-2:] == [("forgo", ends), ("commit", ends, 3)]
+
+
+def test_a_stop_within_the_look_at_the_last_step_leaves_it_to_be_made(fit):
+    values = (5.0, 4.0, 3.0, 2.0, 1.0, 0.5)
+    (first, second), charged, progress = stopped_and_resumed(fit, values, 6)
+    assert all(torch.equal(a, b) for a, b in zip(first.seen[-1], second.seen[0]))
+    assert (progress.step, progress.best.step, progress.finished) == (6, 6, True)
+    assert charged[-2:] == [("charge", 1, 5), ("commit", 1, 6)]
+
+
+def test_a_look_that_is_stopped_again_is_still_owed(fit):
+    charges, public = Noting(), PublicLoss(Stopped(at=1), 1, None)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            fit(a_model(), Numbered(documents()), a_plan(), charges=charges, public=public)
+    assert charges.seen == [("charge", 1, 0)]
+    losses = Losses(*map(float, range(6)))
     progress = fit(
         a_model(), Numbered(documents()), a_plan(), charges=charges,
         public=PublicLoss(losses, 1, None),
     )  # fmt: skip
-    assert [event["dp"].get("public_loss") for event in progress.events] == [None, 0, 1, 2, 3, 4]
-    assert progress.best.step == 2
+    assert [event["dp"]["public_loss"] for event in progress.events] == [0, 1, 2, 3, 4, 5]
+    assert progress.best.step == 1
 
 
 def test_steps_that_were_not_forgone_would_be_claimed_too_low(fit, tmp_path, monkeypatch):

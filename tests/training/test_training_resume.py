@@ -22,7 +22,7 @@ from small_training import (
 
 from dpmlm.errors import UserError
 from dpmlm.privacy import Ledger
-from dpmlm.training import Interrupted, LedgerCharges, interrupts, loop, optimizer
+from dpmlm.training import Checkpoints, Interrupted, LedgerCharges, interrupts, loop, optimizer
 from dpmlm.training.schedules import learning_rate_at
 
 
@@ -307,3 +307,45 @@ def test_that_training_diverged_is_known_to_the_ledger(tmp_path, fit, monkeypatc
     monkeypatch.undo()
     fit(a_model(), Numbered(documents()), plan, recipe, charges=charges)
     assert ledger.summary("run")["claimed_steps"] == 7
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.usefixtures("known_exact")
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
+    fit, tmp_path, monkeypatch, mended
+):
+    """Attempt 2 is killed with five steps on the disk of machine a, and attempt 3 keeps four of its
+    own on machine b. If the five were gone on from, every step drawn again would be claimed."""
+    plan = a_plan(units=60, expected_batch_size=30)
+    ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
+
+    def attempt(machine, **more):
+        charges, recipe = LedgerCharges(ledger, "run", plan), a_recipe(checkpoint_minutes=1e9)
+        shelf = {"local": tmp_path / machine}
+        fit(a_model(), Numbered(documents()), plan, recipe, charges=charges, shelf=shelf, **more)
+
+    def killed(self, sealed):
+        raise Killed
+
+    with pytest.raises(Interrupted):
+        attempt("a", report=stop_at(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_copy", killed)
+        with pytest.raises(Killed):
+            attempt("a", report=stop_at(5))
+    with pytest.raises(Interrupted):
+        attempt("b", report=stop_at(4))
+    assert (tmp_path / "a/step-00000005").is_dir()
+    if not mended:
+        monkeypatch.setattr(Checkpoints, "_attempt_of", lambda *_: 0)
+    attempt("a")
+    begun = [e for e in ledger.entries if e["kind"] == "attempt"]
+    places = [(entry["from_step"], entry["from_attempt"]) for entry in begun]
+    assert places == [(0, 0), (2, 1), (2, 1), (4, 3) if mended else (5, 2)]
+    summary = ledger.summary("run")
+    assert summary["claimed_steps"] == (plan.steps if mended else summary["billed_steps"])
+    assert summary["billed_steps"] == plan.steps + (3 if mended else 2)

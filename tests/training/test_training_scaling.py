@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from small_training import (
 
 from dpmlm.clipping import Scale
 from dpmlm.errors import UserError
-from dpmlm.training import Interrupted, loop, public_scales
+from dpmlm.training import Interrupted, loop, public_scales, scaling
 from dpmlm.training.scaling import GROUP
 from dpmlm.training.units import View
 
@@ -76,6 +77,26 @@ def test_nothing_of_the_model_changes_and_they_are_the_same_again():
         assert torch.equal(scale.full(), second[name].full())
 
 
+@pytest.mark.parametrize("limit", [1 << 18, None])
+def test_they_are_the_same_whatever_fits_into_memory(monkeypatch, limit):
+    """By a limit that is given, or where memory runs out with more than five rows."""
+    whole, rows, work = some_scales(), [], scaling.clip_and_sum
+
+    def counted(model, batch, norm):
+        if limit is None and len(batch) > 5:
+            raise torch.OutOfMemoryError
+        rows.append(len(batch))
+        return work(model, batch, norm)
+
+    monkeypatch.setattr(scaling, "clip_and_sum", counted)
+    with nullcontext() if limit else pytest.warns(UserWarning, match="memory ran out"):
+        found = some_scales(physical_batch_size=16, memory_limit=limit)
+    assert 1 < max(rows) < GROUP
+    assert sum(rows) == len(VIEWS)
+    for name, scale in whole.items():
+        torch.testing.assert_close(found[name].full(), scale.full(), rtol=1e-4, atol=0)
+
+
 @pytest.fixture
 def by_parity(monkeypatch, known_exact):
     """Batches without chance, so that two trainings see the same."""
@@ -89,8 +110,8 @@ def moved(fit, scales, plan, folder, **settings):
     return torch.cat([w.flatten() for w in weights(model)])
 
 
-def some_scales():
-    return public_scales(a_model().eval(), VIEWS, a_recipe(), 0.5)
+def some_scales(**settings):
+    return public_scales(a_model().eval(), VIEWS, a_recipe(**settings), 0.5)
 
 
 def test_without_clipping_and_noise_adamw_goes_the_same_way(fit, by_parity):
