@@ -208,6 +208,18 @@ class Ledger(LedgerReading):
             self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step, **source)
             return attempt
 
+    def take_over(self, run_id: str, attempt: int, steps: int) -> int:
+        """The attempt that may commit the training that `attempt` finished after so many steps.
+
+        That one itself; or, where another was begun since, a new one that draws nothing, begun once
+        however often this is asked.
+        """
+        with self._journal.exclusive():
+            run = self._run(run_id)
+            if run.attempts == attempt or run.origins.get(run.attempts) == (attempt, steps):
+                return run.attempts
+        return self.begin_attempt(run_id, steps, attempt)
+
     def charge(self, run_id: str, attempt: int, step: int) -> None:
         """Charge one step, on the disk before this returns; only then is its sample drawn.
 

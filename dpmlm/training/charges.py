@@ -6,12 +6,18 @@ from dpmlm.privacy import Ledger, PrivacyPlan
 
 
 class Charges(Protocol):
-    """Called in this order: `begin` once an attempt, `charge` before each draw, `keep` after each
-    checkpoint, `forgo` where a training ends early, `commit` once."""
+    """Called in this order: `begin` once an attempt (`take_over` where its training was finished
+    before), `charge` before each draw, `keep` after each checkpoint, `forgo` where a training ends
+    early, `commit` once."""
 
     def begin(self, from_step: int, from_attempt: int) -> int:
         """Open an attempt that goes on from so many steps of an earlier one, and return its number.
         Without a checkpoint both are 0."""
+        ...
+
+    def take_over(self, attempt: int, steps: int) -> int:
+        """The attempt that commits what `attempt` finished and could not: that one, or a new one
+        where another was begun since."""
         ...
 
     def charge(self, attempt: int, step: int) -> None:
@@ -41,6 +47,9 @@ class LedgerCharges:
         self._ledger.reserve(self._run_id, self._plan)
         return self._ledger.begin_attempt(self._run_id, from_step, from_attempt)
 
+    def take_over(self, attempt: int, steps: int) -> int:
+        return self._ledger.take_over(self._run_id, attempt, steps)
+
     def charge(self, attempt: int, step: int) -> None:
         self._ledger.charge(self._run_id, attempt, step)
 
@@ -59,6 +68,9 @@ class PublicText:
 
     def begin(self, from_step: int, from_attempt: int) -> int:
         return 1
+
+    def take_over(self, attempt: int, steps: int) -> int:
+        return attempt
 
     def charge(self, attempt: int, step: int) -> None:
         return None

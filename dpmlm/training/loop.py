@@ -100,7 +100,8 @@ def train(
             progress = _look_again(choice, model, average, progress, plan, ranks)
         if progress.finished:  # killed between the last checkpoint and its commit
             if ranks.first:
-                saving.finish(model, progress, plan, choice, average)
+                attempt = charges.take_over(progress.attempt, progress.step)
+                saving.finish(model, replace(progress, attempt=attempt), plan, choice, average)
                 saving.tell(progress.events)
             return progress
         limit = TimeLimit(recipe.max_hours, progress.seconds)

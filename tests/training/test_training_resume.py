@@ -349,3 +349,30 @@ def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
     summary = ledger.summary("run")
     assert summary["claimed_steps"] == (plan.steps if mended else summary["billed_steps"])
     assert summary["billed_steps"] == plan.steps + (3 if mended else 2)
+
+
+def test_what_one_machine_finished_is_committed_after_another_began(fit, tmp_path, monkeypatch):
+    """Killed before its copy; the other machine began anew and left nothing."""
+    plan = a_plan(units=60, expected_batch_size=30)
+    ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
+
+    def attempt(machine, **more):
+        charges, recipe = LedgerCharges(ledger, "run", plan), a_recipe(checkpoint_minutes=1e9)
+        shelf = {"local": tmp_path / machine}
+        fit(a_model(), Numbered(documents()), plan, recipe, charges=charges, shelf=shelf, **more)
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_copy", killed)
+        with pytest.raises(Killed):
+            attempt("a")
+    with pytest.raises(Killed):
+        attempt("b", report=killed)
+    attempt("a")
+    attempt("a")  # killed once more, between commit and what follows it
+    commits = [e["attempt"] for e in ledger.entries if e["kind"] == "commit"]
+    assert commits == [3]
+    summary = ledger.summary("run")
+    assert (summary["claimed_steps"], summary["billed_steps"]) == (plan.steps, plan.steps + 1)
