@@ -86,6 +86,7 @@ def test_slurm_queues_again_what_was_stopped_and_nothing_else(machine, told, que
         assert done.returncode == told
 
 
+@pytest.mark.full
 def test_slurm_does_not_queue_for_ever_what_is_killed(machine, monkeypatch):
     """Six kills, and as many stops between them as there are: Slurm's own count holds both."""
     queued = []

@@ -151,7 +151,7 @@ def test_a_release_never_counts_as_public(based, record, field):
         (base.initial_model if field == "model.from" else base.load_reference)(run, tokenizer)
 
 
-@pytest.mark.parametrize("what", ["no_embeddings", "lora"])
+@pytest.mark.parametrize("what", [pytest.param("no_embeddings", marks=pytest.mark.full), "lora"])
 def test_a_run_trains_a_part_of_a_base_model_and_saves_a_whole_one(based, what):
     home, whole, tokenizer = based
     config = load_config(

@@ -59,6 +59,7 @@ def test_the_same_compute_in_other_batches_keeps_the_claim():
     assert all(way.expected_batch_size <= 5000 for way in ways)
 
 
+@pytest.mark.full
 def test_the_suggestion_leaves_enough_steps(config):
     plan = plan_of(config)
     found = forecast(config, plan)

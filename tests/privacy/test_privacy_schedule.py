@@ -132,6 +132,7 @@ def test_cut_samples_cost_more_and_rise_with_the_bound_on_the_corpus() -> None:
     assert cut[0] < plain + 0.5 < cut[1]
 
 
+@pytest.mark.full
 def test_the_facts_that_the_design_gives_for_cut_samples() -> None:
     """q 0.051, 150 steps, at most 600: 8.4 at 10,000 units, 18.4 at 11,000."""
     sigma = a_plan(

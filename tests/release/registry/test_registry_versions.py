@@ -84,6 +84,7 @@ def countersign(keys, tmp_path, now):
     return by
 
 
+@pytest.mark.full
 def test_countersignatures_are_taken_over_by_adding_the_release_again(
     registry, bundle, keys, countersign, tmp_path
 ):

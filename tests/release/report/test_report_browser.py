@@ -194,6 +194,7 @@ def test_nothing_runs_over_narrow_wide_and_on_paper(report_data, facts, whole_ev
     assert all(_brightness(one["ground"]) > 250 for one in found)
 
 
+@pytest.mark.full
 def test_all_text_can_be_read_in_the_dark(report_data, facts, whole_evidence, tmp_path):
     facts["audit"] = whole_evidence
     pale = (
@@ -226,6 +227,7 @@ def _with_marked_rows(page):
     return marked.replace("<details open>", "<details>"), number
 
 
+@pytest.mark.full
 def test_on_paper_every_heading_is_there_and_no_row_is_cut(report_data, tmp_path):
     page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
     html = render_report(report_data(), private=True)
