@@ -314,12 +314,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.usefixtures("known_exact")
-@pytest.mark.parametrize("mended", [True, False])
-def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
-    fit, tmp_path, monkeypatch, mended
-):
-    """Attempt 2 is killed with five steps on the disk of machine a, and attempt 3 keeps four of its
-    own on machine b. If the five were gone on from, every step drawn again would be claimed."""
+def on_machines(fit, tmp_path):
+    """A ledger, its plan, and attempts at the plan on machines with disks of their own."""
     plan = a_plan(units=60, expected_batch_size=30)
     ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
 
@@ -327,6 +323,17 @@ def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
         charges, recipe = LedgerCharges(ledger, "run", plan), a_recipe(checkpoint_minutes=1e9)
         shelf = {"local": tmp_path / machine}
         fit(a_model(), Numbered(documents()), plan, recipe, charges=charges, shelf=shelf, **more)
+
+    return ledger, plan, attempt
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
+    fit, tmp_path, monkeypatch, mended
+):
+    """Attempt 2 is killed with five steps on the disk of machine a, and attempt 3 keeps four of its
+    own on machine b. If the five were gone on from, every step drawn again would be claimed."""
+    ledger, plan, attempt = on_machines(fit, tmp_path)
 
     def killed(self, sealed):
         raise Killed
@@ -353,13 +360,7 @@ def test_what_lies_on_another_machine_is_no_part_of_what_a_later_attempt_left(
 
 def test_what_one_machine_finished_is_committed_after_another_began(fit, tmp_path, monkeypatch):
     """Killed before its copy; the other machine began anew and left nothing."""
-    plan = a_plan(units=60, expected_batch_size=30)
-    ledger = Ledger.register(tmp_path / "ledger", epsilon=1e6, delta=1e-3, corpus="small")
-
-    def attempt(machine, **more):
-        charges, recipe = LedgerCharges(ledger, "run", plan), a_recipe(checkpoint_minutes=1e9)
-        shelf = {"local": tmp_path / machine}
-        fit(a_model(), Numbered(documents()), plan, recipe, charges=charges, shelf=shelf, **more)
+    ledger, plan, attempt = on_machines(fit, tmp_path)
 
     def killed(*_):
         raise Killed
