@@ -4,6 +4,7 @@ What such text decides is charged to nobody: a vocabulary, scales, which weights
 control learns by heart. Documents of the private corpus among it would be released uncharged.
 """
 
+import filecmp
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,10 +59,13 @@ def refuse_private_text(config: RunConfig) -> None:
     """
     if not config.private:
         return
-    corpus = config.corpus
+    corpus, public = config.corpus, declared_public(config)
+    for name, section in public.items():
+        if _same_file(section.corpus, corpus.path):  # read as another kind, or by another field
+            raise _refused(name, section)
     rows = read_corpus(corpus.path, text=corpus.text, id=corpus.id, person=corpus.person)
     texts = (row.text for row in rows if isinstance(row, Document))
-    refuse_shared(declared_public(config), texts)
+    refuse_shared(public, texts)
 
 
 def refuse_shared(public: Mapping[str, Declared], private: Iterable[str]) -> None:
@@ -76,11 +80,32 @@ def refuse_shared(public: Mapping[str, Declared], private: Iterable[str]) -> Non
     shared = {key for text in private if (key := _key(text)) in every}
     for name, of in lengths.items():
         if sum(of[key] for key in shared & of.keys()) > SHARED * sum(of.values()):
-            raise UserError(
-                f"{name}.corpus {public[name].corpus.name}",
-                "it holds documents of the private corpus, which may decide nothing uncharged",
-                "name public text, or take those documents out of it",
-            )
+            raise _refused(name, public[name])
+
+
+def _refused(name: str, section: Declared) -> UserError:
+    return UserError(
+        f"{name}.corpus {section.corpus.name}",
+        "it holds documents of the private corpus, which may decide nothing uncharged",
+        "name public text, or take those documents out of it",
+    )
+
+
+def _same_file(public: Path, corpus: Path) -> bool:
+    """Whether a file of the one has the bytes of a file of the other; empty files apart."""
+    sizes: dict[int, list[Path]] = {}
+    for file in _files(corpus):
+        sizes.setdefault(file.stat().st_size, []).append(file)
+    return any(
+        filecmp.cmp(file, other, shallow=False)
+        for file in _files(public)
+        if (size := file.stat().st_size)
+        for other in sizes.get(size, [])
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
 
 
 def _lengths(section: Declared) -> dict[bytes, int]:

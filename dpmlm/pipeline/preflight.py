@@ -32,12 +32,13 @@ def preflight(run: Run, *, to_plan: bool = True) -> None:
     """Check texts, policies, ledger, vocabulary, canaries and models of a run file.
 
     Of each text the first document is read, of the gold file every row. Where it comes `to_plan`,
-    and so to a claim, all of what is declared public and of the corpus is read until there is a
-    release, and the ledger is asked for room until there is a plan. Raises UserError.
+    and so to a claim, all of what is declared public and of the corpus is read, and the ledger
+    is asked for room, until there is a plan; for room also where a vocabulary is to be drawn, which
+    is charged before. Raises UserError.
     """
     config = run.config
     _check_texts(run)
-    if to_plan and run.finished("release") is None:
+    if to_plan and run.finished("plan") is None:
         with run.progress.bar("public texts"):
             refuse_private_text(config)
     check_gold(run)
@@ -57,7 +58,8 @@ def preflight(run: Run, *, to_plan: bool = True) -> None:
         _, tokenizer = open_continued(config, run.identity)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)
-    if to_plan and not run.workspace.stage("plan").exists():
+    charging = to_plan or _to_be_drawn(run) is not None
+    if charging and not run.workspace.stage("plan").exists():
         run.progress.say("calibrating the noise")
         with run.progress.bar("noise"):
             ledger.refuse_unaffordable(plan_of(config), beside=_to_be_drawn(run))

@@ -177,7 +177,8 @@ class Trainer:
             documents = stones.without(documents, person)
         found = list(read_documents(documents, text=text, id=id, person=who))
         private = (row.text for row in found if isinstance(row, Document))
-        refuse_shared(self._public_text, private)
+        if plan.private:
+            refuse_shared(self._public_text, private)
         self._ranks = Ranks.current()
         with self._ranks.in_turn(), self._workspace.locked():
             self._workspace.claim("trainer", self._settings(seed))

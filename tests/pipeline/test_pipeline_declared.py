@@ -80,6 +80,17 @@ def test_private_text_is_refused_wherever_it_is_named(folder, field, case):
     refuse_private_text(load_config(folder / "run.yaml", NAMED))
 
 
+@pytest.mark.parametrize("case", ["as another kind", "by another field"])
+def test_the_file_itself_is_refused_however_it_is_read(folder, case):
+    place = folder / "private.jsonl"
+    if case == "as another kind":
+        place = folder / "copy.txt"
+        shutil.copy(folder / "private.jsonl", place)
+    named = {"audit.control.corpus": place, "audit.control.text": "author"}
+    with pytest.raises(UserError, match="documents of the private corpus"):
+        refuse_private_text(load_config(folder / "run.yaml", named))
+
+
 def test_it_is_refused_before_anything_is_written(folder):
     initialise(folder)
     ledger = (folder / "ledger.jsonl").read_bytes()
