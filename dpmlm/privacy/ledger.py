@@ -218,7 +218,9 @@ class Ledger(LedgerReading):
             run = self._run(run_id)
             if run.attempts == attempt or run.origins.get(run.attempts) == (attempt, steps):
                 return run.attempts
-        return self.begin_attempt(run_id, steps, attempt)
+            new, source = run.attempts + 1, {"from_step": steps, "from_attempt": attempt}
+            self._write("attempt", run_id=run_id, attempt=new, **source)
+            return new
 
     def charge(self, run_id: str, attempt: int, step: int) -> None:
         """Charge one step, on the disk before this returns; only then is its sample drawn.
