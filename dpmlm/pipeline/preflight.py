@@ -33,8 +33,7 @@ def preflight(run: Run, *, to_plan: bool = True) -> None:
 
     Of each text the first document is read, of the gold file every row. Where it comes `to_plan`,
     and so to a claim, all of what is declared public and of the corpus is read, and the ledger
-    is asked for room, until there is a plan; for room also where a vocabulary is to be drawn, which
-    is charged before. Raises UserError.
+    is asked for room, until there is a plan. Raises UserError.
     """
     config = run.config
     _check_texts(run)
@@ -58,11 +57,10 @@ def preflight(run: Run, *, to_plan: bool = True) -> None:
         _, tokenizer = open_continued(config, run.identity)
     refuse_unfit(config, len(tokenizer) if tokenizer else _entries(config), tokenizer)
     _check_models(run, tokenizer)
-    charging = to_plan or _to_be_drawn(run) is not None
-    if charging and not run.workspace.stage("plan").exists():
+    if to_plan and not run.workspace.stage("plan").exists():
         run.progress.say("calibrating the noise")
         with run.progress.bar("noise"):
-            ledger.refuse_unaffordable(plan_of(config), beside=_to_be_drawn(run))
+            ledger.refuse_unaffordable(plan_of(config), beside=to_be_drawn(run))
 
 
 def _entries(config: RunConfig) -> int:
@@ -73,7 +71,7 @@ def _entries(config: RunConfig) -> int:
     return least_size(private.unused) if private is not None else 0
 
 
-def _to_be_drawn(run: Run) -> PartitionSelection | None:
+def to_be_drawn(run: Run) -> PartitionSelection | None:
     """What choosing the vocabulary costs, unless it is public or drawn already."""
     private = run.config.tokens.private
     if private is None or run.finished(f"tokens/{FOLDER}") is not None:

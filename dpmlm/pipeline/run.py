@@ -17,7 +17,7 @@ from dpmlm.pipeline.logged import enter_finished
 from dpmlm.pipeline.models import CONTROL, PLAN, TRAINING, planned, take_part
 from dpmlm.pipeline.outcome import RELEASE, read_outcome
 from dpmlm.pipeline.planted import PLANTED, plants
-from dpmlm.pipeline.preflight import preflight
+from dpmlm.pipeline.preflight import preflight, to_be_drawn
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
@@ -148,7 +148,9 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
         only_looked_at = _only_looked_at(active, stages)
         if not only_looked_at:
             status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
-        preflight(active, to_plan=PLAN in stages)
+        # A private vocabulary is charged before the plan: it is drawn only where that has room.
+        to_plan = PLAN in stages or to_be_drawn(active) is not None
+        preflight(active, to_plan=to_plan)
         if only_looked_at:
             execute(active, stages)
             return _result(active, finished=False)
