@@ -104,7 +104,8 @@ def test_a_set_can_be_sealed(folder, call, refused):
     insert = ("audit", "canaries", "insert", "sealed", *INSERT[4:])
     assert call(*insert, *opened).status == 0
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
-    assert any(str(row["id"]).startswith("canary/") for row in rows)
+    added = {row["id"].split("/")[1] for row in rows if str(row["id"]).startswith("canary/")}
+    assert added == {identifier for identifier, included in coins.coins.items() if included}
     assert all("id" in row for row in rows)
     refused("audit", "canaries", "reveal", "sealed", *REVEAL[4:])
 
