@@ -15,7 +15,7 @@ from dpmlm.pipeline.runs.shown import private_of
 from dpmlm.pipeline.runs.words import flat
 from dpmlm.pipeline.tombstones import file_beside
 from dpmlm.pipeline.workspace import Workspace, deciding_settings
-from dpmlm.privacy import Ledger
+from dpmlm.privacy import Ledger, PrivacyPlan
 from dpmlm.privacy.journal import Journal, create
 from dpmlm.release.exports import log_export, log_of
 
@@ -79,6 +79,31 @@ def test_it_holds_the_facts_and_room_for_people_and_no_private_figure(copy):
         assert str(value) not in page, name
 
 
+def test_a_plan_that_ended_early_is_told_whole(copy):
+    """Its last steps are charged in one line, and no line of theirs is a charge of a step."""
+    config = load_config(copy / "run.yaml")
+    ledger = Ledger.open(config.ledger.path)
+    (run_id,) = ledger.run_ids
+    plan = PrivacyPlan.from_json(next(e for e in ledger.entries if e["kind"] == "reserve")["plan"])
+    ledger.reserve("early", plan)
+    ledger.begin_attempt("early")
+    for step in range(3):
+        ledger.charge("early", 1, step)
+    ledger.forgo("early", 1)
+    write_postmortem(copy / "run.yaml", copy / "a.md")
+    page = (copy / "a.md").read_text()
+    assert plan.steps > 3
+    assert f"| early | 8 | {plan.steps} |" in page
+    assert f"| run early: ended early, all {plan.steps} steps of its plan charged |" in page
+
+
+def test_each_kind_of_line_is_told_counted_or_left_out_on_purpose():
+    from dpmlm.pipeline.runs.postmortem import _TOLD, UNTOLD
+    from dpmlm.privacy.balance import _KINDS
+
+    assert sorted([*_TOLD, *UNTOLD, "charge"]) == sorted(_KINDS)
+
+
 @pytest.fixture
 def next_run(copy):
     """A run of another name on the same ledger, in a folder of its own; begun, and no release."""
@@ -106,7 +131,19 @@ def test_releases_of_the_run_beside_it_are_in_its_impact(copy, next_run):
     alone = write_postmortem(next_run, copy / "alone.md")
     assert alone.releases == []
     page = (copy / "alone.md").read_text()
-    for absent in ("No release of the run's name", "no bundle in the workspace", "No export"):
+    for absent in (
+        "No release of the run's name is known to its log.",
+        "no bundle in the workspace",
+        "logged beside the workspace",
+    ):
+        assert absent in page
+    write_postmortem(next_run, copy / "twice.md", against=next_run)
+    page = (copy / "twice.md").read_text()
+    for absent in (
+        "No release of the two runs' names is known to their logs.",
+        "no bundle in either workspace",
+        "logged beside either workspace",
+    ):
         assert absent in page
     written = write_postmortem(next_run, copy / "both.md", against=copy / "run.yaml")
     assert written.releases == [entry["release"]]

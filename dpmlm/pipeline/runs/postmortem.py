@@ -35,13 +35,18 @@ _TOLD = {
     "register": "corpus {corpus} registered with its cap",
     "reserve": "run {run_id} reserved",
     "attempt": "run {run_id}: attempt {attempt}, from step {from_step}",
+    "forgo": "run {run_id}: ended early, all {steps} steps of its plan charged",
     "commit": "run {run_id}: {steps} steps committed",
+    "import": "release {release} charged, which a run continues",
     "spend": "{label} charged",
     "select": "{label} charged",
     "choose": "a choice, labelled {label}",
     "repair": "a torn line mended",
 }
-"""Kinds of ledger lines that a timeline tells; charges of steps are counted."""
+"""Kinds of ledger lines that a timeline tells, each with its line; of charged steps it tells the
+first and the last, and of `UNTOLD` none."""
+UNTOLD = ("keep", "tombstones")
+"""A checkpoint, and how far the file of forgotten persons reaches."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _filled(
         timeline=_timeline(ledger.entries, lines, outside, both),
         settings=differing,
         quarantines=lines,
-        charges=_charges(ledger.entries),
+        charges=account.runs,
         uncharged=(
             f"Choices that looked at private text uncharged: {choices}. No run on this corpus "
             "passes a gate."
@@ -219,22 +224,6 @@ def _timeline(
 def _instant(told: tuple[str, str]) -> datetime:
     """Ledgers write Z, logs an offset."""
     return datetime.fromisoformat(told[0])
-
-
-def _charges(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    steps: dict[str, int] = {}
-    for entry in entries:
-        if entry["kind"] == "charge":
-            steps[entry["run_id"]] = steps.get(entry["run_id"], 0) + 1
-    return [
-        {
-            "run_id": entry["run_id"],
-            "epsilon": entry["plan"]["epsilon"],
-            "steps": steps.get(entry["run_id"], 0),
-        }
-        for entry in entries
-        if entry["kind"] == "reserve"
-    ]
 
 
 def _bundles(runs: Sequence[Shown]) -> dict[str, Any] | None:
