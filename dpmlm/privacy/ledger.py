@@ -192,18 +192,15 @@ class Ledger(LedgerReading):
     ) -> int:
         """Number of a new attempt at the run, from 1; earlier attempts may charge no more.
 
-        It goes on from a checkpoint of `from_step` steps, all of them charged (ValueError), which
-        attempt `from_attempt` wrote (0: there is none; None: of the latest that was kept). If one
-        was kept before (`keep`) that this one neither is nor came out of, that is lost: then the
-        claim counts every billed step.
+        It goes on from a checkpoint of `from_step` steps, which attempt `from_attempt` wrote (0:
+        there is none; None: of the latest that was kept). If one was kept before (`keep`) that
+        this one neither is nor came out of, that is lost: then the claim counts every billed step.
+        Raises UserError for a checkpoint of steps or of an attempt that are not in the ledger.
         """
         with self._journal.exclusive():
             run = self._run(run_id)
-            if whole_number(from_step) > run.taken:
-                raise ValueError(f"an attempt from step {from_step}: {run.taken} are charged")
+            self._refuse_newer(run_id, run, from_step, 0 if from_attempt is None else from_attempt)
             attempt = run.attempts + 1
-            if from_attempt is not None and whole_number(from_attempt) > run.attempts:
-                raise ValueError(f"from attempt {from_attempt}: an attempt follows an earlier one")
             source = {} if from_attempt is None else {"from_attempt": from_attempt}
             self._write("attempt", run_id=run_id, attempt=attempt, from_step=from_step, **source)
             return attempt
@@ -212,10 +209,11 @@ class Ledger(LedgerReading):
         """The attempt that may commit the training that `attempt` finished after so many steps.
 
         That one itself; or, where another was begun since, a new one that draws nothing, begun once
-        however often this is asked.
+        however often this is asked. Raises UserError as `begin_attempt` does.
         """
         with self._journal.exclusive():
             run = self._run(run_id)
+            self._refuse_newer(run_id, run, steps, attempt)
             if run.attempts == attempt or run.origins.get(run.attempts) == (attempt, steps):
                 return run.attempts
             new, source = run.attempts + 1, {"from_step": steps, "from_attempt": attempt}
@@ -366,6 +364,15 @@ class Ledger(LedgerReading):
                 f"commit of {steps} steps of run {run_id!r}",
                 f"{run.taken} different steps were charged",
                 "commit what was charged",
+            )
+
+    def _refuse_newer(self, run_id: str, run: Run, steps: int, attempt: int) -> None:
+        if whole_number(steps) > run.taken or whole_number(attempt) > run.attempts:
+            raise UserError(
+                f"run {run_id!r} with a checkpoint of {steps} steps by attempt {attempt}",
+                f"ledger {self._journal.path} holds {run.taken} steps of {run.attempts} attempts: "
+                "it is an older copy than the checkpoint, and a claim from it would be too low",
+                "restore the ledger that the run was charged to",
             )
 
     def _latest(self, run_id: str, attempt: int) -> Run:

@@ -116,13 +116,16 @@ class Checkpoints:
 
         Not where another attempt left a result since, of fewer steps even: what that one drew was
         seen, and the older draws of the same steps are no part of it. Raises IntegrityError for a
-        damaged one: remove it to go on from the one before.
+        damaged one of either place.
         """
         for path in _finished(self._local) if self._local else []:
             newest = _finished(self._folder)[-1:]
             if all(path.name > one.name for one in newest):
-                SealedFolder.open(path, [self._identity], role=ROLE).verify()
-                if all(self._attempt_of(path) >= self._attempt_of(one) for one in newest):
+                with _way_back([*newest, path]):
+                    SealedFolder.open(path, [self._identity], role=ROLE).verify()
+                with _way_back([path, *newest]):
+                    follows = all(self._attempt_of(path) >= self._attempt_of(one) for one in newest)
+                if follows:
                     self._copy(path)
             shutil.rmtree(path)
 
@@ -241,7 +244,7 @@ def _new_draft(folder: Path) -> Path:
 
 @contextmanager
 def _way_back(finished: Sequence[Path]) -> Iterator[None]:
-    """Where the newest is damaged and an older one is there, the error says how to take that."""
+    """Where the last is damaged and another is there, the error says how to take that."""
     try:
         yield
     except IntegrityError as error:

@@ -255,6 +255,25 @@ def test_what_lies_locally_is_no_part_of_what_a_later_attempt_left(tmp_path):
     assert list(local.iterdir()) == []
 
 
+def test_what_lies_locally_is_the_way_on_from_a_damaged_one(tmp_path):
+    local = tmp_path / "local"
+    local.mkdir()
+    checkpoints(tmp_path / "other").save(*trained(3), Progress(3, 1, []))
+    checkpoints(tmp_path).save(*trained(2), Progress(2, 1, []))
+    shutil.move(tmp_path / "other/checkpoints/step-00000003", local / "step-00000003")
+    damaged = tmp_path / "checkpoints/step-00000002"
+    state = damaged / "state.sealed"
+    state.write_bytes(state.read_bytes()[:-1])
+    shelf = checkpoints(tmp_path, local=local)
+    with pytest.raises(IntegrityError) as caught:
+        shelf.take_up()
+    assert f"move {damaged} away to go on from step-00000003" in caught.value.next_step
+    assert (local / "step-00000003").is_dir()
+    shutil.move(damaged, tmp_path / "away")
+    shelf.take_up()
+    assert shelf.load(*trained(0)) == Progress(3, 1, [])
+
+
 def test_one_that_was_renamed_is_none(tmp_path):
     """As somebody does who goes on from the one before."""
     shelf = checkpoints(tmp_path, keep=2)
@@ -280,8 +299,9 @@ def test_of_what_lies_locally_an_older_one_goes_and_a_damaged_one_is_refused(tmp
     shutil.move(tmp_path / "third/checkpoints/step-00000003", local / "step-00000003")
     weights = local / "step-00000003/weights.sealed"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(IntegrityError, match="step-00000003"):
+    with pytest.raises(IntegrityError) as caught:
         checkpoints(tmp_path, local=local).take_up()
+    assert f"move {weights.parent} away to go on from step-00000002" in caught.value.next_step
     assert names(tmp_path) == ["step-00000002"]
 
 
