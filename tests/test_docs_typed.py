@@ -20,7 +20,7 @@ def typed(page: str) -> list[str]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("page", ["keys.md", "provenance.md", "log.md"])
+@pytest.mark.parametrize("page", ["keys.md", "provenance.md", "log.md", "ledger.md"])
 def test_the_lines_of_a_page_run_in_its_order(finished, tmp_path, page):
     copy, programs = tmp_path / "run", tmp_path / "bin"
     shutil.copytree(finished[0], copy)
