@@ -149,8 +149,8 @@ def _lead(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunResult
         if not only_looked_at:
             status_file(config.workspace).unlink(missing_ok=True)  # it tells of an earlier attempt
         # A private vocabulary is charged before the plan: it is drawn only where that has room.
-        to_plan = PLAN in stages or to_be_drawn(active) is not None
-        preflight(active, to_plan=to_plan)
+        draws = data_stages(config)[-1] in stages and to_be_drawn(active) is not None
+        preflight(active, to_plan=PLAN in stages or draws)
         if only_looked_at:
             execute(active, stages)
             return _result(active, finished=False)

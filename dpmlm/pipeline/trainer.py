@@ -145,6 +145,18 @@ class Trainer:
         secrets = RunSecrets.derive(load_secret_key(self._keys / "pseudonym.key"), seed)
         refuse_inexact(model, len(tokenizer))
         _refuse_released(model, tokenizer)
+        if best is not None and not plan.private:
+            raise UserError("best", "no noise covers the choice under such a plan", "leave it out")
+        sections = {"best": best, "scale": scale, "masking_weights": masking_weights}
+        self._public_text = {name: one for name, one in sections.items() if one is not None}
+        who = person if plan.unit == "person" else None
+        if ledger is not None:
+            stones = tombstones_of(Ledger.open(ledger), secrets)
+            documents = stones.without(documents, person)
+        found = list(read_documents(documents, text=text, id=id, person=who))
+        private = (row.text for row in found if isinstance(row, Document))
+        if plan.private:  # before anything is decided by that text
+            refuse_shared(self._public_text, private)
         self._recipe = Recipe(
             table=_table(tokenizer, masking_weights),
             masking=masking or MaskingSpec(strategy="whole_word", ratio=0.15),
@@ -164,21 +176,9 @@ class Trainer:
             memory_limit=in_bytes(memory_gib),
             checkpoint_minutes=checkpoint_minutes,
         )
-        if best is not None and not plan.private:
-            raise UserError("best", "no noise covers the choice under such a plan", "leave it out")
-        sections = {"best": best, "scale": scale, "masking_weights": masking_weights}
-        self._public_text = {name: one for name, one in sections.items() if one is not None}
         self._public = public_loss(best, tokenizer, self._recipe)
         scales = scales_of(scale, tokenizer, self._recipe, model)
         self._recipe = replace(self._recipe, scales=scales)
-        who = person if plan.unit == "person" else None
-        if ledger is not None:
-            stones = tombstones_of(Ledger.open(ledger), secrets)
-            documents = stones.without(documents, person)
-        found = list(read_documents(documents, text=text, id=id, person=who))
-        private = (row.text for row in found if isinstance(row, Document))
-        if plan.private:
-            refuse_shared(self._public_text, private)
         self._ranks = Ranks.current()
         with self._ranks.in_turn(), self._workspace.locked():
             self._workspace.claim("trainer", self._settings(seed))

@@ -406,6 +406,24 @@ def test_public_text_may_be_declared_beside_itself(fresh, no_text):
         run_grid(grid_of(fresh, [PRIVATE], public=True, out="itself"))
 
 
+def test_a_refused_grid_on_public_text_leaves_its_folder_free(fresh, tmp_path):
+    grid = grid_of(fresh, [MISSING], public=True, out=tmp_path / "grid")
+    with pytest.raises(UserError, match="no such file"):
+        run_grid(grid)
+    assert not grid.folder.exists()
+
+
+def test_a_grid_of_an_earlier_version_is_not_gone_on_with(fresh, no_text, tmp_path):
+    """Its seeds shared their masks."""
+    grid = grid_of(fresh, out=tmp_path / "grid")
+    with pytest.raises(TextBegan):
+        run_grid(grid)
+    marker = grid.folder / "grid.json"
+    marker.write_text(marker.read_text().replace("grid-settings/2", "grid-settings/1"))
+    with pytest.raises(UserError, match="an earlier version"):
+        run_grid(grid)
+
+
 def test_cells_with_figures_are_not_checked_again(halted, monkeypatch):
     monkeypatch.setattr(checks, "preflight", lambda *_, **__: pytest.fail("it was checked"))
     assert run_grid(halted[0]).rows == halted[1].rows

@@ -83,7 +83,6 @@ def test_a_plan_that_ended_early_is_told_whole(copy):
     """Its last steps are charged in one line, and no line of theirs is a charge of a step."""
     config = load_config(copy / "run.yaml")
     ledger = Ledger.open(config.ledger.path)
-    (run_id,) = ledger.run_ids
     plan = PrivacyPlan.from_json(next(e for e in ledger.entries if e["kind"] == "reserve")["plan"])
     ledger.reserve("early", plan)
     ledger.begin_attempt("early")

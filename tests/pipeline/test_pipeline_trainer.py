@@ -17,6 +17,7 @@ from dpmlm.config.masking import MaskingWeightsConfig
 from dpmlm.config.training import BestConfig, ScaleConfig
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskingSpec
+from dpmlm.pipeline import trainer as trainer_module
 from dpmlm.pipeline.secrets import RunSecrets
 from dpmlm.pipeline.tombstones import tombstones_of
 from dpmlm.privacy import Ledger
@@ -127,6 +128,22 @@ def test_gradients_are_scaled_by_public_text(tmp_path: Path, begin) -> None:
     for other in (None, ScaleConfig(corpus=public, documents=17)):
         with pytest.raises(UserError, match=r"other settings|another run"):
             begin(scale=other)
+
+
+@pytest.mark.parametrize(
+    ("field", "section"),
+    [("best", BestConfig), ("scale", ScaleConfig), ("masking_weights", MaskingWeightsConfig)],
+)
+def test_documents_among_public_text_are_refused_before_they_decide_anything(
+    tmp_path: Path, begin, monkeypatch, field: str, section: type
+) -> None:
+    public = tmp_path / "public.jsonl"
+    public.write_text("".join(json.dumps({"text": row["text"].upper()}) + "\n" for row in ROWS))
+    for decides in ("scales_of", "public_loss", "_table"):
+        monkeypatch.setattr(trainer_module, decides, lambda *_: pytest.fail("it decided"))
+    with pytest.raises(UserError, match=f"^{field}.corpus public.jsonl: it holds documents"):
+        begin(**{field: section(corpus=public)})
+    assert not (tmp_path / "work").exists()
 
 
 def test_without_noise_public_text_chooses_nothing(tmp_path: Path, begin, monkeypatch) -> None:

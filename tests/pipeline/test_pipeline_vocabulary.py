@@ -185,17 +185,21 @@ def test_a_draw_is_charged_before_it_and_each_draw_has_its_own_noise(tmp_path, k
     assert len(set(keys)) == 2
 
 
-def test_a_cap_that_cannot_carry_both_is_refused_before_anything_is_drawn(tmp_path, keys):
+@pytest.mark.parametrize("until", ["release", "tokens"])
+def test_a_cap_that_cannot_carry_both_is_refused_before_anything_is_drawn(tmp_path, keys, until):
     changes = {"ledger__cap": {"epsilon": 8, "delta": 1e-2}, "privacy__epsilon": 7}
     config = new_run(tmp_path, **changes)
     with pytest.raises(UserError, match="beside a vocabulary of epsilon 8"):
-        execute_run(config)
+        execute_until(config, until)
     assert keys == []
     assert len(Ledger.open(tmp_path / "ledger.jsonl").entries) == 1
     assert not (tmp_path / "work").exists()
     shown = preview(config)
     assert "beside a vocabulary" in shown.refusal
     assert shown.sentence is None
+    if until == "tokens":  # what draws nothing needs no room
+        execute_until(config, "corpus")
+        assert len(Ledger.open(tmp_path / "ledger.jsonl").entries) == 1
 
 
 def test_a_budget_of_which_the_vocabulary_was_paid_is_enough_to_go_on(tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ from dpmlm.pipeline.workspace import deciding_settings
 
 VARIED = ("masking", "model", "privacy", "training")
 """Sections that a grid may vary: the text and the held-out units stay the same for all cells."""
-SCHEMA = "dpmlm.grid-settings/1"
+SCHEMA = "dpmlm.grid-settings/2"
+"""1: all seeds shared their masks."""
 MARKER = "grid.json"
 """Says whose grid a folder holds; public."""
 LEDGER = "public-ledger.jsonl"
@@ -184,7 +185,7 @@ class Grid:
             if marker.read_bytes() != canonical_json(mine):
                 raise UserError(
                     f"--out {self.folder}",
-                    "it holds another grid, and results are never mixed",
+                    "it holds another grid, or one of an earlier version: results are never mixed",
                     "repeat the command that began it, or name another folder",
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):

@@ -11,7 +11,7 @@ from typing import Any
 
 from dpmlm.artifacts import load_secret_key
 from dpmlm.canonical import digest
-from dpmlm.config import RunConfig, claim_fields
+from dpmlm.config import LedgerConfig, RunConfig, claim_fields
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import budget_text, open_ledger
 from dpmlm.pipeline.context import Run
@@ -107,16 +107,14 @@ def price_of(grid: Grid) -> Price:
     return Price(len(grid.cells), len(grid.cells) - len(fresh), tuple(plans), account)
 
 
-def register_public(grid: Grid) -> None:
-    """The ledger of a grid on public text, in its folder: without a cap, so without a claim."""
-    config = grid.cells[0].config.ledger
+def register_public(name: str, config: LedgerConfig) -> None:
+    """The ledger of a grid on public text: without a cap, so without a claim."""
     if not config.path.exists():
-        config.path.parent.mkdir(parents=True, exist_ok=True)
         Ledger.register(
             config.path,
             epsilon=config.cap.epsilon,
             delta=config.cap.delta,
-            corpus=f"{grid.base.name} (public text)",
+            corpus=f"{name} (public text)",
         )
 
 

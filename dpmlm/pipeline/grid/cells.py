@@ -37,11 +37,10 @@ def run_grid(grid: Grid) -> GridResult:
     """Bring every cell to its figures. Raises UserError where no cell came to any, and, before
     anything is charged, where one could not be begun."""
     progress = Progress()
-    if grid.public:  # first: the checks open its ledger
-        grid.claim()
-        register_public(grid)
     refuse_unfit_cells(grid, progress)
     grid.claim()
+    if grid.public:
+        register_public(grid.base.name, grid.text.ledger)
     progress.say(f"text of {grid.base.name}: read once for all cells")
     execute_until(grid.text, "tokens")
     base = Run.load(grid.text, Progress(quiet=True))
