@@ -8,8 +8,10 @@ A job trains on `units` documents in micro-batches of two for six steps of a pla
 `folder` the clipped sums of every step (`sums-*`, of the first rank), the steps that were charged,
 and of every rank the steps it drew, its weights, its transcript of so many `gradients` canaries and
 what it printed. It may `stop` after so many steps by a signal to the first rank, `fail` at a step's
-charge, or give the ranks checkpoints that are `apart`. The key of the secret stream is fixed here,
-so that two runs can be compared.
+charge, or give the ranks checkpoints that are `apart`. `losses` are those of public text after each
+step, and the weights that were looked at are left in `look-*`; one that is "stop" is cut off by a
+signal to the first rank. The key of the secret stream is fixed here, so that two runs can be
+compared.
 """
 
 import json
@@ -28,6 +30,7 @@ from dpmlm.errors import UserError
 from dpmlm.masking import Example, MaskingSpec, TokenTable
 from dpmlm.privacy import PrivacyPlan
 from dpmlm.training import Checkpoints, GradientCanaries, PublicText, Recipe, loop, train
+from dpmlm.training.best import PublicLoss
 from dpmlm.training.ranks import Ranks
 from dpmlm.training.units import View
 
@@ -59,6 +62,22 @@ class Noted(PublicText):
             raise UserError(f"step {step}", "its charge is refused", "nothing")
         with (self._folder / "charges").open("a") as file:
             file.write(f"{step}\n")
+
+
+class Looks:
+    """Losses as they are told; the weights that were looked at, on disk."""
+
+    def __init__(self, folder, losses):
+        self._folder, self._losses = folder, iter(losses)
+
+    def __call__(self, model, asked_to_stop):
+        seen = torch.cat([p.detach().flatten() for p in model.parameters()])
+        torch.save(seen, self._folder / f"look-{time.time_ns()}.pt")
+        loss = next(self._losses)
+        if loss != "stop":
+            return loss
+        os.kill(os.getpid(), 15)
+        return None if asked_to_stop() else 0.0
 
 
 def a_model(seed):
@@ -109,11 +128,13 @@ def main(job: dict) -> None:
     checkpoints = Checkpoints(place, identity, [identity.recipient], plan.digest)
     charges = Noted(folder, job.get("fail"))
     count = job.get("gradients", 0)
+    losses = job.get("losses")
+    public = None if losses is None else PublicLoss(Looks(folder, losses), 1, job.get("patience"))
     gradients = GradientCanaries(count, tuple(range(0, count, 2)), b"s" * 32)
     try:
         progress = train(
             model, Documents(job["units"]), plan, recipe, charges=charges, checkpoints=checkpoints,
-            gradients=gradients,
+            gradients=gradients, public=public,
         )  # fmt: skip
     except UserError as error:
         print(error, file=sys.stderr)

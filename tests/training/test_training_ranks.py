@@ -161,6 +161,27 @@ def test_a_checkpoint_moves_between_numbers_of_ranks(start, alone, tmp_path, bef
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("at", [2, 5])
+def test_a_look_that_a_stop_cuts_off_is_made_again_on_all_ranks(start, tmp_path, at):
+    """Also where it is the one that ends the training: no step follows on any rank."""
+    losses, alone, folder = [2.0, 3.0, 1.0, 4.0, 4.0], tmp_path / "alone", tmp_path / "run"
+    trained(start, alone, 2, 40, losses=losses, patience=2)
+    cut = [*losses[: at - 1], "stop"]
+    told = {"folder": prepared(folder), "ranks": 2, "units": 40, "patience": 2}
+    assert start(**told, losses=cut) == [143, 143], printed(folder, 0)
+    assert start(**told, losses=losses[at - 1 :]) == [0, 0], printed(folder, 0)
+    looks = [torch.load(file, weights_only=True) for file in sorted(folder.glob("look-*"))]
+    wanted = [torch.load(file, weights_only=True) for file in sorted(alone.glob("look-*"))]
+    assert torch.equal(looks[at - 1], looks[at]), "the same weights again"
+    assert len(wanted) == 5
+    for one, other in zip([*looks[:at], *looks[at + 1 :]], wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    released = torch.load(folder / "weights-0.pt", weights_only=True)
+    assert torch.equal(released, [*looks[:at], *looks[at + 1 :]][2])
+    assert drawn(folder, 0) == drawn(folder, 1) == [str(step) for step in range(5)]
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_nobody_draws_a_step_whose_charge_failed(start, tmp_path, ranks):
     folder = prepared(tmp_path / "run")
