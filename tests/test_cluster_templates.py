@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from small_run import write_corpus, write_run_file
+from variants import rest_in_full
 
 from dpmlm.artifacts import create_keys, load_identity
 from dpmlm.errors import UserError
@@ -62,9 +63,14 @@ def test_a_script_can_be_read_by_its_shell(name):
         assert subprocess.run(["shellcheck", CLUSTER / name]).returncode == 0
 
 
+STATUSES = [
+    (143, 1, 143), (0, 0, 0), (1, 1, 1), (2, 1, 2), (70, 1, 70), (None, 1, 137), ("none", 1, 1),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("told", "left", "status"),
-    [(143, 1, 143), (0, 0, 0), (1, 1, 1), (2, 1, 2), (70, 1, 70), (None, 1, 137), ("none", 1, 1)],
+    rest_in_full(STATUSES, [(143, 1, 143), (0, 0, 0), (2, 1, 2), (None, 1, 137)]),
 )
 def test_a_start_ends_with_the_runs_own_status(machine, told, left, status):
     (machine / "work.status.json").write_text('{"status": 0}')  # of an earlier start
@@ -73,7 +79,10 @@ def test_a_start_ends_with_the_runs_own_status(machine, told, left, status):
     assert started(machine, "train.sh").returncode == status
 
 
-@pytest.mark.parametrize(("told", "queued"), [(143, True), (None, True), (1, False), (2, False)])
+@pytest.mark.parametrize(
+    ("told", "queued"),
+    rest_in_full([(143, True), (None, True), (1, False), (2, False)], [(143, True), (2, False)]),
+)
 def test_slurm_queues_again_what_was_stopped_and_nothing_else(machine, told, queued):
     write = f"echo '{json.dumps({'status': told})}' > {machine}/work.status.json"
     program(machine, "dpmlm", f"{write}; exit 1")

@@ -23,6 +23,10 @@ SLOW = {
     "gating test, plan of epsilon 8",
     "gating test, one full step, 1,000 guesses",
     "a threshold from the same trainings",
+    "several runs, epsilon 2, delta 0.05, 1000 each",
+    "one run, epsilon 1, delta 1e-05, 200 guesses",
+    "three tests at 5 % each",
+    "Holm over three tests",
 }
 
 

@@ -190,6 +190,7 @@ def test_package_can_be_called_with_folders(
     assert math.isfinite(found["seconds"])
 
 
+@pytest.mark.full
 def test_a_model_as_its_own_reference_calibrates_nothing_away(
     untrained: LoadedModel, leaky: LoadedModel, canaries: CanarySet, plan: dict
 ) -> None:

@@ -165,7 +165,9 @@ def test_last_digits_are_ranked_exactly(
     assert "extraction" not in told["models"]["target"]
 
 
-@pytest.mark.parametrize(("family", "open_"), [("phone", 10_000), ("card", 1000)])
+@pytest.mark.parametrize(
+    ("family", "open_"), [pytest.param("phone", 10_000, marks=pytest.mark.full), ("card", 1000)]
+)
 def test_tails_are_those_of_whole_secrets(speller: LoadedModel, family: str, open_: int) -> None:
     group = phones(speller.tokenizer, family, 3)
     tails = tails_of(family, group.canaries, speller.tokenizer)

@@ -4,6 +4,7 @@ import copy
 import time
 
 import pytest
+from variants import rest_in_full
 
 from audits.evidence import audit
 from audits.figures import _cached_curve
@@ -80,7 +81,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("place", EDITS)
+@pytest.mark.parametrize("place", rest_in_full(EDITS, list(EDITS)[::2]))
 def test_an_edited_figure_is_found(real, bound, place):
     assert contradictions(real, bound) == []
     edited = changed(real, place.split("."), EDITS[place])

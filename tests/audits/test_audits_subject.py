@@ -116,6 +116,7 @@ def test_scores_that_are_not_finite_give_no_test_and_no_figures(
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.full
 def test_an_untrained_model_without_scores_shows_no_power(
     broken: LoadedModel, leaky: LoadedModel, untrained: LoadedModel, canaries: CanarySet, plan: dict
 ) -> None:

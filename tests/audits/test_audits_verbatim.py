@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from variants import rest_in_full
 
 from audits.models import LoadedModel
 from audits.statistics import upper_limit
@@ -150,7 +151,7 @@ def test_cells_that_cannot_be_run_say_what_is_missing(
     assert found["cells_run"] == 5 * 2  # one token or five, after ten on the left
 
 
-@pytest.mark.parametrize("role", ["target", "reference"])
+@pytest.mark.parametrize("role", rest_in_full(["target", "reference"], ["target"]))
 def test_a_cell_of_a_model_that_is_not_finite_is_not_applicable(
     broken: LoadedModel, untrained: LoadedModel, case: VerbatimCase, every, role: str
 ) -> None:

@@ -16,6 +16,7 @@ from microbatch import (
 from small_models import MAPPING, VOCABULARY, small_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
+from variants import rest_in_full
 
 from dpmlm.clipping import (
     FLOAT32_TAU,
@@ -76,9 +77,10 @@ def test_it_is_what_one_unit_at_a_time_gives(family, tied):
 
 ONE_PASS = [c.model_type for c in MAPPING if MAPPING[c].__name__ in families.FAMILIES]
 NOT_SUPPORTED = {"albert", "flaubert", "squeezebert", "xlm"}
+USUAL = {"bert", "modernbert", "convbert"}
 
 
-@pytest.mark.parametrize("kind", ONE_PASS)
+@pytest.mark.parametrize("kind", rest_in_full(ONE_PASS, USUAL | NOT_SUPPORTED))
 def test_every_type_gives_the_same_both_ways(kind):
     model = small_model(kind)
     if kind in NOT_SUPPORTED:
@@ -126,7 +128,7 @@ def test_frozen_layers(frozen):
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
-@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("reentrant", rest_in_full([True, False], [True]))
 def test_the_models_own_method_asks_for_it_too(reentrant):
     model, batch = tiny_model("bert"), awkward_batch(0)
     clip_and_sum(model, batch, 0.5)

@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from variants import rest_in_full
 
 from dpmlm.config import DedupConfig
 from dpmlm.dedup import CrossSplitPair, Removal, deduplicate, pairs
@@ -67,7 +68,7 @@ def naive_survivors(documents: list[dict], threshold: float) -> dict[str, str]:
     return survivor
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", rest_in_full(range(12), range(3)))
 def test_near_mode_equals_brute_force(seed: int) -> None:
     documents = random_corpus(seed)
     by_id = {d["id"]: d for d in documents}
@@ -243,7 +244,7 @@ def test_scope_is_said_as_the_claim_needs_it(given: dict, mode: str, scope: str)
 
 
 @pytest.mark.parametrize("keep", ["longest", "least_identifiers"])
-@pytest.mark.parametrize("seed", [0, 2, 3])
+@pytest.mark.parametrize("seed", rest_in_full([0, 2, 3], [2]))
 def test_the_survivor_is_the_one_that_the_rule_prefers(seed: int, keep: str) -> None:
     draw = random.Random(seed)
     documents = [d | {"identifiers": draw.randrange(3)} for d in random_corpus(seed)]

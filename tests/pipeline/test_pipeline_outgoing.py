@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 from small_run import KNOWN_SENTENCE
+from variants import rest_in_full
 
 from dpmlm.config import load_config
 from dpmlm.corpus import read_shards
@@ -35,9 +36,10 @@ PLANTED = {
     f"as in {KNOWN_SENTENCE}": "8 words in a row",
     "for person 17": "a person as the corpus",
 }
+FAST = [f"as in {KNOWN_SENTENCE}", "pseudonym"]
 
 
-@pytest.mark.parametrize("planted", [*PLANTED, "pseudonym"])
+@pytest.mark.parametrize("planted", rest_in_full([*PLANTED, "pseudonym"], FAST))
 def test_what_a_run_file_says_is_looked_through_before_it_is_signed(copied, planted):
     said = f"of {pseudonym(copied)}" if planted == "pseudonym" else planted
     tree = yaml.safe_load((copied / "run.yaml").read_text())

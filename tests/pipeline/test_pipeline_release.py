@@ -71,10 +71,7 @@ def test_a_choice_made_since_makes_the_release_again(copy):
 
 @pytest.mark.parametrize(
     "case",
-    [
-        case if case in ("gone", "weights") else pytest.param(case, marks=pytest.mark.full)
-        for case in DAMAGES
-    ],
+    [case if case == "weights" else pytest.param(case, marks=pytest.mark.full) for case in DAMAGES],
 )
 def test_a_damaged_bundle_is_made_again_from_the_same_decision(copy, case):
     work = copy / "work"

@@ -24,10 +24,10 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("epsilon", "units", "batch", "steps", "accountant"),
     [
-        (8.0, 6500, 256, 150, "prv"),
+        pytest.param(8.0, 6500, 256, 150, "prv", marks=pytest.mark.full),
         (2.0, 2000, 64, 100, "pld"),
         (1.0, 6500, 256, 300, "prv"),
-        (0.1, 6500, 256, 300, "prv"),
+        pytest.param(0.1, 6500, 256, 300, "prv", marks=pytest.mark.full),
         (4.0, 100, 100, 3, "prv"),
         (3.0, 5000, 50, 200, "rdp"),
     ],

@@ -211,6 +211,7 @@ def test_the_ledger_bills_every_plateau_and_a_repeat_at_the_largest(tmp_path: Pa
     )
 
 
+@pytest.mark.full
 def test_cut_samples_need_the_ledger_alone(tmp_path: Path) -> None:
     plan = a_plan(max_batch_size=80, epsilon=2.0)
     ledger = Ledger.register(tmp_path / "ledger.jsonl", epsilon=8.0, delta=1e-5, corpus="c")

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+from variants import rest_in_full
 
 from audits.statistics import clopper_pearson
 from dpmlm.errors import UserError
@@ -82,8 +83,10 @@ def test_what_is_required_and_what_would_pass_in_words(facts, now, lines, requir
     assert needed in told.to_pass
 
 
-@pytest.mark.parametrize("bound", [0.5, 0.8, 0.95])
-@pytest.mark.parametrize("of", [20, 100, 317])
+SHARES = [(of, bound) for of in (20, 100, 317) for bound in (0.5, 0.8, 0.95)]
+
+
+@pytest.mark.parametrize(("of", "bound"), rest_in_full(SHARES, [(20, 0.8), (20, 0.95), (100, 0.5)]))
 def test_a_share_names_how_many_would_have_to_be_found(facts, now, bound, of):
     facts = copy.deepcopy(facts) | {"scrub": {"recall": {"all": {"found": 0, "of": of}}}}
     lines = ["metric: scrub.recall.all", f"min_rate: {bound}"]

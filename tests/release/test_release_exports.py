@@ -8,6 +8,7 @@ import stat
 
 import pytest
 from faults import Faults, Killed
+from variants import rest_in_full
 
 from dpmlm.cli.main import status_of
 from dpmlm.errors import IntegrityError, UserError
@@ -220,7 +221,10 @@ def test_two_who_begin_the_log_at_once_both_stand_in_it(tmp_path, monkeypatch):
     assert [one.target for one in read_exports(tmp_path / NAME).exports] == ["t0", "ours"]
 
 
-@pytest.mark.parametrize("where", ["out/plain/log.jsonl", "bundle/log.jsonl", "out/plain"])
+@pytest.mark.parametrize(
+    "where",
+    rest_in_full(["out/plain/log.jsonl", "bundle/log.jsonl", "out/plain"], ["bundle/log.jsonl"]),
+)
 def test_a_log_inside_what_it_is_about_is_refused(export, bundle, check, where):
     with pytest.raises(UserError, match="--log"):
         export(log=bundle.parent / where)

@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+from variants import rest_in_full
 
 from audits.recheck import contradictions
 from audits.subject import TESTS
@@ -186,7 +187,7 @@ FORGERIES = {
 }
 
 
-@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("forgery", rest_in_full(FORGERIES, list(FORGERIES)[::3]))
 def test_evidence_whose_conclusions_do_not_follow_never_passes(facts, now, forgery):
     assert contradictions(facts["audit"], facts["plan"]) == []
     FORGERIES[forgery](facts["audit"])

@@ -1,6 +1,7 @@
 """Noise and the gate: reproducible noise never passes, discrete noise is confirmed by RDP."""
 
 import pytest
+from variants import rest_in_full
 
 from dpmlm.privacy import epsilon_of, make_plan
 from dpmlm.release import decide, load_policy, policy_names
@@ -11,7 +12,7 @@ SETTINGS |= {"max_grad_norm": 1.0, "accountant": "rdp"}
 
 
 @pytest.mark.parametrize("name", policy_names())
-@pytest.mark.parametrize("noise", ["gaussian", "discrete_gaussian"])
+@pytest.mark.parametrize("noise", rest_in_full(["gaussian", "discrete_gaussian"], ["gaussian"]))
 def test_reproducible_noise_fails_even_where_all_else_is_said_to_hold(facts, now, name, noise):
     facts["plan"] = make_plan(**SETTINGS, noise=noise, noise_seed=7).to_json()
     assert complete(facts)["plan"]["private"] is False

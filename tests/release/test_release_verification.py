@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from signing_again import sign_manifest
+from variants import rest_in_full
 
 from dpmlm.artifacts import canonical_json, new_signing_key
 from dpmlm.artifacts.chunks import HEADER_BYTES, SEALED_CHUNK_BYTES
@@ -35,6 +36,8 @@ FILES = [
     "statement.json",
     "training.json",
 ]
+FAST = ["attestations/summary.dsse.json", "decision.json", "manifest.dsse.json",
+        "model/weights.sealed", "report.html"]  # fmt: skip
 
 
 def _flip(path, offset):
@@ -56,7 +59,7 @@ def test_verifying_needs_no_decryption_key(bundle, check, monkeypatch):
     assert check(bundle).ok
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", rest_in_full(FILES, FAST))
 def test_one_changed_byte_in_any_file_is_found_and_named(name, bundle, check):
     path = bundle / name
     whole = path.read_bytes()

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from variants import rest_in_full
 
 from dpmlm.errors import UserError
 from dpmlm.scrub import Scrubber, load_policy, shipped_policies
@@ -219,7 +220,9 @@ def test_a_rule_for_what_nothing_finds_is_refused(tmp_path: Path, entity: str, a
         Scrubber(policy, pseudonym_key=bytes(32)).scrub("Mr John Smith")
 
 
-@pytest.mark.parametrize("name", shipped_policies())
+@pytest.mark.parametrize(
+    "name", rest_in_full(shipped_policies(), ["default", "gdpr-pseudonymise", "strict"])
+)
 def test_every_rule_of_the_shipped_policies_is_for_something_that_is_found(name: str) -> None:
     assert Analyzer(load_policy(name)).entities
 

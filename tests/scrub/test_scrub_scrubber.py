@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from variants import rest_in_full
 
 from dpmlm.scrub import Decision, Scrubber, load_policy, replay, shipped_policies
 from dpmlm.scrub.blocks import LIMIT
@@ -20,6 +21,7 @@ MRN: 00123456
 Seen on 12 March 2021 by Dr. Robert Hughes. Kowalski's phone number is 212-555-0187,
 her mail is jane.kowalski@example.org. SSN 078-05-1121 noted. jane kowalski went home.
 """
+FAST = ("default", "gdpr-pseudonymise")
 SECRETS = ("Kowalski", "kowalski", "Hughes", "212-555-0187", "00123456", "12 March 2021")
 
 
@@ -51,7 +53,9 @@ def test_odd_texts_pass(scrubber: Scrubber, text: str) -> None:
     assert scrubber.scrub(text).text == text or "<" in scrubber.scrub(text).text
 
 
-@pytest.mark.parametrize("policy", ["surrogates", "gdpr-pseudonymise"])
+@pytest.mark.parametrize(
+    "policy", rest_in_full(["surrogates", "gdpr-pseudonymise"], ["gdpr-pseudonymise"])
+)
 def test_half_a_character_stops_no_keyed_operator(policy: str) -> None:
     keyed = Scrubber(load_policy(policy), pseudonym_key=bytes(32))
     scrubbed = keyed.scrub("Seen on 12 March 2021 by Mr Robert Hughes. \ud800 mail a\udfff@b.org")
@@ -150,7 +154,10 @@ def test_surrogates_read_as_text_and_dates_of_a_person_move_together() -> None:
     assert one == three == text != two
 
 
-@pytest.mark.parametrize("policy", ["hipaa-safe-harbor", "surrogates", "gdpr-pseudonymise"])
+@pytest.mark.parametrize(
+    "policy",
+    rest_in_full(["hipaa-safe-harbor", "surrogates", "gdpr-pseudonymise"], ["hipaa-safe-harbor"]),
+)
 def test_a_name_that_runs_into_a_number_goes_with_it(policy: str) -> None:
     """Name finders run on into what stands beside: what keeps some of an age or of a card must not
     keep the name."""
@@ -182,7 +189,7 @@ def test_accents_written_apart_go_with_their_letter() -> None:
     assert len(set(re.findall(r"PERSON_\w+", text))) == 1
 
 
-@pytest.mark.parametrize("policy", shipped_policies())
+@pytest.mark.parametrize("policy", rest_in_full(shipped_policies(), FAST))
 def test_the_log_of_decisions_replays_the_text_and_holds_none_of_it(policy: str) -> None:
     key = bytes(range(32))
     scrubber = Scrubber(load_policy(policy), pseudonym_key=key)
@@ -194,7 +201,7 @@ def test_the_log_of_decisions_replays_the_text_and_holds_none_of_it(policy: str)
     assert replay(NOTE, again, key, person="jane") == scrubbed.text
 
 
-@pytest.mark.parametrize("policy", shipped_policies())
+@pytest.mark.parametrize("policy", rest_in_full(shipped_policies(), FAST))
 def test_broken_surrogates_and_nuls_pass_under_every_policy(policy: str) -> None:
     scrubber = Scrubber(load_policy(policy), pseudonym_key=bytes(range(32)))
     text = "\ud800 Mr Robert\x00 Hughes\udfff, phone 212-555-0187\r\nrh\u200b@example.org \ud83d"

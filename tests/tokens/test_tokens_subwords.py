@@ -84,6 +84,7 @@ for kind in ("bpe", "unigram"):
 """
 
 
+@pytest.mark.full
 def test_another_process_and_another_order_make_the_same():
     texts = json.dumps(TEXTS[:120])
     found = {

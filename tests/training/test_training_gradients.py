@@ -146,6 +146,7 @@ def test_half_the_noise_is_caught(fit, monkeypatch, fixed_key):
     assert "noise" in judged(*trained(fit))["rejected_by"]
 
 
+@pytest.mark.full
 def test_canaries_of_twice_the_clipping_norm_are_caught(fit, monkeypatch, fixed_key):
     monkeypatch.setattr(gradients, "FLOAT32_TAU", -0.5)
     assert "drawn" in judged(*trained(fit))["rejected_by"]

@@ -5,9 +5,11 @@ import signal
 import threading
 import time
 import warnings
+from itertools import product
 
 import pytest
 from small_training import Charges, Every, Numbered, a_model, a_plan, documents
+from variants import rest_in_full
 
 from dpmlm.errors import UserError
 from dpmlm.training import Checkpoints, Interrupted, loop
@@ -104,8 +106,9 @@ def full_disk(monkeypatch, step, *, copy=False):
     monkeypatch.setattr(Checkpoints, name, written)
 
 
-@pytest.mark.parametrize("copy", [False, True])
-@pytest.mark.parametrize("step", [2, 6])
+@pytest.mark.parametrize(
+    ("step", "copy"), rest_in_full(product([2, 6], [False, True]), [(2, True), (6, False)])
+)
 def test_a_full_disk_is_said_before_the_next_checkpoint_and_nothing_follows(
     fit, tmp_path, monkeypatch, step, copy
 ):
