@@ -128,8 +128,9 @@ def test_identifiers_are_uniform_in_spaces_of_the_size_they_say():
 def test_coins_of_a_group_are_fair_and_beginnings_differ():
     group = texts("phone", 3000, copies=4)
     planned = plan_canaries(
-        count=0, token_ids=range(100, 400), prefix_ids=range(400, 600), groups=[group]
-    )
+        count=0, token_ids=range(100, 400), prefix_ids=range(400, 600), groups=[group],
+        secret=b"coins",
+    )  # fmt: skip
     coins = np.array(planned.opened.of(group.canaries), dtype=float)
     assert stats.binomtest(int(coins.sum()), 3000).pvalue > 1e-4
     assert len({canary.text[0] for canary in group.canaries}) == 3000

@@ -44,7 +44,7 @@ def test_every_copy_of_an_included_canary_is_a_document_of_its_own():
         assert labels.coins[document.canary.id]
     assert [d.text for d in documents([group()], labels, "nonce")] == [d.text for d in planted]
     assert [d.text for d in documents([group()], labels, "other")] != [d.text for d in planted]
-    rows = plan_canaries(count=9, token_ids=range(100, 400), prefix_ids=range(400, 600))
+    rows = plan_canaries(count=90, token_ids=range(100, 400), prefix_ids=range(400, 600))
     with pytest.raises(UserError, match="rows of tokens"):
         list(documents([rows.gating], rows.opened, "nonce"))
 

@@ -75,8 +75,9 @@ def test_it_holds_the_facts_and_room_for_people_and_no_private_figure(copy):
     assert len(times) > 6
     charges = [e for e in Ledger.open(config.ledger.path).entries if e["kind"] == "charge"]
     assert f"| {run_id} | 8 | {len(charges)} |" in plain
+    words = re.sub(r"[0-9a-f]{12,}", "", page)  # digests hold any four digits, now and then
     for name, value in private_figures(config):
-        assert str(value) not in page, name
+        assert str(value) not in words, name
 
 
 def test_a_plan_that_ended_early_is_told_whole(copy):

@@ -96,11 +96,11 @@ def alone(selection: PartitionSelection) -> int:
 
 
 def at_least(successes: int) -> float:
-    return float(stats.beta.ppf(0.001, successes, TRIALS - successes + 1)) if successes else 0.0
+    return float(stats.beta.ppf(1e-6, successes, TRIALS - successes + 1)) if successes else 0.0
 
 
 def at_most(successes: int) -> float:
-    return float(stats.beta.ppf(0.999, successes + 1, TRIALS - successes))
+    return float(stats.beta.ppf(1 - 1e-6, successes + 1, TRIALS - successes))
 
 
 def test_words_of_one_unit_alone_come_out_no_more_often_than_its_delta() -> None:

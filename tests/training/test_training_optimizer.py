@@ -22,7 +22,7 @@ def test_noise_has_the_planned_deviation_on_every_tensor_also_without_gradient()
     plan = a_plan()
     rate = 0.7
     sgd = torch.optim.SGD(model.parameters(), lr=rate)
-    optimizer = SecureDPOptimizer(sgd, plan, SecretStream.from_os())
+    optimizer = SecureDPOptimizer(sgd, plan, SecretStream(bytes(32)))
     optimizer.start_step(0)
     optimizer.step()
     expected = rate * plan.noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
