@@ -3,10 +3,15 @@ import shutil
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from small_run import PASSING, write_corpus, write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.pipeline.start import initialise
+
+# The same examples on every machine, however loaded it is; helpers/fuzzing.py has its own seeds.
+settings.register_profile("dpmlm", derandomize=True, deadline=None)
+settings.load_profile("dpmlm")
 
 
 def pytest_addoption(parser):
