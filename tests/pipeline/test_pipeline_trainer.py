@@ -130,22 +130,6 @@ def test_gradients_are_scaled_by_public_text(tmp_path: Path, begin) -> None:
             begin(scale=other)
 
 
-@pytest.mark.parametrize(
-    ("field", "section"),
-    [("best", BestConfig), ("scale", ScaleConfig), ("masking_weights", MaskingWeightsConfig)],
-)
-def test_documents_among_public_text_are_refused_before_they_decide_anything(
-    tmp_path: Path, begin, monkeypatch, field: str, section: type
-) -> None:
-    public = tmp_path / "public.jsonl"
-    public.write_text("".join(json.dumps({"text": row["text"].upper()}) + "\n" for row in ROWS))
-    for decides in ("scales_of", "public_loss", "_table"):
-        monkeypatch.setattr(trainer_module, decides, lambda *_: pytest.fail("it decided"))
-    with pytest.raises(UserError, match=f"^{field}.corpus public.jsonl: it holds documents"):
-        begin(**{field: section(corpus=public)})
-    assert not (tmp_path / "work").exists()
-
-
 def test_without_noise_public_text_chooses_nothing(tmp_path: Path, begin, monkeypatch) -> None:
     free = make_plan(
         epsilon=math.inf, delta=1e-3, units=20, unit="person", expected_batch_size=4, steps=2,
@@ -220,7 +204,11 @@ def test_factors_beside_the_layers_are_saved_in_them(begin, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("field", ["best", "scale", "masking_weights"])
-def test_its_own_documents_are_no_public_text(tmp_path: Path, begin, field: str) -> None:
+def test_its_own_documents_are_no_public_text(
+    tmp_path: Path, begin, monkeypatch, field: str
+) -> None:
+    for decides in ("scales_of", "public_loss", "_table"):
+        monkeypatch.setattr(trainer_module, decides, lambda *_: pytest.fail("it decided"))
     section = {"best": BestConfig, "scale": ScaleConfig, "masking_weights": MaskingWeightsConfig}
     place = tmp_path / "public.jsonl"
     place.write_text("".join(json.dumps({"text": row["text"].upper()}) + "\n" for row in ROWS))
