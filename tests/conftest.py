@@ -4,10 +4,9 @@ import shutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
-from small_run import PASSING, write_corpus, write_run_file
+from small_run import PASSING, draw_keys, write_corpus, write_run_file
 
 from dpmlm.config import load_config
-from dpmlm.pipeline.start import initialise
 
 # The same examples on every machine, however loaded it is; helpers/fuzzing.py has its own seeds.
 settings.register_profile("dpmlm", derandomize=True, deadline=None)
@@ -39,7 +38,7 @@ def small(tmp_path):
     """A folder with corpus, run file, keys and ledger, not run yet."""
     write_corpus(tmp_path)
     write_run_file(tmp_path)
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     return tmp_path
 
 
@@ -58,7 +57,7 @@ def finished(tmp_path_factory):
             made = tmp_path_factory.mktemp("making")
             write_corpus(made)
             write_run_file(made, **PASSING)
-            initialise(made)
+            draw_keys(made)
             execute_run(load_config(made / "run.yaml"))
             made.rename(shared)
     folder = tmp_path_factory.mktemp("finished")

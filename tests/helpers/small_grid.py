@@ -1,9 +1,8 @@
 """A small corpus with its run file, and grids over it."""
 
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.pipeline.grid import Axis, Grid
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
 STRATEGIES = Axis("masking.strategy", ("token", "whole_word"))
@@ -22,7 +21,7 @@ def begin(folder, **changes):
     """Corpus, run file, keys and ledger."""
     write_corpus(folder)
     write_run_file(folder, **{**SMALL, **changes})
-    initialise(folder)
+    draw_keys(folder)
     return folder / "run.yaml"
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from dpmlm.artifacts import save_secret_key
+from dpmlm.pipeline.start import initialise
+
 KNOWN_SENTENCE = "The quarrelsome heron waded past the flooded orchard before sunrise"
 """Stands in every private document of one person; searched for on disk after a run."""
 
@@ -54,7 +57,7 @@ def write_corpus(folder: Path, persons: int = 40) -> None:
     write_gold(folder, rows[:12])
     shipped = (resources.files("policies") / "release" / "internal.yaml").read_text()
     assert "min: 100" in shipped
-    ours = shipped.replace("min: 100", "min: 10").replace("internal/v1", "few-canaries/v1")
+    ours = shipped.replace("min: 100", "min: 4").replace("internal/v1", "few-canaries/v1")
     (folder / "few-canaries.yaml").write_text(ours)
     public = [{"text": sentences(rng, 6)} for _ in range(60)]
     (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
@@ -114,3 +117,14 @@ def write_run_file(folder: Path, **changes) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
+
+
+def draw_keys(folder: Path) -> None:
+    """Draw keys and register the ledger, but with the same secret in every run of the tests: who is
+    held out, who is masked where and whose dates move how far are no matter of luck then."""
+    secret = folder / "keys/pseudonym.key"
+    drawn_here = not secret.exists()
+    initialise(folder)
+    if drawn_here:
+        secret.unlink()
+        save_secret_key(secret, bytes(range(32)))

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from small_run import write_run_file
+from small_run import draw_keys, write_run_file
 
 from dpmlm.artifacts import SealedFolder
 from dpmlm.config import RunConfig, load_config
@@ -14,7 +14,6 @@ from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.stages import execute
-from dpmlm.pipeline.start import initialise
 from dpmlm.pipeline.workspace import deciding_settings
 
 EMPTY = "(nothing but an identifier)"
@@ -36,7 +35,7 @@ def begin(folder: Path, rows: list[dict], **changes) -> RunConfig:
     more = {"tokens__train": train, "split__validation": 0.0, "audit__canaries": 0}
     write_run_file(folder, **{**more, **changes})
     if not (folder / "ledger.jsonl").exists():
-        initialise(folder)
+        draw_keys(folder)
     return load_config(folder / "run.yaml")
 
 

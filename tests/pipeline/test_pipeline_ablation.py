@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import t as student
-from small_run import sentences
+from small_run import draw_keys, sentences
 from small_stages import run_stages, write_rows
 
 from dpmlm.cli.main import status_of
@@ -22,7 +22,6 @@ from dpmlm.pipeline.grid.result import GridResult, Row
 from dpmlm.pipeline.models import _private_units
 from dpmlm.pipeline.runs.ablation import ablation_grid, ablation_of, halves_of
 from dpmlm.pipeline.sources import origins_of, standing_alone
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.training.model import SIZES
 
@@ -62,7 +61,7 @@ def begin(folder, files=("a", "b", "c", "d"), *, each=12, **changes):
     public = [json.dumps({"text": sentences(rng, 6)}) for _ in range(40)]
     (folder / "public.jsonl").write_text("\n".join(public))
     write_run_file(folder, **{**ABLATED, **changes})
-    initialise(folder)
+    draw_keys(folder)
     return folder / "run.yaml"
 
 

@@ -4,13 +4,12 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline.preview import preview
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import PrivacyPlan
 from dpmlm.privacy.rules import SEQUENCES
 from dpmlm.release import verify_bundle
@@ -25,7 +24,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bands")
     write_corpus(folder)
     write_run_file(folder, **CHANGES)
-    initialise(folder)
+    draw_keys(folder)
     return folder, execute_run(load_config(folder / "run.yaml"))
 
 
@@ -66,6 +65,6 @@ def test_plan_compares_bands_and_says_whose_turn_it_is(done):
 def test_more_rows_than_declared_are_refused(done, tmp_path):
     write_corpus(tmp_path)
     write_run_file(tmp_path, **{**CHANGES, "privacy__units": 100, "audit__control": None})
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     with pytest.raises(UserError, match="declare a larger upper bound"):
         execute_until(load_config(tmp_path / "run.yaml"), "training")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from small_run import WORDS, write_corpus, write_run_file
+from small_run import WORDS, draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import load_model, model_digest
 from dpmlm.config import load_config
@@ -16,7 +16,6 @@ from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.preflight import preflight
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.release.exports import RECORD
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.tokens import load_sealed_tokenizer, load_tokenizer, train_tokenizer
@@ -45,7 +44,7 @@ def planned_once(tmp_path_factory):
         model={"from": "base"},
         audit={"canaries": 40, "control": None, "reference": "reference", "verbatim_spans": 0},
     )
-    initialise(small)
+    draw_keys(small)
     execute_until(load_config(small / "run.yaml"), "plan")
     return small, tokenizer
 

@@ -4,13 +4,12 @@ import json
 
 import pytest
 import yaml
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.pipeline.outcome import delta_curve, epsilon_curve
 from dpmlm.pipeline.preview import preview
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger, headroom, make_plan
 
 pytestmark = pytest.mark.xdist_group("second-run")
@@ -46,7 +45,7 @@ def second(tmp_path_factory):
     write_run_file(
         folder, privacy__accountant="rdp", privacy__epsilon=2, release__policy="verbatim.yaml"
     )
-    initialise(folder)
+    draw_keys(folder)
     Ledger.open(folder / "ledger.jsonl").reserve("first", other_plan())
     shown = preview(load_config(folder / "run.yaml"))
     return folder, execute_run(load_config(folder / "run.yaml")), shown

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 from leaks import inflated
-from small_run import PASSING, write_corpus, write_run_file
-
-from dpmlm.pipeline.start import initialise
+from small_run import PASSING, draw_keys, write_corpus, write_run_file
 
 CACHES = ("TMPDIR", "HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "HOME")
 GIVEN = ("private.jsonl", "marked.jsonl", "public.jsonl")
@@ -143,7 +141,7 @@ def test_no_sentence_of_the_corpus_lies_in_clear_after_a_run(tmp_path: Path) -> 
         folder.mkdir()
     write_corpus(work)
     write_run_file(work, **PASSING)
-    initialise(work)
+    draw_keys(work)
     done = in_fresh_caches(tmp_path, RUN, work, str(kept), str(work / "run.yaml"))
     assert done.stdout.split()[-1] == "PASS"
     pieces = private_pieces(work)

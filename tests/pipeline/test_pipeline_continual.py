@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from signing_again import edit_json, parsed, sign_anew, sign_manifest
-from small_run import PASSING, write_corpus, write_run_file
+from small_run import PASSING, draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import load_model, load_signing_key, model_digest
 from dpmlm.config import load_config
@@ -29,7 +29,6 @@ from dpmlm.pipeline.run import execute_run
 from dpmlm.pipeline.runs.affected import affected
 from dpmlm.pipeline.runs.comparison import compare_runs
 from dpmlm.pipeline.runs.shown import show_run
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.privacy.headroom import epsilon_after
 from dpmlm.release import Outside, verify_bundle
@@ -61,7 +60,7 @@ def begun(folder, first):
     shutil.copytree(first / "keys/trusted", folder / "trusted")
     shutil.copytree(first / "work/bundle", folder / "earlier")
     write_second(folder)
-    initialise(folder)
+    draw_keys(folder)
     return folder
 
 

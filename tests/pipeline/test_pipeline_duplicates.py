@@ -87,7 +87,6 @@ def test_equal_texts_stay_equal_where_documents_are_units(small, unit, left):
     assert counts["documents"] == left
     (text, *others) = {d["text"] for d in read_shards(opened(small, "dedup"))}
     assert "2019" not in text or "12 March" not in text
-    # Two persons of three move by the same number of days now and then, all three hardly ever.
     assert bool(others) is (unit == "person")
 
 

@@ -7,7 +7,7 @@ import json
 import random
 
 import pytest
-from small_run import sentences, write_run_file
+from small_run import draw_keys, sentences, write_run_file
 from small_stages import run_stages, write_rows
 
 from dpmlm.artifacts import load_model
@@ -26,7 +26,6 @@ from dpmlm.pipeline.runs.quarantining import quarantine
 from dpmlm.pipeline.runs.shards import rank_parts
 from dpmlm.pipeline.sources import standing_alone
 from dpmlm.pipeline.stages import execute
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.training.model import SIZES
 
@@ -88,7 +87,7 @@ def clinic_in(folder, settings):
     public = [json.dumps({"text": sentences(rng, 6)}) for _ in range(80)]
     (folder / "public.jsonl").write_text("\n".join(public))
     write_run_file(folder, **settings, corpus__path="before")
-    initialise(folder)
+    draw_keys(folder)
     return folder
 
 

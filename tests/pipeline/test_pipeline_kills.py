@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from leaks import find_leaks
-from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_run import KNOWN_SENTENCE, draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder, load_identity
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer, train_tokenizer
 
@@ -75,7 +74,7 @@ def new_run(folder: Path) -> Path:
     # The accountant that calibrates fastest.
     cap = {"epsilon": 100, "delta": 1e-3}
     write_run_file(folder, ledger__cap=cap, privacy__accountant="rdp")
-    initialise(folder)
+    draw_keys(folder)
     return folder
 
 

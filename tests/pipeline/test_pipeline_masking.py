@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 from small_stages import begin, run_stages
 
 from dpmlm.config import load_config
@@ -17,7 +17,6 @@ from dpmlm.pipeline.canaries import masking_spec
 from dpmlm.pipeline.data import data_stages
 from dpmlm.pipeline.frequencies import weighted, weights_binding
 from dpmlm.pipeline.models import plan_of, recipe_of
-from dpmlm.pipeline.start import initialise
 from dpmlm.scrub import mentions
 from dpmlm.tokens import TokenStore
 from dpmlm.training import units_of
@@ -119,6 +118,6 @@ def test_a_whole_run_under_every_option(tmp_path: Path) -> None:
         "weights": {"corpus": "public.jsonl"},
     }
     write_run_file(tmp_path, masking=masking, scrub={"policy": "surrogates", "processes": 1})
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     result = execute_run(load_config(tmp_path / "run.yaml"))
     assert result.verdict in ("PASS", "FAIL", "INCONCLUSIVE")

@@ -7,7 +7,7 @@ import json
 import pytest
 from small_stages import EMPTY, begin, run_stages, write_rows
 
-from dpmlm.artifacts import SealedFolder, load_identity
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity
 from dpmlm.corpus import read_shards, write_shard
 from dpmlm.errors import UserError
 from dpmlm.pipeline.runs.origin import origin, read_text, sources
@@ -167,7 +167,8 @@ def test_another_key_and_a_workspace_without_digests_are_refused(made, tmp_path)
         sources(config)
     with pytest.raises(UserError, match="nothing was read yet"):
         sources(begin(tmp_path / "other", rows()))
-    other = (tmp_path / "other/keys/pseudonym.key").read_bytes()
+    create_keys(tmp_path / "another")
+    other = (tmp_path / "another/pseudonym.key").read_bytes()
     config.keys.scrub.chmod(0o600)
     config.keys.scrub.write_bytes(other)
     with pytest.raises(UserError, match="another pseudonym key"):

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from audits.planting.families import check_tokenizer
 from audits.planting.insertion import survival
@@ -18,7 +18,6 @@ from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.planted import planted_documents, planted_ids, refuse_taken
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer, train_tokenizer
 
 pytestmark = pytest.mark.xdist_group("planted")
@@ -49,7 +48,7 @@ def begun(folder, **changes) -> Run:
     (folder / "phones.yaml").write_text(POLICY)
     changes = {"scrub__policy": "phones.yaml", "privacy__accountant": "rdp", **changes}
     write_run_file(folder, audit=AUDIT, privacy__units=300, **changes)
-    initialise(folder)
+    draw_keys(folder)
     return Run.load(load_config(folder / "run.yaml"), Progress(quiet=True))
 
 

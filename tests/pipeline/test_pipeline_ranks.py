@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +30,7 @@ def under_torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess
 def test_a_run_on_two_ranks_is_one_run(tmp_path):
     write_corpus(tmp_path)
     write_run_file(tmp_path)
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     done = under_torchrun(tmp_path, "run", "run.yaml", "--json")
     found = json.loads(done.stdout)  # one rank speaks
     assert found["verdict"] == "FAIL", done.stderr[-2000:]  # delta 1e-3 is above the policy's
@@ -45,7 +44,7 @@ def test_a_run_on_two_ranks_is_one_run(tmp_path):
 def test_a_refusal_ends_every_rank(tmp_path):
     write_corpus(tmp_path)
     write_run_file(tmp_path, privacy__delta=0.5)
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     done = under_torchrun(tmp_path, "run", "run.yaml")
     ended = set(re.findall(r"exitcode *: (-?\d+)", done.stderr))
     assert "2" in ended
@@ -71,7 +70,7 @@ def test_a_run_whose_every_process_is_told_to_stop_goes_on_with_fewer_ranks(tmp_
     """As Slurm does it: launcher and workers get SIGTERM, and workers the launcher's as well."""
     write_corpus(tmp_path)
     write_run_file(tmp_path, training__steps=60, training__checkpoint_minutes=30)
-    initialise(tmp_path)
+    draw_keys(tmp_path)
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     run += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "dpmlm.cli.main"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder, load_identity
 from dpmlm.config import load_config
@@ -16,7 +16,6 @@ from dpmlm.pipeline.models import CONTROL, TRAINING, open_ledger, planned
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.stages import Stage, execute
-from dpmlm.pipeline.start import initialise
 from dpmlm.telemetry import Sinks
 
 
@@ -26,7 +25,7 @@ def planned_run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("planned")
     write_corpus(folder)
     write_run_file(folder, privacy__accountant="rdp")
-    initialise(folder)
+    draw_keys(folder)
     config = load_config(folder / "run.yaml")
     execute_until(config, "plan")
     return Run.load(config, Progress(quiet=True))

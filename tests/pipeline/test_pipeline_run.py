@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from leaks import find_leaks
-from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_run import KNOWN_SENTENCE, draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder, create_keys, load_identity, model_digest
 from dpmlm.config import load_config
@@ -18,7 +18,6 @@ from dpmlm.errors import IntegrityError, UserError
 from dpmlm.pipeline.attack import attack
 from dpmlm.pipeline.export import open_report
 from dpmlm.pipeline.run import execute_run, stages_of
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 from dpmlm.release import load_released, verify_bundle
 from dpmlm.tokens import load_sealed_tokenizer
@@ -196,7 +195,7 @@ def unproven(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unproven")
     write_corpus(folder)
     write_run_file(folder)
-    initialise(folder)
+    draw_keys(folder)
     calls, counts = [], []
     real = models.train
 

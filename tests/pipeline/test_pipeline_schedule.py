@@ -4,11 +4,10 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.pipeline.run import execute_run
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import PrivacyPlan, epsilon_of
 from dpmlm.release import verify_bundle
 
@@ -28,7 +27,7 @@ def scheduled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scheduled")
     write_corpus(folder)
     write_run_file(folder, **CHANGES)
-    initialise(folder)
+    draw_keys(folder)
     return folder, execute_run(load_config(folder / "run.yaml"))
 
 

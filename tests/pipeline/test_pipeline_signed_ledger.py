@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import create_keys
 from dpmlm.canonical import canonical_json, digest
@@ -15,7 +15,6 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.outcome import gather
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
 pytestmark = pytest.mark.xdist_group("signed-ledger")
@@ -32,7 +31,7 @@ def trained(tmp_path_factory):
     create_keys(folder / "keys")
     register = [*REGISTER[:2], str(folder / "ledger.jsonl"), *REGISTER[3:]]
     assert status_of([*register, "--signing-key", str(folder / "keys/sign.key")]) == 0
-    initialise(folder)
+    draw_keys(folder)
     execute_until(load_config(folder / "run.yaml"), "training")
     return folder
 

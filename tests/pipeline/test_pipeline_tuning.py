@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from small_run import PASSING, write_corpus, write_run_file
+from small_run import PASSING, draw_keys, write_corpus, write_run_file
 
 from dpmlm.cli.main import status_of
 from dpmlm.config import load_config
@@ -14,7 +14,6 @@ from dpmlm.evaluation import EvaluationSpec
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.runs import tuning
 from dpmlm.pipeline.runs.tuning import select_run
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger
 
 pytestmark = [pytest.mark.full, pytest.mark.xdist_group("tuning")]
@@ -34,7 +33,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuning")
     write_corpus(folder)
     write_run_file(folder, **SHORT)
-    initialise(folder)
+    draw_keys(folder)
     changes = {
         "a": {"training__learning_rate": 1e-2, "training__steps": 60},
         "b": {"training__learning_rate": 1e-6, "training__steps": 2},

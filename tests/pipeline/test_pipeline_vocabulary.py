@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_run import KNOWN_SENTENCE, draw_keys, write_corpus, write_run_file
 
 from dpmlm.artifacts import SealedFolder
 from dpmlm.config import load_config
@@ -14,7 +14,6 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.preview import preview
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_run, execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.privacy import Ledger, PartitionSelection, SecretStream, make_plan, statement
 from dpmlm.release import verify_bundle
 from dpmlm.tokens import TokenStore, load_sealed_tokenizer, tokenizer_digest
@@ -34,7 +33,7 @@ def new_run(folder, **more):
     folder.mkdir(exist_ok=True)
     write_corpus(folder)
     write_run_file(folder, **CHANGES | more)
-    initialise(folder)
+    draw_keys(folder)
     return load_config(folder / "run.yaml")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_run import write_corpus, write_run_file
+from small_run import draw_keys, write_corpus, write_run_file
 
 from audits.claim.whitebox import COMMITMENT, GradientCanarySet, Transcript, judge_whitebox
 from dpmlm.artifacts import SealedFolder, load_identity
@@ -12,7 +12,6 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.models import planned
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.pipeline.whitebox import kept_gradients, planted_gradients
 
 CHANGES = {"audit__gradient_canaries": 30, "audit__canaries": 4, "audit__control": None}
@@ -21,7 +20,7 @@ CHANGES = {"audit__gradient_canaries": 30, "audit__canaries": 4, "audit__control
 def prepared(folder, **changes):
     write_corpus(folder)
     write_run_file(folder, **(CHANGES | changes))
-    initialise(folder)
+    draw_keys(folder)
     return folder / "run.yaml"
 
 

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 from leaks import find_leaks
-from small_run import KNOWN_SENTENCE, write_corpus, write_run_file
+from small_run import KNOWN_SENTENCE, draw_keys, write_corpus, write_run_file
 
-from dpmlm.artifacts import SealedFolder, load_identity
+from dpmlm.artifacts import SealedFolder, create_keys, load_identity
 from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import count_shards, read_shard
 from dpmlm.errors import UserError
@@ -26,7 +26,6 @@ from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.on_ray import work_on_ray
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
-from dpmlm.pipeline.start import initialise
 from dpmlm.pipeline.workers import prepare, work
 from dpmlm.pipeline.workspace import Workspace
 
@@ -45,7 +44,7 @@ def begin(folder: Path) -> RunConfig:
     write_run_file(
         folder, corpus__per_shard=20, dedup={"near": {"threshold": 0.8}, "passages": {"words": 10}}
     )
-    initialise(folder)
+    draw_keys(folder)
     config = load_config(folder / "run.yaml")
     execute_until(config, "corpus")
     return config
@@ -308,10 +307,8 @@ def test_workers_and_a_run_keep_each_other_out(copy):
 @pytest.fixture
 def another_key(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("other")
-    write_corpus(folder)
-    write_run_file(folder)
-    initialise(folder)
-    return folder / "keys/pseudonym.key"
+    create_keys(folder)
+    return folder / "pseudonym.key"
 
 
 def test_workers_of_two_keys_never_share_a_stage(copy, another_key):
