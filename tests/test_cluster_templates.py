@@ -79,6 +79,34 @@ def test_a_start_ends_with_the_runs_own_status(machine, told, left, status):
     assert started(machine, "train.sh").returncode == status
 
 
+@pytest.mark.parametrize("text", [None, "name: [", "nonsense: 1"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_run_file_that_cannot_be_read_is_refused_in_one_line(machine, text, processes):
+    program(machine, "dpmlm", f"touch {machine}/started")
+    (machine / "run.yaml").unlink()
+    if text is not None:
+        (machine / "run.yaml").write_text(text)
+    done = started(machine, "train.sh", processes)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (machine / "started").exists()
+
+
+def test_a_stop_before_the_run_begins_is_one_to_be_started_again(machine):
+    """While the run file is read, where the shell waits for another program."""
+    program(machine, "python", f'touch {machine}/reading; sleep 1; exec {sys.executable} "$@"')
+    program(machine, "dpmlm", f"touch {machine}/started")
+    with subprocess.Popen(
+        [CLUSTER / "train.sh", "run.yaml"], cwd=machine, env=environment(machine)
+    ) as script:
+        while not (machine / "reading").exists():
+            time.sleep(0.01)
+        script.send_signal(signal.SIGTERM)
+        assert script.wait(60) == 143
+    assert not (machine / "started").exists()
+
+
 @pytest.mark.parametrize(
     ("told", "queued"),
     rest_in_full([(143, True), (None, True), (1, False), (2, False)], [(143, True), (2, False)]),

@@ -46,6 +46,8 @@ from dpmlm.cli.options import print_json
 from dpmlm.errors import UserError, VerdictNo
 
 NAME = "dpmlm"
+WORDS = "DPMLM_SHOW_EXCEPTIONS"
+"""Variable that has a bug's traceback say what its exceptions say."""
 
 app = typer.Typer(
     name=NAME,
@@ -165,10 +167,24 @@ def _ending_of(error: BaseException) -> Ending:
         return _out_of_memory()
     if hasattr(error, "format_message"):
         return _misused(error)
-    traceback.print_exception(error)
+    print(_frames(error), file=sys.stderr)
     bug = "this is a bug in dpmlm, not in what you gave it"
     # The class alone: the text of an exception may hold private text.
-    return Ending(70, bug, type(error).__name__, bug, "report it with the traceback")
+    next_step = f"report it with the traceback; {WORDS}=1 adds what the exception says"
+    return Ending(70, f"{bug}; {next_step}", type(error).__name__, bug, next_step)
+
+
+def _frames(error: BaseException | None) -> str:
+    """A traceback without what the exceptions say, which may quote private text; with it where
+    somebody asks for that who may see such text."""
+    if os.environ.get(WORDS):
+        return "".join(traceback.format_exception(error)).rstrip()
+    shown, cause = "", error
+    while cause is not None:
+        frames = "".join(traceback.format_tb(cause.__traceback__))
+        shown = f"Traceback (most recent call last):\n{frames}{type(cause).__name__}\n{shown}"
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return shown.rstrip()
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:

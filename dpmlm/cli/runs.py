@@ -264,6 +264,7 @@ def ablate(
     ] = False,
     seeds: Seeds = 3,
     yes: Yes = False,
+    settings: Settings = None,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> None:
@@ -272,10 +273,14 @@ def ablate(
 
     Example: dpmlm runs ablate run.yaml --source may.jsonl --source june.jsonl --out ablation
     """
+    from dpmlm.config import parse_overrides
     from dpmlm.pipeline.grid import run_grid
     from dpmlm.pipeline.runs.ablation import ablation_grid, ablation_of
 
-    grid = ablation_grid(run_file, out, source or [], seeds=seeds, halves=halves)
+    overrides = parse_overrides(settings or [])
+    grid = ablation_grid(
+        run_file, out, source or [], seeds=seeds, halves=halves, overrides=overrides
+    )
     price = agree_to_price(grid, yes=yes)
     found = ablation_of(grid, run_grid(grid))
     if as_json:
@@ -373,6 +378,7 @@ def select(
             "--uncharged", help="Compare exactly, uncharged: the corpus passes no gate after."
         ),
     ] = False,
+    settings: Settings = None,
     as_json: AsJson = False,
     show_private: ShowPrivate = False,
 ) -> None:
@@ -383,7 +389,7 @@ def select(
     given = [epsilon is not None, public is not None, uncharged]
     if sum(given) != 1:
         raise typer.BadParameter("give exactly one of --epsilon, --public and --uncharged")
-    configs = [read_run(path, None) for path in run_files]
+    configs = [read_run(path, settings) for path in run_files]
     from dpmlm.pipeline.runs.tuning import select_run
 
     choice = select_run(configs, epsilon=epsilon, public=public)

@@ -21,7 +21,7 @@ from dpmlm.pipeline.preflight import preflight, to_be_drawn
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.recall import RECALL
 from dpmlm.pipeline.stages import Stage, execute
-from dpmlm.pipeline.status import status_file, telling_status
+from dpmlm.pipeline.status import status_file, tell_refused, telling_status
 from dpmlm.pipeline.summary import private_figures, public_figures, table
 from dpmlm.pipeline.watching import listened, tell_account, tell_result, watched
 from dpmlm.pipeline.workspace import BUNDLE, deciding_settings
@@ -113,7 +113,12 @@ def _execute(config: RunConfig, stages: Sequence[Stage], resume: bool) -> RunRes
     ranks = Ranks.current()
     with ranks.together():
         if ranks.first:
-            result = _lead(config, stages, resume)
+            try:
+                result = _lead(config, stages, resume)
+            except UserError as error:
+                if ranks.size > 1:
+                    tell_refused(config.workspace, config.name, error)
+                raise
             ranks.same(DONE)
             return result
         _follow(Run.load(config, Progress(quiet=True)), ranks)
@@ -182,7 +187,8 @@ def _tell_end(active: Run, result: RunResult, *, released: bool) -> None:
         covers_verdict = covered and read_outcome(active)["covers_verdict"]
         if listened(active.config):  # a training that was done before told nothing of it this time
             ledger = open_ledger(active.config.ledger)
-            step = ledger.committed_steps(run_id)
+            # Not the step whose weights were best: that follows from what a training learnt.
+            step = ledger.kept_steps(run_id)
             tell_account(active.sinks, plan, ledger, run_id, step=step, beginning=False)
     tell_result(active.sinks, result, covered=covered, covers_verdict=covers_verdict)
 

@@ -44,16 +44,7 @@ def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
     path, ending = status_file(workspace), Ending()
 
     def tell(state: str, status: int | None, reason: str = "") -> None:
-        found: dict[str, Any] = {
-            "schema": SCHEMA,
-            "run": name,
-            "state": state,
-            "status": status,
-            "reason": reason,
-            "step": _step(workspace),
-        }
-        with atomic_write(path, mode=0o600) as file:
-            file.write(json.dumps(found).encode() + b"\n")
+        _tell(path, name, state, status, reason, _step(workspace))
 
     tell("running", None)
     try:
@@ -74,6 +65,32 @@ def telling_status(workspace: Path, name: str) -> Iterator[Ending]:
         tell(*(("refused", 2) if known else ("failed", 70)), type(error).__name__)
         raise
     tell("done", 0 if ending.verdict in (None, "PASS") else 1, ending.verdict or "")
+
+
+def tell_refused(workspace: Path, name: str, error: UserError) -> None:
+    """Of a start that ended before it could say `running`; what stands there already stays.
+
+    For a launcher, which leaves with a status of its own: without it a refusal looks like a kill.
+    """
+    path = status_file(workspace)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tell(path, name, "refused", 2, str(error), None)
+
+
+def _tell(
+    path: Path, name: str, state: str, status: int | None, reason: str, step: int | None
+) -> None:
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": name,
+        "state": state,
+        "status": status,
+        "reason": reason,
+        "step": step,
+    }
+    with atomic_write(path, mode=0o600) as file:
+        file.write(json.dumps(found).encode() + b"\n")
 
 
 def _step(workspace: Path) -> int | None:

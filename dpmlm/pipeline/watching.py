@@ -122,7 +122,7 @@ def tell_account(
 
 
 def _tell_spent(sinks: Sinks, ledger: Ledger, run_id: str) -> None:
-    sinks.gauge("steps_charged", ledger.charged_steps(run_id) if run_id in ledger.run_ids else 0)
+    sinks.gauge("steps_charged", ledger.drawn_steps(run_id) if run_id in ledger.run_ids else 0)
     sinks.gauge("epsilon_spent", ledger.spent().epsilon)
 
 

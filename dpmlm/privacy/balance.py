@@ -57,6 +57,8 @@ class Run:
     """Last step that the latest attempt charged."""
     charged: int = 0
     """Charges of all attempts."""
+    forgone: int = 0
+    """Those among them that nobody drew, as the training ended before its plan."""
     taken: int = 0
     """Different steps among them: all from the first on, as an attempt leaves out none."""
     kept: int = 0
@@ -304,6 +306,7 @@ class Balance:
         if entry["attempt"] != run.attempts or steps != run.plan.steps:
             raise ValueError("what is forgone is the end of a plan, by the latest attempt")
         run.charged += steps - run.taken
+        run.forgone += steps - run.taken
         run.taken, run.last_step = steps, steps - 1
 
     def _commit(self, entry: Mapping[str, Any]) -> None:

@@ -93,7 +93,7 @@ class Ledger(LedgerReading):
         if not path.is_file():
             raise UserError(
                 f"ledger {path}",
-                "there is no such file",
+                "it is no file" if path.exists() else "there is no such file",
                 "register the corpus first, or correct the path",
             )
         ledger = cls(path, signer)

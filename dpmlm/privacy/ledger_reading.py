@@ -99,6 +99,17 @@ class LedgerReading:
         self._journal.refresh()
         return self._run(run_id).charged
 
+    def drawn_steps(self, run_id: str) -> int:
+        """The charged ones but those that an early end left undrawn."""
+        self._journal.refresh()
+        run = self._run(run_id)
+        return run.charged - run.forgone
+
+    def kept_steps(self, run_id: str) -> int:
+        """Steps of the furthest checkpoint."""
+        self._journal.refresh()
+        return self._run(run_id).kept
+
     def committed_steps(self, run_id: str) -> int:
         """Steps that survive in the released model; all charged ones if committed twice."""
         self._journal.refresh()

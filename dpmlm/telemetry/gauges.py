@@ -35,7 +35,7 @@ GAUGES: dict[str, GaugeKind] = {
     "stage": GaugeKind("1 for the stage that the run is in, 0 for one that it left", ("stage",)),
     "steps_planned": GaugeKind("steps of the plan"),
     "step": GaugeKind("steps that the last checkpoint holds"),
-    "steps_charged": GaugeKind("steps charged to the ledger, repeated ones each time"),
+    "steps_charged": GaugeKind("steps drawn and charged to the ledger, repeated ones each time"),
     "attempts": GaugeKind("times that the training was begun or taken up"),
     "expected_batch_size": GaugeKind("units a step in the mean, from the plan"),
     "epsilon_planned": GaugeKind("epsilon of the whole plan"),

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Scrubs and sketches a corpus with a Slurm array, then does the rest of the run in one job.
+# Scrubs and sketches a corpus with a Slurm array, then does the rest of the run in one job, that of
+# train.sbatch: it is queued again where it was preempted.
 #
 #   examples/cluster/slurm.sh RUN.yaml [WORKERS] [STAGE ...]
 #
@@ -10,7 +11,9 @@
 # again by this same script: what is done is not done twice.
 set -euo pipefail
 
-run=$(printf %q "$(realpath "${1:?usage: slurm.sh RUN.yaml [WORKERS] [STAGE ...]}")")
+run_file=$(realpath "${1:?usage: slurm.sh RUN.yaml [WORKERS] [STAGE ...]}")
+run=$(printf %q "$run_file")
+here=$(dirname "$(realpath "$0")")
 workers=${2:-16}
 stages=("${@:3}")
 [ ${#stages[@]} -gt 0 ] || stages=(scrub dedup)
@@ -27,4 +30,5 @@ for stage in "${stages[@]}"; do
     --array "0-$((workers - 1))")
   last=$(submit "$stage-end" "$last" "dpmlm run $run --until $stage")
 done
-submit rest "$last" "dpmlm run $run"
+DPMLM_CLUSTER=${DPMLM_CLUSTER:-$here} sbatch --parsable --job-name dpmlm-rest \
+  --dependency "afterok:$last" "$here/train.sbatch" "$run_file"

@@ -11,7 +11,15 @@ set -euo pipefail
 
 run=${1:?usage: train.sh RUN.yaml [PROCESSES]}
 processes=${2:-1}
-workspace=$(python -c 'import sys, dpmlm.config as c; print(c.load_config(sys.argv[1]).workspace)' "$run")
+child= stopped=
+trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM
+workspace=$(python -c 'import sys
+from dpmlm.config import load_config
+from dpmlm.errors import UserError
+try:
+    print(load_config(sys.argv[1]).workspace)
+except UserError as error:
+    sys.exit(f"error: {error}")' "$run") || exit 2
 rm -f "$workspace.status.json"  # of an earlier start
 
 if [ "$processes" -gt 1 ]; then
@@ -19,9 +27,10 @@ if [ "$processes" -gt 1 ]; then
 else
   command=(dpmlm run "$run")
 fi
+[ -z "$stopped" ] || exit 143  # before there was anything to stop
 "${command[@]}" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true' TERM
+[ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null || true
 status=0
 wait "$child" || status=$?
 while kill -0 "$child" 2>/dev/null; do  # a signal ends `wait`, and not what it waits for

@@ -67,6 +67,24 @@ def test_every_verb_has_help_with_an_example_of_itself(verb, capsys, monkeypatch
     assert "--json" in shown
 
 
+def test_every_verb_of_a_run_file_takes_fields_of_it():
+    """DESIGN's contract; `init` makes the file, and `bundles` and models have none."""
+
+    def options(verb):
+        command = get_command(app)
+        for word in verb:
+            command = command.commands[word]
+        return command.params
+
+    of_run_files = {
+        " ".join(verb): {name for one in options(verb) for name in one.opts}
+        for verb in VERBS
+        if any("RUN" in str(one.metavar) for one in options(verb))
+    }
+    assert len(of_run_files) > 15
+    assert [verb for verb, names in of_run_files.items() if "--set" not in names] == []
+
+
 def test_the_documentation_lists_every_verb_and_no_other():
     listed = re.findall(r"^\| `([a-z ]+)` \| `dpmlm\.", DOCS, re.MULTILINE)
     assert sorted(listed) == sorted(" ".join(verb) for verb in VERBS)

@@ -39,11 +39,11 @@ OUTCOMES = pytest.mark.parametrize(
         (MemoryError(), 2, "error: the memory of this machine: "),
         (torch.OutOfMemoryError("CUDA out of memory. 0.5"), 2, "training.physical_batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "training.memory_gib"),
-        (RuntimeError("odd"), 70, "RuntimeError: odd"),
+        (RuntimeError("odd"), 70, "\nRuntimeError\n"),
         (KeyboardInterrupt(), 130, "run the same command to resume"),
         (main.Terminated(), 143, "run the same command to resume"),
         (SystemExit(143), 143, ""),
-        (ValueError("odd"), 70, "ValueError: odd"),
+        (ValueError("odd"), 70, "\nValueError\n"),
         (OSError("without a number"), 70, "Traceback"),
     ],
 )
@@ -56,6 +56,29 @@ def test_every_outcome_has_its_status(monkeypatch, capsys, outcome, status, said
     assert out == ""
     assert said in err
     assert ("Traceback" in err) is (status == 70)
+
+
+def test_a_bug_shows_where_it_is_and_not_what_the_exceptions_quote(monkeypatch, capsys):
+    """They may hold private text; whoever may see that asks for it."""
+
+    person = "Jane Roe"
+
+    def work(*given, **named):
+        try:
+            int(person)
+        except ValueError:
+            raise RuntimeError(f"about {person}") from KeyError(person)
+
+    monkeypatch.setattr("dpmlm.artifacts.keys.create_keys", work)
+    assert main.status_of(["keys", "new", "x"]) == 70
+    said = capsys.readouterr().err
+    assert "Roe" not in said
+    assert said.index("KeyError\n") < said.index("\nRuntimeError\n")
+    assert "in work\n" in said
+    assert "DPMLM_SHOW_EXCEPTIONS=1" in said
+    monkeypatch.setenv("DPMLM_SHOW_EXCEPTIONS", "1")
+    assert main.status_of(["keys", "new", "x"]) == 70
+    assert "RuntimeError: about Jane Roe" in capsys.readouterr().err
 
 
 @OUTCOMES

@@ -228,6 +228,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_command_resumes(tmp_path, driver, s
     assert left == ["step-00000002", "step-00000003"]
     told = json.loads((folder / "work.status.json").read_text())
     assert (told["state"], told["status"], told["step"]) == ("stopped", 143, 3)
+    signalled, stopped = (folder / "drawn").stat(), (folder / "work.status.json").stat()
+    assert 0 <= stopped.st_mtime - signalled.st_mtime < 30  # the usual grace period
     check(folder, driver, sentence)
     assert driver.attempt(folder, command=command) == 0, driver.said()
     both = [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (2, 5)]

@@ -95,6 +95,9 @@ def test_a_plan_that_ended_early_is_told_whole(copy):
     assert plan.steps > 3
     assert f"| early | 8 | {plan.steps} |" in page
     assert f"| run early: ended early, all {plan.steps} steps of its plan charged |" in page
+    told = re.findall(r"run early: (.*) \|", page)
+    order = ["attempt 1, from", "first step of", "last step of attempt 1, number 3", "ended early"]
+    assert [line.startswith(begin) for line, begin in zip(told, order, strict=True)] == [True] * 4
 
 
 def test_each_kind_of_line_is_told_counted_or_left_out_on_purpose():

@@ -52,6 +52,9 @@ def test_a_refusal_ends_every_rank(tmp_path):
     assert done.stderr.count("error: delta 0.5") == 1
     assert "Connection closed" not in done.stderr
     assert not (tmp_path / "work").exists()
+    told = json.loads((tmp_path / "work.status.json").read_text())  # torchrun's own status is 1
+    assert (told["state"], told["status"]) == ("refused", 2)
+    assert "delta 0.5" in told["reason"]
 
 
 def charges_in(folder: Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from dpmlm.cli.main import Terminated
 from dpmlm.errors import UserError
-from dpmlm.pipeline.status import status_file, telling_status
+from dpmlm.pipeline.status import status_file, tell_refused, telling_status
 from dpmlm.training import Interrupted
 
 
@@ -61,3 +61,27 @@ def test_a_verdict_is_no_failure(tmp_path, verdict, status):
     with telling_status(tmp_path / "work", "small") as ending:
         ending.verdict = verdict
     assert (told(tmp_path)["state"], told(tmp_path)["status"]) == ("done", status)
+
+
+def test_a_refusal_before_the_run_is_told_where_nothing_was(tmp_path):
+    tell_refused(tmp_path / "new/work", "small", UserError("a", "b", "c"))
+    found = told(tmp_path / "new")
+    assert (found["state"], found["status"], found["reason"]) == ("refused", 2, "a: b; c")
+    assert found["step"] is None
+    tell_refused(tmp_path / "new/work", "small", UserError("later", "b", "c"))
+    assert told(tmp_path / "new") == found  # of whoever holds the workspace
+
+
+@pytest.mark.parametrize(("ranks", "there"), [(2, True), (1, False)])
+def test_a_run_of_several_ranks_that_is_refused_at_once_says_so(small, monkeypatch, ranks, there):
+    """Under a launcher, whose own status tells a refusal from nothing."""
+    from dpmlm.config import load_config
+    from dpmlm.pipeline import run
+
+    several = run.Ranks(0, ranks)
+    monkeypatch.setattr(several, "same", lambda *told: None)
+    monkeypatch.setattr(run.Ranks, "current", lambda: several)
+    config = load_config(small / "run.yaml", {"privacy.delta": 0.5})
+    with pytest.raises(UserError, match=r"delta 0\.5"):
+        run.execute_run(config)
+    assert status_file(config.workspace).exists() == there

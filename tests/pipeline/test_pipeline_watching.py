@@ -4,11 +4,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from small_ledger import PLAN
 from small_run import write_run_file
 
 from dpmlm.config import load_config
 from dpmlm.errors import UserError
 from dpmlm.pipeline import watching
+from dpmlm.privacy import Ledger
 from dpmlm.telemetry import Sinks
 
 
@@ -36,7 +38,7 @@ class Account:
                         {"kind": "attempt", "run_id": "other"},
                         {"kind": "charge", "run_id": "r"}]  # fmt: skip
 
-    def charged_steps(self, run_id):
+    def drawn_steps(self, run_id):
         return self.charged
 
     def spent(self):
@@ -85,6 +87,35 @@ def test_a_training_tells_its_plan_at_once_and_its_ledger_with_each_checkpoint(
     assert told.gauges["checkpoint_timestamp_seconds",] == pytest.approx(time.time(), abs=60)
     watched.close()
     assert "close" not in told.order  # other stages follow
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_the_end_tells_the_newest_step_and_not_the_one_whose_weights_were_best(
+    tmp_path, monkeypatch, best
+):
+    """Of a plan of 20 that ended after 8 steps, or of all 20: which were best is not for everybody,
+    and steps that nobody drew are no steps that were drawn again."""
+    from dpmlm.pipeline import run
+
+    ledger = Ledger.register(tmp_path / "l", epsilon=PLAN.epsilon, delta=1e-5, corpus="c")
+    ledger.reserve("r", PLAN)
+    ledger.begin_attempt("r")
+    for step in range(done := 8 if best else 20):
+        ledger.charge("r", 1, step)
+    ledger.keep("r", 1, done)
+    if best:
+        ledger.forgo("r", 1)
+    ledger.commit("r", 5 if best else done, 1)
+    told = Told()
+    config = config_of(tmp_path, prometheus={"textfile": str(tmp_path / "r.prom")})
+    monkeypatch.setattr(run, "planned", lambda active: (PLAN, "r"))
+    monkeypatch.setattr(run, "read_outcome", lambda active: {"covers_verdict": True})
+    monkeypatch.setattr(run, "open_ledger", lambda settings: ledger)
+    active = SimpleNamespace(config=config, sinks=Sinks({"textfile": told}))
+    run._tell_end(active, SimpleNamespace(verdict="PASS", public={}), released=True)
+    assert (told.gauges["step",], told.gauges["steps_charged",]) == (done, done)
+    assert told.gauges["steps_planned",] == 20
+    assert told.gauges["epsilon_spent",] == pytest.approx(PLAN.epsilon, rel=0.01)  # all of it
 
 
 def test_a_file_alone_costs_no_look_into_the_ledger(tmp_path, plan):

@@ -124,6 +124,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --array) tasks=$(seq "${2%-*}" "${2#*-}"); shift ;;
     --wrap) command=$2; shift ;;
+    *.sbatch) command="dpmlm run $(printf %q "$2")"; shift ;;
   esac
   shift
 done
@@ -160,15 +161,19 @@ def test_the_slurm_example_leaves_the_same_bytes(copy, alone, tmp_path_factory, 
     assert done.returncode == 0, done.stderr
     if real:
         assert left(folder) == alone
-    jobs = [line.split("--wrap ")[0] for line in calls.read_text().splitlines()]
+    *before, rest = calls.read_text().splitlines()
+    jobs = [line.split("--wrap ")[0] for line in before]
     assert jobs == [
         "--parsable --job-name dpmlm-corpus ",
         "--parsable --job-name dpmlm-scrub --dependency afterok:1 --array 0-2 ",
         "--parsable --job-name dpmlm-scrub-end --dependency afterok:2 ",
         "--parsable --job-name dpmlm-dedup --dependency afterok:3 --array 0-2 ",
         "--parsable --job-name dpmlm-dedup-end --dependency afterok:4 ",
-        "--parsable --job-name dpmlm-rest --dependency afterok:5 ",
     ]
+    sbatch = ROOT / "examples/cluster/train.sbatch"  # preempted, it is queued again
+    assert rest == (
+        f"--parsable --job-name dpmlm-rest --dependency afterok:5 {sbatch} {folder / 'run.yaml'}"
+    )
 
 
 def test_a_worker_that_is_missing_is_made_up_for(copy, alone):

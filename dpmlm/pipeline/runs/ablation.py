@@ -7,7 +7,7 @@ out half of the sources, by the digits of their binary numbers: of n sources one
 2 log2 n trainings (group testing, Dorfman 1943), where no two are bad.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,13 @@ class Ablation:
 
 
 def ablation_grid(
-    run_file: Path, out: Path, sources: Sequence[str], *, seeds: int, halves: bool = False
+    run_file: Path,
+    out: Path,
+    sources: Sequence[str],
+    *,
+    seeds: int,
+    halves: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Grid:
     """The trainings. Raises UserError for no source, one given twice, one that is no file of the
     corpus, and too few or too many for halves."""
@@ -114,7 +120,7 @@ def ablation_grid(
             f"halves are made of {FEWEST} to {MOST}",
             "leave --halves out: each source is left out by itself",
         )
-    corpus = load_config(run_file).corpus.path
+    corpus = load_config(run_file, dict(overrides or {})).corpus.path
     for source in set(sources) - {name for _, name in corpus_files(corpus)}:
         raise UserError(
             f"--source {visible(source)}",
@@ -125,7 +131,7 @@ def ablation_grid(
     # With halves every source is a suspect, and all held-out text is asked about.
     apart = () if halves else tuple(sources)
     axis = Axis(KEY, tuple(values), numbered=True)
-    return Grid.of(run_file, out, [axis], seeds=seeds, apart=apart)
+    return Grid.of(run_file, out, [axis], seeds=seeds, overrides=overrides, apart=apart)
 
 
 def halves_of(sources: Sequence[str]) -> list[list[str]]:

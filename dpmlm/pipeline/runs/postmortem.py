@@ -192,21 +192,9 @@ def _timeline(
     outside: Outside,
     runs: Sequence[Shown],
 ) -> list[dict[str, str]]:
-    """Oldest first. Of the charged steps of an attempt the first and the last."""
-    told = []
-    last: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for entry in entries:
-        if entry["kind"] in _TOLD:
-            told.append((entry["time"], _TOLD[entry["kind"]].format(**entry)))
-        elif entry["kind"] == "charge":
-            key = entry["run_id"], entry["attempt"]
-            if key not in last:
-                told.append((entry["time"], f"run {key[0]}: first step of attempt {key[1]}"))
-            last[key] = entry
-    told += [
-        (entry["time"], f"run {run_id}: last step of attempt {attempt}, number {entry['step'] + 1}")
-        for (run_id, attempt), entry in last.items()
-    ]
+    """Oldest first, and in the ledger's order where it has two lines of one second. Of the charged
+    steps of an attempt the first and the last."""
+    told = [(entry["time"], line) for entry, line in zip(entries, _ledger_told(entries)) if line]
     told += [(line["time"], f"{line['what']} ({line['reason']})") for line in lines]
     told += [
         (one["created"], f"run {one['run_id']} released, verdict {one['verdict']}")
@@ -219,6 +207,21 @@ def _timeline(
         if one.entry.bundle and one.entry.release not in known and one.entry.created
     ]
     return [{"time": time, "what": what} for time, what in sorted(told, key=_instant)]
+
+
+def _ledger_told(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of each line; empty where nothing is."""
+    charges: dict[tuple[str, int], list[int]] = {}
+    for number, entry in enumerate(entries):
+        if entry["kind"] == "charge":
+            charges.setdefault((entry["run_id"], entry["attempt"]), []).append(number)
+    lines = [_TOLD.get(entry["kind"], "").format(**entry) for entry in entries]
+    for (run_id, attempt), numbers in charges.items():
+        last = f"last step of attempt {attempt}, number {entries[numbers[-1]]['step'] + 1}"
+        lines[numbers[-1]] = f"run {run_id}: {last}"
+        first = f"first step of attempt {attempt}"
+        lines[numbers[0]] = f"run {run_id}: {first}" + (f"; {last}" if len(numbers) == 1 else "")
+    return lines
 
 
 def _instant(told: tuple[str, str]) -> datetime:

@@ -1,5 +1,6 @@
 """`dpmlm runs quarantine`: keep a source out of later runs, let it in, say what is in force."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from dpmlm.pipeline.quarantine import LeftOut, Rows, bytes_of, declared, name_of
 from dpmlm.pipeline.tombstones import Tombstones, check_ticket, opened
 from dpmlm.privacy import Ledger
 
+_ROWS = re.compile("([0-9]{1,15})-([0-9]{1,15})")
 NOT_REACHED = (
     "models that were trained with it, released or not: `dpmlm runs postmortem` names them",
     "a file that was changed and renamed: it is another one, and is read",
@@ -105,10 +107,10 @@ def quarantine(
 
 def parse_rows(text: str) -> Rows:
     """Rows from A-B; UserError for anything else."""
-    first, dash, last = text.partition("-")
-    if not dash or not (first.isdecimal() and last.isdecimal() and text.isascii()):
+    found = _ROWS.fullmatch(text)
+    if found is None:
         raise UserError(f"--rows {visible(text):.40}", "it is two numbers, A-B", "e.g. 120-480")
-    return int(first), int(last)
+    return int(found[1]), int(found[2])
 
 
 def quarantined(config: RunConfig) -> Quarantined:
