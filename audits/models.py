@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dpmlm.artifacts import Identity, SealedFolder, UserError, load_model, model_digest
+from dpmlm.artifacts.models import no_progress_bar
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,13 @@ def load(
     """Load a masked language model from a plain folder or, with an identity, a sealed one.
 
     Nothing is fetched and no code of the folder is run. Raises UserError when the folder holds
-    no such model, and as `device_of` does; a sealed folder raises as `SealedFolder.open` does.
+    no such model, or one whose tokenizer is not its own, and as `device_of` does; a sealed folder
+    raises as `SealedFolder.open` does.
     """
     path, placed = Path(path), device_of(device)
     if (path / "recipients.json").is_file():
         sealed, its_tokenizer = load_model(SealedFolder.open(path, identities))
+        _refuse_unfit(path, sealed, its_tokenizer)
         return LoadedModel.of(sealed.float().to(placed), its_tokenizer)
     if not (path / "config.json").is_file():
         raise UserError(
@@ -127,9 +130,10 @@ def load(
             "name the folder that save_pretrained or the run wrote",
         )
     try:
-        model, loaded = AutoModelForMaskedLM.from_pretrained(
-            path, local_files_only=True, output_loading_info=True
-        )
+        with no_progress_bar():
+            model, loaded = AutoModelForMaskedLM.from_pretrained(
+                path, local_files_only=True, output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # of many classes: JSON, safetensors, shapes, a missing class
         raise UserError(
@@ -145,4 +149,27 @@ def load(
             "every weight comes from the folder, or a part of the model would be drawn at random",
             "name the folder of the whole masked language model, head included",
         )
+    _refuse_unfit(path, model, tokenizer)
     return LoadedModel.of(model.float().to(placed), tokenizer)
+
+
+def _refuse_unfit(path: Path, model: Any, tokenizer: Any) -> None:
+    """Models are scored with the ids of their tokenizers: each of these has to have an embedding.
+
+    More embeddings than ids are usual, where their number was rounded up.
+    """
+    own = "save the tokenizer that the model was trained with into that folder"
+    vocabulary = tokenizer.get_vocab()
+    if len(vocabulary) <= len(tokenizer.all_special_ids):
+        raise UserError(
+            f"{path}",
+            "its tokenizer has special tokens alone, as of a folder without tokenizer files",
+            own,
+        )
+    ids, embeddings = max(vocabulary.values()) + 1, len(model.get_input_embeddings().weight)
+    if ids > embeddings:
+        raise UserError(
+            f"{path} with {embeddings} embeddings",
+            f"its tokenizer has {ids} ids: they are not a pair",
+            own,
+        )

@@ -1,8 +1,10 @@
 """`dpmlm evaluate`: how well a model guesses, before and after training or beside another."""
 
 import json
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -82,28 +84,26 @@ def evaluate(
     from dpmlm.pipeline.evaluating import evaluate as evaluated
     from dpmlm.pipeline.probes import read_probes
 
-    found = evaluated(
-        Request(
-            model=model,
-            against=against,
-            text=text,
-            text_field=field,
-            groups=groups,
-            counts=counts,
-            pseudo=pseudo,
-            probes=read_probes(probe or []),
-            public=public,
-            forgetting=forgetting,
-            identity=identity,
-            trusted_keys=trusted_keys,
-            settings=parse_overrides(settings or []),
+    with _begun(out) as file:
+        found = evaluated(
+            Request(
+                model=model,
+                against=against,
+                text=text,
+                text_field=field,
+                groups=groups,
+                counts=counts,
+                pseudo=pseudo,
+                probes=read_probes(probe or []),
+                public=public,
+                forgetting=forgetting,
+                identity=identity,
+                trusted_keys=trusted_keys,
+                settings=parse_overrides(settings or []),
+            )
         )
-    )
-    shown = found.to_json(private=show_private)
-    if out is not None:
-        from dpmlm.artifacts.atomic import atomic_write
-
-        with atomic_write(out, mode=0o600) as file:
+        shown = found.to_json(private=show_private)
+        if file is not None:
             file.write(json.dumps(finite({"schema": SCHEMA, **shown}), indent=1).encode() + b"\n")
     if as_json:
         print_json(SCHEMA, shown)
@@ -112,3 +112,20 @@ def evaluate(
         if out is not None:
             typer.echo(f"wrote {out}")
     return 1 if found.refused(private=show_private) else 0
+
+
+def _begun(out: Path | None) -> AbstractContextManager[BinaryIO | None]:
+    """The file of --out, begun before anything is measured: a run may be hours of it.
+
+    It takes its name when the block ends; where that raises, what had the name keeps it.
+    """
+    from dpmlm.artifacts import atomic_write
+    from dpmlm.errors import UserError
+
+    if out is None:
+        return nullcontext()
+    if os.path.lexists(out) and not os.path.isfile(out):
+        raise UserError(
+            f"--out {out}", "it is there and is no ordinary file", "name a file to write"
+        )
+    return atomic_write(out, mode=0o600)

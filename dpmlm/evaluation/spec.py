@@ -30,7 +30,12 @@ class EvaluationSpec:
     are asked about, so that one enormous document neither decides nor takes for ever."""
 
     def __post_init__(self) -> None:
-        self.masking.masked_slots(self.window)  # refuses a window without room
+        if self.window <= SPECIALS_PER_ROW:
+            raise UserError(
+                f"a window of {self.window} tokens",
+                f"it is at least {SPECIALS_PER_ROW + 1}: CLS, SEP and a token to guess",
+                "give a larger one",
+            )
         if self.rows_per_document < 1:
             raise UserError(
                 f"rows_per_document {self.rows_per_document}", "it is at least 1", "give 1 or more"

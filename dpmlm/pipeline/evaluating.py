@@ -1,9 +1,10 @@
 """`dpmlm evaluate`: a run, a bundle or a model folder, alone or beside another."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -28,6 +29,7 @@ from dpmlm.evaluation import (
     pseudo_likelihood,
     pseudo_lines,
 )
+from dpmlm.masking.spec import SPECIALS_PER_ROW
 from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
@@ -47,11 +49,13 @@ from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.status import telling_status
 from dpmlm.pipeline.tombstones import refuse_forgotten
+from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.release import load_released
 from dpmlm.release.facts import spelled
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.tokens import tokenizer_digest
 
+Label = Literal["public", "dp", "private"]
 OTHER, THIS = "other", "this"
 WINDOW = 128
 """Tokens a row of a model that comes without a run, if it has as many positions."""
@@ -115,8 +119,9 @@ class Evaluated:
     probes: list[dict[str, Any]]
     private: bool
     """Whether the held-out text, or a model that saw it, is somebody's secret."""
-    private_probes: bool
-    """Whether a probed model is not covered by a claim."""
+    probes_label: Label
+    """Who vouches that figures of probes may be shown: `public`, whoever asked; `dp`, the claims of
+    all probed models; `private`, nobody."""
     notes: list[str]
     forgetting: Forgetting | None = None
     """What the model lost on public text of an earlier domain, where that was asked."""
@@ -141,12 +146,12 @@ class Evaluated:
             "pseudo": dict(self.pseudo) or None,
         }
         shown = figures if private or not self.private else None
-        probes = self.probes if private or not self.private_probes else None
+        probes = self.probes if private or self.probes_label != "private" else None
         return {
             "models": dict(self.models),
             "label": "private" if self.private else "public",
             "figures": None if shown is None else spelled(shown),
-            "probes_label": "private" if self.private_probes else "dp",
+            "probes_label": self.probes_label,
             "probes": None if probes is None else spelled(probes),
             "forgetting": spelled(self.forgetting.to_json())
             if self.forgetting and (private or not self.private_forgetting)
@@ -167,7 +172,7 @@ class Evaluated:
                 if self.pseudo:
                     lines += ["", *pseudo_lines(self.pseudo)]
         for probe in self.probes:
-            if self.private_probes and not private:
+            if self.probes_label == "private" and not private:
                 lines += ["", f"probe {probe['probe']} of a model without a claim{hidden}"]
             else:
                 lines += ["", *probe_lines(probe)]
@@ -232,9 +237,10 @@ def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluat
     if not asks_more:
         kept = run.folder("evaluation").read_json("evaluation")
         names = {BEFORE: "the model before training", AFTER: f"run {config.name}"}
+        claimed = planned(run)[0].private
         return Evaluated(
-            names, kept, [], None, {}, [], True, False, [],
-            forgetting=_kept_forgetting(run), private_forgetting=not planned(run)[0].private,
+            names, kept, [], None, {}, [], True, "dp" if claimed else "private", [],
+            forgetting=_kept_forgetting(run), private_forgetting=not claimed,
         )  # fmt: skip
     held_out = HeldOut.of_run(run)
     if request.groups is not None:
@@ -315,10 +321,20 @@ def _measured(
         pseudo=pseudo,
         probes=probes,
         private=private,
-        private_probes=not (request.public or all(s.released for s in subjects.values())),
+        probes_label=_probes_label(request, subjects),
         notes=notes,
         forgetting=lost,
     )
+
+
+def _probes_label(request: Request, subjects: Mapping[str, Subject]) -> Label:
+    """`dp` is a promise, and made where a plan stands behind each model; never on a person's word.
+
+    One model without a claim is enough for `private`: a difference to it tells of its data, too.
+    """
+    if request.public:
+        return "public"
+    return "dp" if all(subject.released for subject in subjects.values()) else "private"
 
 
 def _forgotten(request: Request, measured: Mapping[str, Measurement], *, alike: bool) -> Forgetting:
@@ -373,14 +389,22 @@ def opened_model(path: Path, request: Request) -> Subject:
         model, tokenizer = load_released(
             path, identity=request.identity, trusted_keys=request.trusted_keys
         )
-        return _subject(audits.LoadedModel.of(model, tokenizer, device="auto"), released=True)
+        # Its keepers can open one that did not pass, and that may promise nothing.
+        claimed = PrivacyPlan.from_json(json.loads((path / "plan.json").read_bytes())).private
+        loaded = audits.LoadedModel.of(model, tokenizer, device="auto")
+        return _subject(path, loaded, released=claimed)
     identities = [load_identity(request.identity)] if request.identity else []
-    return _subject(audits.load(path, identities), released=False)
+    return _subject(path, audits.load(path, identities), released=False)
 
 
-def _subject(loaded: audits.LoadedModel, *, released: bool) -> Subject:
-    window = min(WINDOW, loaded.longest_row)
-    return Subject(loaded.model, loaded.tokenizer, window, released)
+def _subject(path: Path, loaded: audits.LoadedModel, *, released: bool) -> Subject:
+    if loaded.longest_row <= SPECIALS_PER_ROW:
+        raise UserError(
+            f"{path}, whose rows have {loaded.longest_row} tokens",
+            f"a row has {SPECIALS_PER_ROW + 1} at least: CLS, SEP and a token to guess",
+            "name a model with more positions",
+        )
+    return Subject(loaded.model, loaded.tokenizer, min(WINDOW, loaded.longest_row), released)
 
 
 def _refuse_verdict(request: Request) -> None:

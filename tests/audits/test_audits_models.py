@@ -1,10 +1,11 @@
 """Plain and sealed model folders, and folders that are neither."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaForMaskedLM
+from transformers import BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 import audits
 from audits.models import LoadedModel, load
@@ -107,3 +108,55 @@ def test_a_folder_without_its_head_is_refused(untrained: LoadedModel, tmp_path: 
     untrained.tokenizer.save_pretrained(tmp_path / "body")
     with pytest.raises(UserError, match="every weight comes from the folder"):
         load(tmp_path / "body")
+
+
+def narrowed(subject: LoadedModel) -> BertForMaskedLM:
+    """The model with fewer embeddings than its tokenizer has ids."""
+    made = copy.deepcopy(subject.model)
+    made.resize_token_embeddings(690)
+    return made
+
+
+def test_a_model_with_fewer_embeddings_than_its_tokenizer_has_ids_is_refused(
+    untrained: LoadedModel, tmp_path: Path
+) -> None:
+    """The ids without one would end the first forward pass that meets them."""
+    said = "with 690 embeddings: its tokenizer has 700 ids"
+    narrow, identity = narrowed(untrained), new_identity()
+    narrow.save_pretrained(tmp_path / "plain")
+    untrained.tokenizer.save_pretrained(tmp_path / "plain")
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "plain")
+    folder = SealedFolder.create(tmp_path / "sealed", [identity.recipient], role="model")
+    save_model(folder, narrow, untrained.tokenizer)
+    folder.finish({})
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "sealed", [identity])
+
+
+def test_more_embeddings_than_ids_are_a_model_all_the_same(
+    untrained: LoadedModel, tmp_path: Path
+) -> None:
+    """Many models round the number of their embeddings up."""
+    wide = copy.deepcopy(untrained.model)
+    wide.resize_token_embeddings(704)
+    wide.save_pretrained(tmp_path)
+    untrained.tokenizer.save_pretrained(tmp_path)
+    assert load(tmp_path).vocab_size == 704
+
+
+def test_a_folder_without_its_tokenizer_is_refused(untrained: LoadedModel, tmp_path: Path) -> None:
+    """transformers makes one up that knows special tokens alone."""
+    untrained.model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="special tokens alone"):
+        load(tmp_path)
+
+
+def test_a_folder_is_opened_without_a_bar(
+    untrained: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    untrained.model.save_pretrained(tmp_path)
+    untrained.tokenizer.save_pretrained(tmp_path)
+    capsys.readouterr()
+    load(tmp_path)
+    assert "Loading weights" not in capsys.readouterr().err

@@ -1,18 +1,26 @@
 """`dpmlm evaluate` as a person types it: runs, bundles and folders, alone and beside another."""
 
 import json
+import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from dpmlm.artifacts import SealedFolder, load_identity, load_model
+from dpmlm.pipeline import evaluating
+from dpmlm.privacy.noise import REPRODUCIBLE_NOISE
+from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.tokens import train_tokenizer
 
 TRAINER = ("--identity", "keys/trainer.key")
 CONSUMER = ("--identity", "keys/consumer.key", "--trusted-keys", "keys/trusted")
 TEXT = ("--text", "public.jsonl", "--counts", "public.jsonl", "--public")
+NARROW = 100
+"""Embeddings of a model whose tokenizer has more ids."""
 
 
 @pytest.fixture
@@ -27,6 +35,24 @@ def other(copy):
     BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(copy / "other")
     tokenizer.save_pretrained(copy / "other")
     return "other"
+
+
+@pytest.fixture
+def odd(copy, other):
+    """Folders that hold a whole model and can still not be measured."""
+    narrow = BertForMaskedLM.from_pretrained(other)
+    narrow.resize_token_embeddings(NARROW)
+    changed = {"narrow": narrow}
+    for name in ("short", "wordless"):
+        changed[name] = BertForMaskedLM.from_pretrained(other)
+    table = changed["short"].bert.embeddings
+    table.position_embeddings = torch.nn.Embedding(2, 16)
+    changed["short"].config.max_position_embeddings = 2
+    for name, model in changed.items():
+        shutil.copytree(copy / other, copy / name)
+        model.save_pretrained(copy / name)
+    for file in (copy / "wordless").glob("tokenizer*"):
+        file.unlink()
 
 
 @pytest.fixture
@@ -125,6 +151,59 @@ def test_probes_are_shown_where_a_claim_covers_them(copy, call, probes):
     assert "right at the first guess" not in probe.out
 
 
+def test_a_label_says_who_vouches_for_the_figures_of_a_probe(copy, call, other, probes):
+    """A folder has no claim: `dp` on its figures would promise what nobody keeps."""
+    probe = probes[:2]
+
+    def told(*words):
+        called = call("evaluate", *words, *probe, "--json")
+        assert called.status == 0, called.err
+        found = json.loads(called.out)
+        return found["probes_label"], found["probes"] is not None
+
+    assert told(other) == ("private", False)
+    assert told(other, "--public") == ("public", True)
+    assert told("work/bundle", *CONSUMER) == ("dp", True)
+    assert told("work/bundle", *CONSUMER, "--against", other) == ("private", False)
+    assert told("work/bundle", *CONSUMER, "--against", other, "--public") == ("public", True)
+
+
+def test_a_bundle_that_promises_nothing_covers_no_probe(copy, call, probes, monkeypatch):
+    """Whoever keeps it can open one that did not pass, and its noise may be one to draw again."""
+    path = copy / "work/bundle/plan.json"
+    plan = PrivacyPlan.from_json(json.loads(path.read_text()))
+    again = replace(plan, noise_seed=1, noise_source=REPRODUCIBLE_NOISE)
+    path.write_text(json.dumps(again.to_json()))
+    sealed = SealedFolder.open(copy / "work/training", [load_identity(copy / "keys/trainer.key")])
+    monkeypatch.setattr(evaluating, "load_released", lambda *given, **keys: load_model(sealed))
+    called = call("evaluate", "work/bundle", *CONSUMER, *probes[:2], "--json")
+    assert called.status == 0, called.err
+    found = json.loads(called.out)
+    assert (found["probes_label"], found["probes"]) == ("private", None)
+
+
+def test_a_folder_is_opened_without_a_bar_of_its_loading(call, other):
+    called = call("evaluate", other, "--text", "public.jsonl", "--public")
+    assert called.status == 0, called.err
+    assert "Loading weights" not in called.err
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_a_model_is_opened(copy, refused):
+    (copy / "found.json").write_text("as before")
+    for out, rule in (
+        ("work", "no ordinary file"),
+        (".", "no ordinary file"),
+        ("/dev/null", "no ordinary file"),
+        ("absent/found.json", "could not be written"),
+        ("found.json/found.json", "could not be written"),
+        ("a" * 300, "could not be written"),
+    ):
+        assert rule in refused("evaluate", "nowhere", "--text", "public.jsonl", "--out", out)
+    assert "config.json" in refused("evaluate", "nowhere", *TEXT, "--out", "found.json")
+    assert (copy / "found.json").read_text() == "as before"
+    assert not list(copy.glob(".*.tmp")), "nothing is left of a file that was not written"
+
+
 @pytest.mark.full
 def test_another_vocabulary_is_compared_by_bytes_alone(copy, call, other):
     found = figures(call, "run.yaml", "--against", other)["figures"]["held_out"]
@@ -156,9 +235,15 @@ def test_another_vocabulary_is_compared_by_bytes_alone(copy, call, other):
         (("work/training", *TRAINER, *TEXT, "--set", "seed=4"), "changes fields of one"),
         (("work/training", *TRAINER, *TEXT, "--against", "run.yaml"), "on its own held-out text"),
         (("work/training", *TEXT), "identity"),
+        (("narrow", *TEXT), "narrow with 100 embeddings: its tokenizer has 120 ids"),
+        (("other", "--against", "narrow", *TEXT), "narrow with 100 embeddings"),
+        (("narrow", "--probe", "ner=tagged.conll"), "narrow with 100 embeddings"),
+        (("run.yaml", "--against", "narrow"), "narrow with 100 embeddings"),
+        (("short", *TEXT), "short, whose rows have 2 tokens"),
+        (("wordless", *TEXT), "save the tokenizer that the model was trained with"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(copy, refused, probes, words, rule):
+def test_what_cannot_be_measured_is_refused(copy, refused, probes, odd, words, rule):
     assert rule in refused("evaluate", *words)
 
 

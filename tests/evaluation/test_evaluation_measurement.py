@@ -191,8 +191,9 @@ def test_nothing_to_ask_is_no_figure(model, table, spec):
 
 
 def test_odd_specs_are_refused():
-    with pytest.raises(UserError, match="window"):
+    with pytest.raises(UserError, match="a window of 2 tokens") as refusal:
         EvaluationSpec(window=2)
+    assert "run file" not in str(refusal.value), "there need not be one"
     with pytest.raises(UserError, match="rows_per_document 0"):
         EvaluationSpec(window=12, rows_per_document=0)
 

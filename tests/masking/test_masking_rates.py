@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from naive_rows import SEED, naive_words, span_words
-from scipy.stats import binom, chi2
+from scipy.stats import binom, chi2, t
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from variants import rest_in_full
@@ -113,18 +114,25 @@ def test_spans_have_geometric_lengths_and_one_fate(table: TokenTable) -> None:
     assert apart.masked_weights.sum(1).max() <= round(0.15 * 110)
 
 
-def test_a_schedule_goes_straight_and_k_holds_its_largest(table: TokenTable) -> None:
-    tokens = np.arange(5, 105)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_schedule_goes_straight_and_k_holds_its_largest(table: TokenTable, strategy: str) -> None:
+    """A thousand tokens, so that a slight bend is some tokens. `token` masks exactly as many as the
+    line says, words of one and two pieces and spans do so in the mean of 200 rows."""
+    tokens, rows = np.array([9, 10, 130, 11, 130] * 200), 200
     for start, end in ((0.3, 0.1), (0.1, 0.3)):
-        for strategy in STRATEGIES:
-            spec = MaskingSpec(strategy, start, ratio_end=end)  # type: ignore[arg-type]
-            largest = dataclasses.replace(spec, ratio=0.3, ratio_end=None)
-            assert spec.masked_slots(102) == largest.masked_slots(102)
-            for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-                batch = rows_of(tokens, 200, table, spec, step_share=share)
-                assert batch.masked_positions.shape[1] == spec.masked_slots(102)
-                mean = float(batch.masked_weights.sum(1).mean())
-                assert mean == pytest.approx(100 * (start + share * (end - start)), abs=1.2)
+        spec = MaskingSpec(strategy, start, ratio_end=end)  # type: ignore[arg-type]
+        largest = dataclasses.replace(spec, ratio=0.3, ratio_end=None)
+        assert spec.masked_slots(1002) == largest.masked_slots(1002)
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            batch = rows_of(tokens, rows, table, spec, step_share=share)
+            assert batch.masked_positions.shape[1] == spec.masked_slots(1002)
+            masked = batch.masked_weights.sum(1).numpy().astype(np.float64)
+            wanted = round(1000 * (start + share * (end - start)))
+            if strategy == "token":
+                assert masked.tolist() == [wanted] * rows
+            else:
+                error = masked.std(ddof=1) / np.sqrt(rows)
+                assert abs(masked.mean() - wanted) <= t.isf(RARE / 10 / 2, rows - 1) * error
 
 
 def test_static_masks_belong_to_their_window(table: TokenTable) -> None:
@@ -169,28 +177,76 @@ def test_names_have_their_share(table: TokenTable) -> None:
     assert none.masked_weights.sum(1).tolist() == words.masked_weights.sum(1).tolist() == [12] * 50
 
 
-def inclusion(weights: list[float], count: int) -> np.ndarray:
-    """Chances to be among the first `count` of draws without replacement, by weight: enumerated."""
-    found = np.zeros(len(weights))
-    for order in itertools.permutations(range(len(weights)), count):
-        chance, left = 1.0, sum(weights)
-        for i in order:
-            chance *= weights[i] / left
-            left -= weights[i]
-        found[list(order)] += chance
+Unit = tuple[int, ...]
+
+
+def by_weight(units: list[Unit], weights: list[float], count: int) -> dict[frozenset[int], float]:
+    """Chances of the tokens that are masked: units are drawn one by one, by their mean weight among
+    those that are left, until `count` tokens are. Every order of drawing is gone through."""
+    found: dict[frozenset[int], float] = defaultdict(float)
+
+    def draw(chosen: frozenset[int], left: list[Unit], chance: float) -> None:
+        if len(chosen) >= count or not left:
+            found[chosen] += chance
+            return
+        heavy = [float(np.mean([weights[i] for i in unit])) for unit in left]
+        for unit, weight in zip(left, heavy):
+            rest = [other for other in left if other != unit]
+            draw(chosen.union(unit), rest, chance * weight / sum(heavy))
+
+    draw(frozenset(), units, 1.0)
     return found
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES[:2])
+def spans_of(words: list[Unit], longest: int) -> Iterator[tuple[list[Unit], float]]:
+    """Every way to cut a row's words into spans, with its chance."""
+    if not words:
+        yield [], 1.0
+        return
+    sizes: dict[int, float] = defaultdict(float)
+    for drawn in range(1, 11):
+        fit = sum(end <= longest for end in itertools.accumulate(map(len, words[:drawn])))
+        sizes[fit] += 0.2 * 0.8 ** (drawn - 1) / (1 - 0.8**10)
+    for size, chance in sizes.items():
+        first = tuple(itertools.chain(*words[:size]))
+        for rest, more in spans_of(words[size:], longest):
+            yield [first, *rest], chance * more
+
+
+ROW, NAMES = [5, 130, 6, 7, 8, 9, 10, 11], [0, 0, 1, 2, 1, 0, 1, 0]
+WEIGHTS = [8.0, 1.0, 0.125, 2.0, 4.0, 0.5, 1.0, 0.25]
+"""Of a row with one word of two pieces and three names, one of them of two tokens."""
+
+
+def inclusion(strategy: str, count: int) -> list[float]:
+    """The chance of each token of the row to be masked under weights, enumerated."""
+    words: list[Unit] = [(0, 1), *((i,) for i in range(2, 8))]
+    ways: dict[frozenset[int], float] = defaultdict(float)
+    if strategy == "span":
+        for spans, chance in spans_of(words, 2 * count):
+            for chosen, more in by_weight(spans, WEIGHTS, count).items():
+                ways[chosen] += chance * more
+    elif strategy == "entity":  # half of the masks in names, then as many words as are wanted still
+        for named, chance in by_weight([(2, 3), (4,), (6,)], WEIGHTS, count // 2).items():
+            rest: list[Unit] = [(0, 1), (5,), (7,)]
+            for chosen, more in by_weight(rest, WEIGHTS, count - len(named)).items():
+                ways[named | chosen] += chance * more
+    else:
+        units = words if strategy == "whole_word" else [(i,) for i in range(8)]
+        ways.update(by_weight(units, WEIGHTS, count))
+    assert sum(ways.values()) == pytest.approx(1)
+    return [sum(chance for chosen, chance in ways.items() if i in chosen) for i in range(8)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_weights_draw_without_replacement(table: TokenTable, strategy: str) -> None:
-    chances = inclusion([8.0, 2.0, 1.0, 0.5, 0.125], 2)
     weights = np.ones(table.vocab_size)
-    weights[5:10] = [8.0, 2.0, 1.0, 0.5, 0.125]
+    weights[ROW] = WEIGHTS
     table = dataclasses.replace(table, weights=weights)
-    spec = MaskingSpec(strategy, 0.4)  # type: ignore[arg-type]
-    hits = hits_of(rows_of(np.arange(5, 10), 6000, table, spec), 5)
-    for hit, chance in zip(hits, chances):
-        assert_rate(np.array([hit]), 6000, chance)
+    spec, names = MaskingSpec(strategy, 0.5), np.array(NAMES, dtype=np.uint8)  # type: ignore[arg-type]
+    hits = hits_of(rows_of(np.array(ROW), 20_000, table, spec, names=names), 8)
+    for hit, chance in zip(hits, inclusion(strategy, 4)):
+        assert_rate(np.array([hit]), 20_000, chance)
 
 
 def test_frequency_weights() -> None:

@@ -1,6 +1,7 @@
 """make_batch against a row-at-a-time twin, and what a batch must never do."""
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,32 @@ def test_every_example_with_a_maskable_token_gets_a_mask(table: TokenTable) -> N
                 )
                 assert batch.masked_weights.sum(1).tolist() == [1, 0, 0, 1, 0]
                 assert batch.masked_labels[3, 0] == 50
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_enormous_document_gives_rows_like_any_other(table: TokenTable, strategy: str) -> None:
+    """Ten million tokens, each naming its hundredth of the document: a row is a window from
+    anywhere in it, and nothing as long as the document is made on the way."""
+    tokens = np.repeat(np.arange(5, 105, dtype=np.uint16), 100_000)
+    spec = MaskingSpec(strategy, mask_fraction=1.0, random_fraction=0.0)  # type: ignore[arg-type]
+    made = [Example("enormous", tokens)] * 400
+    tracemalloc.start()
+    try:
+        batch = make_batch(made, list(range(400)), seed=SEED, table=table, spec=spec, window=WINDOW)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < tokens.nbytes / 10
+    assert batch.input_ids.shape == (400, WINDOW)
+    assert batch.masked_positions.shape == (400, spec.masked_slots(WINDOW))
+    assert bool((batch.masked_weights.sum(1) > 0).all())
+    quarters = np.bincount((batch.masked_labels[:, 0].numpy() - 5) // 25, minlength=4)
+    assert np.abs(quarters - 100).max() < 5.2 * np.sqrt(400 / 4 * 3 / 4)
+    for ids, labels, used in zip(batch.input_ids, batch.masked_labels, batch.masked_weights):
+        shown = {*ids[1:-1].tolist(), *labels[used > 0].tolist()} - {table.mask_id}
+        assert max(shown) - min(shown) <= 1  # one hundredth, or a border
+    alone = make_batch(made[:1], [7], seed=SEED, table=table, spec=spec, window=WINDOW)
+    assert unpack(alone, 0) == unpack(batch, 7)
 
 
 @pytest.mark.parametrize("strategy", ["token", "whole_word", "entity"])

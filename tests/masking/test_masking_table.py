@@ -124,6 +124,22 @@ def test_words_are_those_a_reader_sees(family: str) -> None:
     assert len(pieces) > len(WORDS) + 5, "the vocabulary is too large to test continuation"
 
 
+def test_a_piece_of_letters_and_punctuation_joins_what_stands_on_both_sides() -> None:
+    """`'s` and `'t` are pieces of byte-level vocabularies; a comma is a piece without letters."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=list(SPECIALS.values()), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    text = "the patient's arm didn't hurt, then it did"
+    backend.train_from_iterator([text] * 20, trainer)
+    tokenizer = finish(backend)
+    assert {"'s", "'t"} <= set(tokenizer.tokenize(text))
+    found = words_of(tokenizer, TokenTable.of(tokenizer), text)
+    assert found == ["the", "patient's", "arm", "didn't", "hurt", ",", "then", "it", "did"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_special_ids(family: str) -> None:
     tokenizer = FAMILIES[family]()

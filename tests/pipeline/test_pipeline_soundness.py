@@ -1,14 +1,17 @@
 """Shards that are spoiled stop a run before anything is charged, and are named."""
 
+import json
 import random
 from types import SimpleNamespace
 
 import pytest
-from small_run import sentences
+from small_run import draw_keys, sentences, write_run_file
 
 from dpmlm.artifacts import SealedFolder, new_identity
+from dpmlm.config import load_config
 from dpmlm.corpus import write_shards
 from dpmlm.errors import UserError
+from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.soundness import refuse_spoiled, shards_of
 from dpmlm.tokens import TokenStore, train_tokenizer
 
@@ -98,3 +101,60 @@ def test_the_figures_are_those_of_a_count_by_hand(tmp_path):
         assert one.unknown == sum(int(t == entry) for i in ids for t in store.tokens(i))
     assert found[7].broken == 5
     assert found[7].unknown_share == 1.0
+
+
+AS_IT_IS = """
+name: as-it-is
+description: Leaves the text as it is, so that no model has to be loaded.
+other: {operator: keep, why: the test is about decoding}
+rules: []
+"""
+
+
+def french(seed):
+    """Six sentences with characters beyond ASCII."""
+    return sentences(random.Random(seed), 6).replace("near the", "près du").replace("was", "fût")
+
+
+def a_corpus_folder(folder, *, misread):
+    """Three files, each a shard of eight documents; the second was read as Latin-1 where it is
+    `misread`. Returns the run's config."""
+    (folder / "notes").mkdir(exist_ok=True)
+    for number, name in enumerate(("april", "may", "june")):
+        texts = [french(8 * number + n) for n in range(8)]
+        if misread and name == "may":
+            texts = [text.encode().decode("latin-1") for text in texts]
+        rows = [
+            {"id": f"{name}-{n}", "text": t, "author": f"{name} {n}"} for n, t in enumerate(texts)
+        ]
+        said = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "notes" / f"{number}-{name}.jsonl").write_text(said)
+    public = [{"text": french(100 + n)} for n in range(40)]
+    (folder / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in public))
+    (folder / "as-it-is.yaml").write_text(AS_IT_IS)
+    corpus = {"path": "notes", "id": "id", "person": "author", "per_shard": 8}
+    write_run_file(
+        folder, corpus=corpus, scrub={"policy": "as-it-is.yaml", "processes": 1},
+        workspace="misread" if misread else "mended", audit__canaries=0, split__validation=0.0,
+        privacy__accountant="rdp",
+    )  # fmt: skip
+    return load_config(folder / "run.yaml")
+
+
+def test_a_run_on_a_misread_shard_ends_before_its_budget_is_reserved(tmp_path):
+    """The command would go on into training, which is where the ledger is written to. The same run
+    on the file read rightly has its plan, in a new workspace."""
+    config = a_corpus_folder(tmp_path, misread=True)
+    draw_keys(tmp_path)
+    before = (tmp_path / "ledger.jsonl").read_bytes()
+    with pytest.raises(UserError) as caught:
+        execute_until(config, "training")
+    assert caught.value.given == (
+        "shard documents-00001 of the corpus (1-may.jsonl row 1 to 1-may.jsonl row 8)"
+    )
+    assert "read in another encoding" in caught.value.rule
+    assert "reserve" not in before.decode()
+    assert (tmp_path / "ledger.jsonl").read_bytes() == before
+    assert not (config.workspace / "training").exists()
+    execute_until(a_corpus_folder(tmp_path, misread=False), "plan")
+    assert (tmp_path / "mended/plan/manifest.sealed").exists()

@@ -1,4 +1,4 @@
-"""A row is the same on any rank, in any physical batch, in any order and after a resume."""
+"""A row is the same on any rank, in any physical batch and in any order."""
 
 import numpy as np
 import pytest
