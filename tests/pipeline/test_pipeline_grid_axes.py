@@ -96,6 +96,11 @@ def test_masking_axes_are_those_of_the_run_file():
         (("x", None, None), "x"),
         ((None, None, "perhaps"), "perhaps"),
         ((None, "token,foo", None), "--strategies foo: there is no such strategy"),
+        (("0,0.2", None, None), "^--ratios 0: a ratio is a share of the tokens, above 0"),
+        (("0.2,1.0", None, None), "^--ratios 1.0: a ratio is a share"),
+        (("0.2:-0.1,0.3", None, None), "^--ratios 0.2:-0.1: a ratio is a share"),
+        (("1.5:0.2,0.3", None, None), "^--ratios 1.5:0.2: a ratio is a share"),
+        (("nan,0.3", None, None), "^--ratios nan: a ratio is a share"),
     ):
         with pytest.raises(UserError, match=said):
             masking_axes(*words)
@@ -105,6 +110,25 @@ def test_fewer_than_one_seed_is_refused_by_its_name(fresh):
     for seeds in (0, -3):
         with pytest.raises(UserError, match=f"--seeds {seeds}"):
             grid_of(fresh, masking_axes("0.15,0.4", None, None), seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "seeds", "said"),
+    [
+        ("0.15", 1, "a grid of 1 cell: .*; give an axis two values or more, or --seeds 2$"),
+        ("0.15,0.4", 1000, "a grid of 2000 cells: .*; give --seeds 250 or fewer, or fewer values$"),
+        ("0.15", 501, "a grid of 501 cells: .*; give --seeds 500 or fewer, or fewer values$"),
+        (",".join(f"0.{n}" for n in range(1000, 1501)), 1, "of 501 cells: .*; give fewer values$"),
+        (",".join(f"0.{n}" for n in range(1000, 1501)), 2, "of 1002 cells: .*; give fewer values$"),
+    ],
+)
+def test_a_grid_of_too_few_or_too_many_cells_is_told_what_to_give(fresh, ratios, seeds, said):
+    with pytest.raises(UserError, match=said):
+        grid_of(fresh, masking_axes(ratios, None, None), seeds=seeds)
+
+
+def test_as_many_seeds_as_advised_are_taken(fresh):
+    assert len(grid_of(fresh, masking_axes("0.15,0.2,0.4", None, None), seeds=166).cells) == 498
 
 
 def test_a_private_vocabulary_is_drawn_for_one_kind_of_tokens(fresh):

@@ -65,6 +65,16 @@ def test_nobody_to_ask_is_a_no(fresh, capsys, monkeypatch):
     assert not (fresh.parent / "asked").exists()
 
 
+def test_what_is_wrong_with_an_option_names_the_option_and_no_file(fresh, capsys, monkeypatch):
+    monkeypatch.chdir(fresh.parent)
+    words = ["masks", "compare", "run.yaml", "--ratios", "0,0.2", "--out", "none"]
+    assert status_of(words) == 2
+    told = capsys.readouterr().err
+    assert "--ratios 0: " in told
+    assert "run.yaml" not in told
+    assert not (fresh.parent / "none").exists()
+
+
 class TextBegan(Exception):
     """The checks are done."""
 
@@ -126,13 +136,16 @@ def test_a_refused_grid_on_public_text_leaves_its_folder_free(fresh, tmp_path):
     assert not grid.folder.exists()
 
 
-def test_a_grid_of_an_earlier_version_is_not_gone_on_with(fresh, no_text, tmp_path):
-    """Its seeds shared their masks."""
+@pytest.mark.parametrize("version", ["grid-settings/1", "grid-settings/2"])
+def test_a_grid_of_an_earlier_version_is_not_gone_on_with(fresh, no_text, tmp_path, version):
+    """Its seeds shared their masks, or words were counted in the text that was asked about."""
     grid = grid_of(fresh, out=tmp_path / "grid")
     with pytest.raises(TextBegan):
         run_grid(grid)
     marker = grid.folder / "grid.json"
-    marker.write_text(marker.read_text().replace("grid-settings/2", "grid-settings/1"))
+    current = marker.read_text()
+    marker.write_text(current.replace("grid-settings/3", version))
+    assert marker.read_text() != current
     with pytest.raises(UserError, match="an earlier version"):
         run_grid(grid)
 

@@ -101,9 +101,13 @@ def with_figures(row, figures):
     return replace(row, figures=figures)
 
 
-def test_the_example_shows_its_committed_figures():
-    """examples/masking/small.json: its table and sentences in docs/compare.md follow from it."""
-    told = json.loads((ROOT / "examples/masking/small.json").read_text())
+EXAMPLES = ("small", "static")
+"""Parts of examples/masking/compare.sh whose figures are committed."""
+
+
+def committed(part):
+    """The JSON of a part, and the result that it was made from."""
+    told = json.loads((ROOT / f"examples/masking/{part}.json").read_text())
     axes = tuple(Axis(key, tuple(values)) for key, values in told["axes"].items())
     rows = [
         Row(
@@ -115,11 +119,41 @@ def test_the_example_shows_its_committed_figures():
         for cell in told["cells"]
     ]  # fmt: skip
     settings = tuple(row.setting for row in rows if row.seed == told["seeds"][0])
-    result = GridResult("masking", True, axes, settings, tuple(told["seeds"]), tuple(rows))
+    return told, GridResult("masking", True, axes, settings, tuple(told["seeds"]), tuple(rows))
+
+
+@pytest.mark.parametrize("part", EXAMPLES)
+def test_the_example_shows_its_committed_figures(part):
+    """examples/masking: its tables and sentences in docs/compare.md follow from its JSON."""
+    told, result = committed(part)
     page = (ROOT / "docs/compare.md").read_text()
     for line in result.text().split("\n"):
         assert line.strip() in page
     assert result.to_json()["findings"] == told["findings"]
+    seconds = sum(cell["cpu_seconds"] for cell in told["cells"])
+    assert f"`{part}` {seconds:.0f} s" in page
+
+
+@pytest.mark.parametrize("part", EXAMPLES)
+def test_the_results_show_the_committed_figures_of_the_example(part):
+    """The tables of docs/results.md, made again from the JSON by hand."""
+    told, _ = committed(part)
+    page = (ROOT / "docs/results.md").read_text()
+    words = {False: "no", True: "yes"}
+    for setting in (cell["setting"] for cell in told["cells"] if cell["seed"] == 1):
+        cells = [cell for cell in told["cells"] if cell["setting"] == setting]
+        texts = [cell["held_out"] for cell in cells]
+        top1 = sorted(100 * text["top1"] for text in texts)
+        rare = sum(100 * text["by_bucket"]["1 to 10"]["top1"] for text in texts) / 2
+        loss = sum(text["loss"] for text in texts) / 2
+        bits = sum(cell["exposure"]["mean_bits"] for cell in cells) / 2
+        seconds = sum(cell["cpu_seconds"] for cell in cells) / 2
+        values = [words.get(value, value) for value in setting.values()]
+        line = [
+            *map(str, values), f"{sum(top1) / 2:.2f} % ({top1[0]:.1f} to {top1[1]:.1f})",
+            f"{rare:.2f} %", f"{loss:.3f}", f"{bits:.2f}", f"{seconds:.0f}",
+        ]  # fmt: skip
+        assert f"| {' | '.join(line)} |" in page
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)])

@@ -3,8 +3,9 @@
 Reading order: `axes` (what varies, and the cells that follow from it), `budget` (what all cells
 cost, asked for before the first), `checks` (what each is held against before that), `cells` (one
 run after the other, taken up where they were killed), `measured` (the same questions to every
-model), `spread` (which differences are more than chance between trainings), `result` (table and
-JSON), `page` (for people who never masked a word).
+model), `counted` (where words are counted, so that some are rare), `spread` (which differences are
+more than chance between trainings), `result` (table and JSON), `page` (for people who never masked
+a word).
 """
 
 from dpmlm.pipeline.grid.axes import Axis, Grid, axes_of

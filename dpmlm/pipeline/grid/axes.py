@@ -22,8 +22,8 @@ from dpmlm.pipeline.workspace import deciding_settings
 
 VARIED = ("masking", "model", "privacy", "training")
 """Sections that a grid may vary: the text and the held-out units stay the same for all cells."""
-SCHEMA = "dpmlm.grid-settings/2"
-"""1: all seeds shared their masks."""
+SCHEMA = "dpmlm.grid-settings/3"
+"""1: all seeds shared their masks. 2: words were counted in the text that was asked about, too."""
 MARKER = "grid.json"
 """Says whose grid a folder holds; public."""
 LEDGER = "public-ledger.jsonl"
@@ -135,11 +135,7 @@ class Grid:
         combinations = list(itertools.product(*(axis.values for axis in axes)))
         count = seeds * len(combinations)
         if not 2 <= count <= MOST:
-            raise UserError(
-                f"a grid of {count} cells",
-                f"a comparison is between 2 and {MOST} runs",
-                "give an axis two values or more, or --seeds 2",
-            )
+            raise _wrong_size(count, len(combinations))
         chosen = tuple(base.seed + number for number in range(seeds))
         cells = tuple(
             _cell(run_file, folder, base.name, axes, values, seed, plain)
@@ -267,6 +263,17 @@ def _given_twice(key: str, other: str, seconds: Mapping[str, str], *, alone: boo
     rule = "it is given one value and several" if alone else "it varies twice"
     given = key if key == other else f"{key} beside {other}"
     return UserError(given, rule, "give it once")
+
+
+def _wrong_size(count: int, settings: int) -> UserError:
+    if count < 2:
+        advice = "give an axis two values or more, or --seeds 2"
+    elif settings > MOST:
+        advice = "give fewer values"
+    else:
+        advice = f"give --seeds {MOST // settings} or fewer, or fewer values"
+    cells = "1 cell" if count == 1 else f"{count} cells"
+    return UserError(f"a grid of {cells}", f"a comparison is between 2 and {MOST} runs", advice)
 
 
 def _check_section(axis: Axis) -> None:

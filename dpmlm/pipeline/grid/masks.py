@@ -41,13 +41,19 @@ def _strategies(given: str) -> tuple[str, ...]:
 
 
 def _ratio(given: str) -> Any:
+    """Refused here where the run file would not take it: what it says is something else."""
+    start, schedule, end = given.partition(":")
     try:
-        start, schedule, end = given.partition(":")
-        return (float(start), float(end)) if schedule else float(start)
+        found = (float(start), float(end)) if schedule else float(start)
     except ValueError:
-        raise UserError(
-            f"--ratios {given}", "a ratio is a number, or START:END", "for example 0.15,0.3:0.15"
-        ) from None
+        raise _no_ratio(given, "a ratio is a number, or START:END") from None
+    if not all(0 < share < 1 for share in (found if isinstance(found, tuple) else (found,))):
+        raise _no_ratio(given, "a ratio is a share of the tokens, above 0 and below 1")
+    return found
+
+
+def _no_ratio(given: str, rule: str) -> UserError:
+    return UserError(f"--ratios {given}", rule, "for example 0.15,0.3:0.15")
 
 
 def _static(given: str) -> tuple[bool, ...]:

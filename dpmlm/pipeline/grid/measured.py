@@ -1,12 +1,13 @@
 """The same questions to the model of every cell, whatever it was trained with.
 
 Masks, rows and buckets are those of `EvaluationSpec`: a model that was trained on few hidden words
-is not asked easier questions. Canaries were drawn for each cell alone and their scores are written
-down before a coin is looked at; what is said of them is computed from the noised model.
+is not asked easier questions, and words are counted in text that is not asked about (`counted`).
+Canaries were drawn for each cell alone and their scores are written down before a coin is looked
+at; what is said of them is computed from the noised model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from dpmlm.corpus import read_shards
 from dpmlm.errors import UserError
 from dpmlm.evaluation import EvaluationSpec, Measurement, estimates
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.data import public_digest, sample_public
-from dpmlm.pipeline.evaluation import HeldOut
+from dpmlm.pipeline.data import public_digest
+from dpmlm.pipeline.evaluation import Asked, HeldOut
+from dpmlm.pipeline.grid.counted import asked_by, parted, trained_texts
 from dpmlm.pipeline.models import best_device, planned
 from dpmlm.pipeline.progress import Report
 from dpmlm.pipeline.sources import standing_alone
@@ -31,8 +33,8 @@ from dpmlm.release.facts import spelled
 
 MEASURED = "measured"
 """Name of the stage and of its sealed file."""
-PUBLIC_TEXTS = 200
-"""Documents of the declared public text that are asked about."""
+Question = tuple[HeldOut, Asked]
+"""Documents, and how one tokenizer spells them."""
 
 
 def measured_stage(
@@ -87,27 +89,28 @@ def _figures(
     spec = EvaluationSpec(run.config.tokens.window)
     noised = "public" if public else "dp" if planned(run)[0].private else "private"
 
-    def told(label: str, held_out: HeldOut | None) -> dict[str, Any] | None:
-        if held_out is None:
+    def told(label: str, question: Question | None) -> dict[str, Any] | None:
+        if question is None:
             return None
-        asked = held_out.asked(tokenizer)
+        held_out, asked = question
         return _told(label, held_out.measured(model, asked, spec, report))
 
+    label = "public" if public else "private"
     return {
-        "held_out": told("public" if public else "private", _held_out(run, public, apart)),
-        "public_text": None if public else told(noised, _public_text(run)),
+        "held_out": told(label, _held_out(run, public, apart, tokenizer)),
+        "public_text": None if public else told(noised, _public_text(run, tokenizer)),
         "exposure": _exposure(run, model, tokenizer, noised) if exposing else None,
     }
 
 
-def _held_out(run: Run, public: bool, apart: Sequence[str]) -> HeldOut:
-    """Words are counted in public text: where the corpus is public and nothing else is named, it
-    is that."""
+def _held_out(run: Run, public: bool, apart: Sequence[str], tokenizer: Any) -> Question:
+    """Words are counted in public text: in what the models train on, where that is public."""
     found = HeldOut.of_run(run)
     if apart:
         found = found.without(standing_alone(run, apart))
-    corpus = run.config.corpus
-    return replace(found, public=(corpus.path, corpus.text)) if public else found
+    if public:
+        return found, asked_by(found, trained_texts(run), tokenizer)
+    return found, found.asked(tokenizer)
 
 
 def refuse_unanswerable(base: Run, apart: Sequence[str]) -> None:
@@ -127,13 +130,14 @@ def refuse_unanswerable(base: Run, apart: Sequence[str]) -> None:
         )
 
 
-def _public_text(run: Run) -> HeldOut | None:
+def _public_text(run: Run, tokenizer: Any) -> Question | None:
     """Text that nobody owns; None where the run file declares none."""
     source = run.config.audit.control or run.config.tokens.train
     if source is None:
         return None
-    documents = sample_public(source.corpus, source.text, PUBLIC_TEXTS)
-    return HeldOut(documents, [one.id for one in documents], (source.corpus, source.text))
+    documents, others = parted(source)
+    found = HeldOut(documents, [one.id for one in documents], None)
+    return found, asked_by(found, others, tokenizer)
 
 
 def _told(label: str, found: Measurement) -> dict[str, Any] | None:
