@@ -79,6 +79,42 @@ def test_no_public_text_is_one_message(public):
     assert "nothing" in said.stderr
 
 
+@pytest.mark.full
+def test_the_evaluation_is_of_two_runs_on_one_base(public, tmp_path):
+    """evaluate.sh on made-up text in the place of each corpus."""
+    assert pretrain(public, "--steps", "20", "--window", "64").returncode == 0
+    data = tmp_path / "data"
+    for folder in ("medquad", "public_prose", "movie_reviews", "ner"):
+        (data / folder).mkdir(parents=True)
+    answers = [
+        {"id": f"a{n}", "text": f"{' '.join(round_of(n, 40))} answer {n}", "source": f"s{n % 2}"}
+        for n in range(400)
+    ]
+    reviews = [{"text": " ".join(round_of(n, 20)), "label": "ab"[n % 2]} for n in range(40)]
+    for place, rows in (("medquad", answers), ("movie_reviews", reviews)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (data / place / "train.jsonl").write_text(lines)
+    (data / "public_prose/all.jsonl").write_bytes((public / "public.jsonl").read_bytes())
+    sentence = "".join(f"{word} {'I-PER' if n % 3 else 'O'}\n" for n, word in enumerate(WORDS[:9]))
+    (data / "ner/wikigold.conll").write_text(f"{sentence}\n" * 20)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, words in (("python", ""), ("dpmlm", " -m dpmlm.cli.main")):
+        (tools / name).write_text(f'#!/bin/sh\nexec {sys.executable}{words} "$@"\n')
+        (tools / name).chmod(0o755)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", EXAMPLE / "evaluate.sh", data, public / "base", tmp_path / "out"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [
+        json.loads((tmp_path / f"out/{name}.json").read_text()) for name in ("private", "free")
+    ]
+    evaluation = module_of(ROOT / "benchmarks/evaluation.py")
+    assert [table.count("\n") > 2 for table in evaluation.tables(*found)] == [True] * 4
+
+
 def test_the_run_file_starts_from_what_pre_training_wrote_beside_it(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "adapt.yaml").write_text((EXAMPLE / "adapt.yaml").read_text())
@@ -120,6 +156,20 @@ def test_the_run_file_has_the_settings_that_were_chosen(tmp_path):
         schedule=training.schedule, weight_decay=training.weight_decay,
     )  # fmt: skip
     assert (asked.privacy.epsilon, asked.privacy.delta) == (8.0, utility.DELTA)
+
+
+def test_the_page_shows_the_committed_evaluation():
+    evaluation = module_of(ROOT / "benchmarks/evaluation.py")
+    page = (ROOT / "docs/results.md").read_text()
+    private, free = (
+        json.loads((ROOT / f"benchmarks/results/evaluation-{name}.json").read_text())
+        for name in ("private", "free")
+    )
+    for table in evaluation.tables(private, free):
+        assert table in page
+    # Of one base model, on the same held-out text.
+    assert private["figures"]["held_out"]["before"] == free["figures"]["held_out"]["before"]
+    assert (private["probes_label"], free["probes_label"]) == ("dp", "private")
 
 
 def trained(utility, arm, epsilon, seed, dev, test, rate=1e-3):
