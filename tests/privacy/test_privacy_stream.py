@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import statistics
 import time
 from statistics import NormalDist
 
@@ -167,11 +168,17 @@ def test_noise_tensor() -> None:
 
 @pytest.mark.full
 def test_throughput() -> None:
-    stream, n = SecretStream(KEY), 20_000_000
-    best = 0.0
-    for step in range(3):
-        start = time.process_time()  # of one thread, so that a busy machine does not matter
-        stream.normals(n, "n", step)
-        best = max(best, n / (time.process_time() - start))
-    print(f"{best / 1e6:.1f} M normals a CPU second")
-    assert best > 45e6
+    """Beside the predictable ones of torch, in turns: how fast a processor is does not matter."""
+    stream, n = SecretStream(KEY), 10_000_000
+    times: dict[str, list[float]] = {"ours": [], "torch": []}
+    for step in range(5):
+        for name, draw in (
+            ("ours", lambda step=step: stream.normals(n, "n", step)),
+            ("torch", lambda: torch.randn(n)),
+        ):
+            start = time.process_time()  # of one thread, so that a busy machine does not
+            draw()
+            times[name].append(time.process_time() - start)
+    ours, theirs = (statistics.median(times[name]) for name in ("ours", "torch"))
+    print(f"{n / ours / 1e6:.1f} M normals a CPU second, torch {n / theirs / 1e6:.1f}")
+    assert ours < 4 * theirs
