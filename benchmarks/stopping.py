@@ -30,13 +30,8 @@ from dpmlm.tokens import train_tokenizer
 
 SIZES = {"tiny": (128, 2, 2), "small": (512, 4, 8), "base": (768, 12, 12)}
 """Name to (hidden size, layers, heads)."""
-KEEP = {
-    "name": "keep",
-    "description": "Leaves made-up text as it is.",
-    "engine": {"mode": "fast", "spacy": None, "countries": [], "propagate_names": False},
-    "other": {"operator": "keep", "threshold": 1.0, "why": "Nobody is in it."},
-    "rules": [],
-}
+AS_IT_IS = Path(__file__).parents[1] / "examples/masking/as-it-is.yaml"
+"""A policy that changes nothing."""
 ALLOWED = 30.0
 """Seconds."""
 STOPPED = 143
@@ -57,7 +52,6 @@ def new_run(folder: Path, size: str, rows: int) -> None:
     )  # fmt: skip
     BertForMaskedLM(sizes).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    (folder / "keep.yaml").write_text(yaml.safe_dump(KEEP))
     run = {
         "name": size,
         "workspace": "work",
@@ -65,7 +59,7 @@ def new_run(folder: Path, size: str, rows: int) -> None:
                  "scrub": "keys/pseudonym.key"},
         "ledger": {"path": "ledger.jsonl", "cap": {"epsilon": 1000, "delta": 1e-3}},
         "corpus": {"path": "private.jsonl", "id": "id", "text": "text"},
-        "scrub": {"policy": "keep.yaml"},
+        "scrub": {"policy": str(AS_IT_IS)},
         "tokens": {"vocabulary": "model", "window": 128},
         "model": {"from": "model"},
         "privacy": {"unit": "document", "epsilon": 8, "delta": 1e-4, "units": 1000,

@@ -9,25 +9,19 @@
 set -euo pipefail
 
 data=$(realpath "${1:?usage: evaluate.sh DATA BASE OUT}") base=$(realpath "$2") out=$3
-recipe=$(dirname "$(realpath "$0")")/adapt.yaml
+here=$(dirname "$(realpath "$0")")
 mkdir -p "$out"
 cd "$out"
 [ -e base ] || ln -s "$base" base
-cat > keep.yaml <<'END'
-name: keep
-description: Leaves the text as it is.
-engine: {mode: fast, spacy: null, countries: [], propagate_names: false}
-other: {operator: keep, threshold: 1.0, why: The corpus is public.}
-rules: []
-END
+cp "$here/../masking/as-it-is.yaml" .
 for name in private free; do
-  python - "$recipe" "$data" "$name" > "$name.yaml" <<'END'
+  python - "$here/adapt.yaml" "$data" "$name" > "$name.yaml" <<'END'
 import sys
 import yaml
 
 recipe, data, name = sys.argv[1:]
 run = yaml.safe_load(open(recipe))
-run |= {"name": name, "workspace": name, "scrub": {"policy": "keep.yaml"}}
+run |= {"name": name, "workspace": name, "scrub": {"policy": "as-it-is.yaml"}}
 run["corpus"]["path"] = f"{data}/medquad/train.jsonl"
 # As many rows as two cores train on in some minutes.
 run["training"] |= {"steps": 50, "expected_batch_size": 512, "windows_per_draw": 2}
