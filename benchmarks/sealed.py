@@ -97,18 +97,19 @@ def memory(mib: int) -> dict[str, Any]:
 
 def prepare(folder: Path, model_mb: int) -> None:
     """A sealed model of tensors of 3 MB, and the same file in clear."""
+    import safetensors.torch
     import torch
 
     from dpmlm.artifacts import SealedFolder, new_identity, save_identity
-    from dpmlm.artifacts.tensors import WEIGHTS, tensor_bytes
+    from dpmlm.artifacts.tensors import WEIGHTS, write_tensors
 
-    data = tensor_bytes({f"t{n}": torch.randn(1024, 768) for n in range(model_mb // 3)})
-    (folder / "plain").write_bytes(data)
+    tensors = {f"t{n}": torch.randn(1024, 768) for n in range(model_mb // 3)}
+    safetensors.torch.save_file(tensors, folder / "plain")
     identities = [new_identity() for _ in range(2)]
     for number, identity in enumerate(identities):
         save_identity(folder / f"{number}.key", identity)
     sealed = SealedFolder.create(folder / "model", [identities[0].recipient], role="model")
-    sealed.write_bytes(WEIGHTS, data)
+    write_tensors(sealed, WEIGHTS, tensors)
     sealed.finish({})
 
 

@@ -64,7 +64,7 @@ def new_run(folder: Path, size: str, rows: int) -> None:
         "model": {"from": "model"},
         "privacy": {"unit": "document", "epsilon": 8, "delta": 1e-4, "units": 1000,
                     "accountant": "rdp"},
-        "training": {"steps": 500, "expected_batch_size": 64, "checkpoint_minutes": 60,
+        "training": {"steps": 500, "expected_batch_size": 16, "checkpoint_minutes": 60,
                      "physical_batch_size": rows},
         "audit": {"canaries": 0},
         "release": {"recipients": ["keys/consumer.pub"]},

@@ -48,7 +48,7 @@ from dpmlm.lazy import lazy_names
 if TYPE_CHECKING:
     from dpmlm.artifacts.dsse import open_envelope, sign_envelope
     from dpmlm.artifacts.models import load_model, model_digest, save_model, tokenizer_digest
-    from dpmlm.artifacts.tensors import SealedTensors, open_tensors
+    from dpmlm.artifacts.tensors import SealedTensors, open_tensors, write_tensors
 
 __all__ = [
     "CLASSICAL",
@@ -97,6 +97,7 @@ __all__ = [
     "sealed_size",
     "sign_envelope",
     "tokenizer_digest",
+    "write_tensors",
 ]
 
 
@@ -106,6 +107,6 @@ __getattr__ = lazy_names(
     {
         "dsse": ("open_envelope", "sign_envelope"),
         "models": ("load_model", "model_digest", "save_model", "tokenizer_digest"),
-        "tensors": ("SealedTensors", "open_tensors"),
+        "tensors": ("SealedTensors", "open_tensors", "write_tensors"),
     },
 )

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from dpmlm.artifacts.folder import SealedFolder
-from dpmlm.artifacts.tensors import WEIGHTS, SealedTensors, tensor_bytes
+from dpmlm.artifacts.tensors import WEIGHTS, SealedTensors, write_tensors
 from dpmlm.canonical import digest
 from dpmlm.errors import IntegrityError, UserError
 
@@ -54,7 +54,7 @@ def save_model(
         config.pop(field, None)
     folder.write_json(CONFIG, config)
     folder.write_json(TOKENIZER, _tokenizer_fields(tokenizer))
-    folder.write_bytes(WEIGHTS, tensor_bytes(stored))
+    write_tensors(folder, WEIGHTS, stored)
 
 
 def load_model(folder: SealedFolder) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -9,13 +9,12 @@ import contextlib
 import json
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -50,13 +49,27 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """A safetensors file of contiguous CPU copies of `tensors`, in memory."""
-    return safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    )
+def write_tensors(folder: SealedFolder, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Seal `tensors` as the safetensors file `name`, one after the other: there is no second copy
+    of them all. A tensor under two names is written twice.
+    """
+    # Larger types first, so that each tensor lies at a multiple of its numbers' size.
+    ordered = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header, end = {}, 0
+    for each in ordered:
+        start, end = end, end + tensors[each].nbytes
+        dtype, shape = _NAMES[tensors[each].dtype], list(tensors[each].shape)
+        header[each] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % _LENGTH_BYTES)
+    with folder.writer(name) as file:
+        file.write(len(head).to_bytes(_LENGTH_BYTES, "little") + head)
+        for each in ordered:
+            content = tensors[each].detach().cpu().reshape(-1).view(torch.uint8)
+            file.write(content.numpy())
 
 
 def open_tensors(

@@ -5,6 +5,7 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import signal
@@ -12,8 +13,9 @@ import sys
 import traceback
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -57,6 +59,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _print_versions(asked: bool) -> None:
+    """What a report of a bug has to name."""
+    if asked:
+        others = ", ".join(
+            f"{name} {version(name)}" for name in ("torch", "opacus", "transformers")
+        )
+        python = ".".join(map(str, sys.version_info[:3]))
+        typer.echo(f"{NAME} {version('dpmlm-framework')} ({others}, Python {python})")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    versions: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_versions, is_eager=True, help="Print versions and leave."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for verb in (
     init, plan, run, runs, masks, scrub, dedup, vocab, train, evaluate,
     audit, gate, release, verify, registry, report, ledger, log, keys, doctor, bench,
@@ -80,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     status = status_of(arguments)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    gc.freeze()  # or Python walks through all that the libraries hold, for a second, to free it
     sys.exit(status)
 
 

@@ -8,7 +8,7 @@ and `families` (which models), `rowwise` (all others), `recompute` (less memory)
 """
 
 from dpmlm.clipping.clip import clip_and_sum
-from dpmlm.clipping.doctor import ModelReport, check_model
+from dpmlm.clipping.doctor import ModelReport, check_model, padding_matters
 from dpmlm.clipping.evaluate import (
     EvalResult,
     MaskedLMLoss,
@@ -42,6 +42,7 @@ __all__ = [
     "evaluating",
     "masked_lm_loss",
     "own_scratch",
+    "padding_matters",
     "register_layer_rule",
     "scales_from",
 ]

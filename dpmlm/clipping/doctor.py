@@ -83,11 +83,29 @@ def check_model(
             own_scratch(structure.model),
         ):
             error, reason, unused = _measure(structure, batch)
-            with full_float32(batch.input_ids.device):  # reduced types would hide small effects
-                padding = reason == "" and _padding_matters(structure, batch)
+            padding = reason == "" and _padding_matters(structure.model, batch)
     except UserError as refusal:
         return ModelReport(False, None, str(refusal))
     return ModelReport(reason == "", error, reason, structure.path, trainable, unused, padding)
+
+
+def padding_matters(model: nn.Module, vocab_size: int, *, window: int = 12) -> bool:
+    """Whether a row's result depends on how far it is padded: then all rows are padded alike.
+
+    Two forward passes on the batch of `check_model`, for whoever forms no gradients; arguments as
+    there. Raises UserError for a tokenizer with more ids than the embedding has lines.
+    """
+    if vocab_size > (lines := embedding_lines(model)):
+        raise UserError(
+            f"a tokenizer with {vocab_size} ids",
+            f"the model has {lines} embeddings: they are not a pair",
+            "take the tokenizer that the model was trained with",
+        )
+    width = int(min(window, max_tokens(model) - PADDING))
+    if width < 1:
+        return True  # too few positions to see it
+    with _undisturbed(()), evaluating(model):
+        return _padding_matters(model, probe_batch(model, vocab_size, width))
 
 
 class _Sum(NamedTuple):
@@ -152,12 +170,13 @@ def _what_else(structure: Structure, batch: MaskedBatch, ours: _Sum, bound: floa
     return ""
 
 
-def _padding_matters(structure: Structure, batch: MaskedBatch) -> bool:
+def _padding_matters(model: nn.Module, batch: MaskedBatch) -> bool:
     """Whether the logits of a row move when it is padded further."""
-    wider = with_more_padding(structure.model, batch, PADDING)
+    wider = with_more_padding(model, batch, PADDING)
     used = used_slots(batch)
-    with torch.no_grad():
-        short, long = (masked_logits(structure.model, None, each)[used] for each in (batch, wider))
+    # Reduced types would hide small effects.
+    with torch.no_grad(), full_float32(batch.input_ids.device):
+        short, long = (masked_logits(model, None, each)[used] for each in (batch, wider))
     return not float((short - long).abs().max() / short.abs().max()) <= EXACT
 
 

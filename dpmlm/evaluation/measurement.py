@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from dpmlm.clipping import check_model, evaluating, masked_lm_loss
+from dpmlm.clipping import evaluating, masked_lm_loss, padding_matters
 from dpmlm.evaluation.buckets import BUCKETS, WordBuckets
 from dpmlm.evaluation.spec import EvaluationSpec
 from dpmlm.masking import Example, TokenTable, make_batch
@@ -136,7 +136,7 @@ def measure(
     UTF-8 bytes of its text. Where a model's results depend on padding, every row is as long as the
     window. Raises UserError for rows that the model has no positions for.
     """
-    padded = check_model(model, table.vocab_size, window=spec.window).padding_matters
+    padded = padding_matters(model, table.vocab_size, window=spec.window)
     device = next(model.parameters()).device
     words = [buckets.of(example.tokens) if buckets else None for example in examples]
     # Rows of like length together: less padding.

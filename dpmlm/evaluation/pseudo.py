@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dpmlm.clipping import check_model, evaluating, masked_lm_loss
+from dpmlm.clipping import evaluating, masked_lm_loss, padding_matters
 from dpmlm.evaluation.measurement import ROWS, Report
 from dpmlm.evaluation.spec import EvaluationSpec
 from dpmlm.masking import Example, MaskedBatch, TokenTable, counter_rng
@@ -65,7 +65,7 @@ def pseudo_likelihood(
     Each token sees the rest of its row and nothing beyond it. Documents longer than the spec's rows
     are hidden in part and left out of the bits per byte.
     """
-    padded = check_model(model, table.vocab_size, window=spec.window).padding_matters
+    padded = padding_matters(model, table.vocab_size, window=spec.window)
     chosen = _sample(examples, spec, documents)
     device = next(model.parameters()).device
     nats = np.zeros(len(chosen))

@@ -11,9 +11,9 @@
   `preflight`, `sources`, `declared`, `public_text`; `progress`, `status`, `watching`, `summary`,
   `wording`: what is told; `workers`, `on_ray`: several machines.
 * **Before a run.** `start` (init), `preview` and `forecast` (plan), `checklist`.
-* **After it.** `evaluating` and `probes` (evaluate), `export`, `rotation`, `attack` (audit),
-  `jumps`; `runs/`: several of them, `grid/`: small ones compared, `selftest/`: faults that
-  audits must catch.
+* **After it.** `evaluating`, `evaluated`, `subjects` and `probes` (evaluate), `export`,
+  `rotation`, `attack` (audit), `jumps`; `runs/`: several of them, `grid/`: small ones compared,
+  `selftest/`: faults that audits must catch.
 * **Files of one's own.** `scrub_files`, `dedup_files`, `decisions` and `explain`, `outputs`,
   `planting` (canaries for another trainer), `public_vocabulary`, `roundtrip`, `doctor`.
 * **From Python.** `trainer`.

@@ -1,20 +1,16 @@
 """`dpmlm evaluate`: a run, a bundle or a model folder, alone or beside another."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-import audits
-from dpmlm.artifacts import load_identity, load_model
 from dpmlm.config import RunConfig, load_config
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.evaluation import (
-    KEPT,
     EvaluationSpec,
     Forgetting,
     Group,
@@ -22,18 +18,12 @@ from dpmlm.evaluation import (
     beside,
     by_group,
     forgetting,
-    group_lines,
-    groups_told,
-    lines_of,
-    probe_lines,
     pseudo_likelihood,
-    pseudo_lines,
 )
-from dpmlm.masking.spec import SPECIALS_PER_ROW
-from dpmlm.pipeline.accounts import open_ledger
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
 from dpmlm.pipeline.data import public_digest
+from dpmlm.pipeline.evaluated import Evaluated, Label
 from dpmlm.pipeline.evaluation import (
     AFTER,
     BEFORE,
@@ -48,18 +38,10 @@ from dpmlm.pipeline.probes import Probe, ProbeText, probed
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.status import telling_status
-from dpmlm.pipeline.tombstones import refuse_forgotten
-from dpmlm.privacy.plan import PrivacyPlan
-from dpmlm.release import load_released
-from dpmlm.release.facts import spelled
-from dpmlm.release.inventory import MANIFEST
+from dpmlm.pipeline.subjects import RUN_FILES, Subject, of_run, opened_model
 from dpmlm.tokens import tokenizer_digest
 
-Label = Literal["public", "dp", "private"]
 OTHER, THIS = "other", "this"
-WINDOW = 128
-"""Tokens a row of a model that comes without a run, if it has as many positions."""
-RUN_FILES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -92,98 +74,6 @@ class Request:
     """Fields of the run file, by dotted keys, that the command line overrides."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure."""
-
-    model: Any
-    tokenizer: Any
-    window: int
-    """Tokens a row it takes."""
-    released: bool
-    """Whether the weights are private by themselves: any figure that looks at public text and
-    such weights alone is covered by their claim."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What was found, with what may be shown to whom."""
-
-    models: Mapping[str, str]
-    """What each name stands for."""
-    held_out: Mapping[str, Any] | None
-    """`beside` of the held-out text; None where there is none."""
-    groups: list[Group]
-    group_field: str | None
-    pseudo: Mapping[str, Any]
-    probes: list[dict[str, Any]]
-    private: bool
-    """Whether the held-out text, or a model that saw it, is somebody's secret."""
-    probes_label: Label
-    """Who vouches that figures of probes may be shown: `public`, whoever asked; `dp`, the claims of
-    all probed models; `private`, nobody."""
-    notes: list[str]
-    forgetting: Forgetting | None = None
-    """What the model lost on public text of an earlier domain, where that was asked."""
-    private_forgetting: bool = False
-    """Whether a model of it is not covered by a claim."""
-
-    def refused(self, *, private: bool = False) -> bool:
-        """Whether it was asked what the model forgot, and the answer is not that it kept it.
-
-        Of a model without a claim that is `private`, as the answer itself is: an exit status is
-        read by whoever started the command.
-        """
-        if self.forgetting is None or (self.private_forgetting and not private):
-            return False
-        return self.forgetting.verdict != KEPT
-
-    def to_json(self, *, private: bool = False) -> dict[str, Any]:
-        """One JSON object; private figures only if they are asked for."""
-        figures = {
-            "held_out": self.held_out,
-            "groups": groups_told(self.groups) if self.group_field else None,
-            "pseudo": dict(self.pseudo) or None,
-        }
-        shown = figures if private or not self.private else None
-        probes = self.probes if private or self.probes_label != "private" else None
-        return {
-            "models": dict(self.models),
-            "label": "private" if self.private else "public",
-            "figures": None if shown is None else spelled(shown),
-            "probes_label": self.probes_label,
-            "probes": None if probes is None else spelled(probes),
-            "forgetting": spelled(self.forgetting.to_json())
-            if self.forgetting and (private or not self.private_forgetting)
-            else None,
-        }
-
-    def text(self, *, private: bool = False) -> str:
-        """Lines for a person who does not know the figures."""
-        lines = [f"{name}: {what}" for name, what in self.models.items()]
-        hidden = "; --show-private prints the figures"
-        if self.held_out is not None:
-            if self.private and not private:
-                lines += ["", f"measured on held-out text, which is private{hidden}"]
-            else:
-                lines += ["", *lines_of(self.held_out, list(self.models))]
-                if self.group_field:
-                    lines += ["", *group_lines(self.groups, self.group_field)]
-                if self.pseudo:
-                    lines += ["", *pseudo_lines(self.pseudo)]
-        for probe in self.probes:
-            if self.probes_label == "private" and not private:
-                lines += ["", f"probe {probe['probe']} of a model without a claim{hidden}"]
-            else:
-                lines += ["", *probe_lines(probe)]
-        if self.forgetting is not None:
-            if self.private_forgetting and not private:
-                lines += ["", f"forgetting of a model without a claim{hidden}"]
-            else:
-                lines += ["", *self.forgetting.lines()]
-        return "\n".join([*lines, *self.notes])
-
-
 def evaluate(request: Request) -> Evaluated:
     """Measure what the request names.
 
@@ -200,9 +90,9 @@ def evaluate(request: Request) -> Evaluated:
             "a run is measured on its own held-out text",
             f"turn them round: `dpmlm evaluate {request.against} --against {request.model}`",
         )
-    subjects = {THIS: opened_model(request.model, request)}
+    subjects = {THIS: _opened(request.model, request)}
     if request.against is not None:
-        subjects = {OTHER: opened_model(request.against, request), **subjects}
+        subjects = {OTHER: _opened(request.against, request), **subjects}
     held_out = None
     if request.text is not None:
         public = (request.counts, request.text_field) if request.counts else None
@@ -251,7 +141,7 @@ def _evaluate_finished(request: Request, config: RunConfig, run: Run) -> Evaluat
         nn.Module.to(start, best_device())
         subjects = {BEFORE: Subject(start, this.tokenizer, this.window, True), AFTER: this}
     else:
-        subjects = {OTHER: opened_model(request.against, request), THIS: this}
+        subjects = {OTHER: _opened(request.against, request), THIS: this}
     found = _measured(request, subjects, held_out, private=True)
     if request.against is not None:
         return found
@@ -367,44 +257,8 @@ def _names(request: Request, subjects: Mapping[str, Subject]) -> dict[str, str]:
     return {name: places[name] for name in subjects}
 
 
-def of_run(run: Run) -> Subject:
-    """A run's trained model."""
-    refuse_forgotten(run, open_ledger(run.config.ledger))
-    model, tokenizer = load_model(run.folder("training"))
-    nn.Module.to(model, best_device())
-    return Subject(model, tokenizer, run.config.tokens.window, planned(run)[0].private)
-
-
-def opened_model(path: Path, request: Request) -> Subject:
-    """A run's trained model, a bundle's, or that of a folder."""
-    if path.suffix in RUN_FILES:
-        return of_run(Run.load(load_config(path), Progress(quiet=True)))
-    if (path / MANIFEST).exists():
-        if request.identity is None or request.trusted_keys is None:
-            raise UserError(
-                f"bundle {path}",
-                "its model is sealed, and its signature is checked before it is opened",
-                "give --identity and --trusted-keys",
-            )
-        model, tokenizer = load_released(
-            path, identity=request.identity, trusted_keys=request.trusted_keys
-        )
-        # Its keepers can open one that did not pass, and that may promise nothing.
-        claimed = PrivacyPlan.from_json(json.loads((path / "plan.json").read_bytes())).private
-        loaded = audits.LoadedModel.of(model, tokenizer, device="auto")
-        return _subject(path, loaded, released=claimed)
-    identities = [load_identity(request.identity)] if request.identity else []
-    return _subject(path, audits.load(path, identities), released=False)
-
-
-def _subject(path: Path, loaded: audits.LoadedModel, *, released: bool) -> Subject:
-    if loaded.longest_row <= SPECIALS_PER_ROW:
-        raise UserError(
-            f"{path}, whose rows have {loaded.longest_row} tokens",
-            f"a row has {SPECIALS_PER_ROW + 1} at least: CLS, SEP and a token to guess",
-            "name a model with more positions",
-        )
-    return Subject(loaded.model, loaded.tokenizer, min(WINDOW, loaded.longest_row), released)
+def _opened(path: Path, request: Request) -> Subject:
+    return opened_model(path, identity=request.identity, trusted_keys=request.trusted_keys)
 
 
 def _refuse_verdict(request: Request) -> None:

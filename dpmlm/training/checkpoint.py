@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dpmlm.artifacts import Identity, Recipient, SealedFolder
+from dpmlm.artifacts import Identity, Recipient, SealedFolder, SealedTensors, write_tensors
 from dpmlm.artifacts.atomic import atomic_write, place_folder
 from dpmlm.errors import IntegrityError
 from dpmlm.telemetry import Event
@@ -89,11 +88,10 @@ class Checkpoints:
         Model and optimizer may change before that. It raises UserError where a disk is full.
         """
         tensors, numbers = _flatten(optimizer)
-        files = {"weights": _tensor_bytes(_weights(model)), "optimizer": _tensor_bytes(tensors)}
-        if progress.transcript is not None:
-            files["transcript"] = progress.transcript.astype("<f4").tobytes()
+        # Of tied tensors the model names the first alone.
+        files = {"weights": _copied(dict(model.named_parameters())), "optimizer": _copied(tensors)}
         if progress.average is not None:
-            files["average"] = _tensor_bytes(dict(progress.average))
+            files["average"] = _copied(progress.average)
         state: dict[str, Any] = {
             "step": progress.step,
             "attempt": progress.attempt,
@@ -103,13 +101,16 @@ class Checkpoints:
             "seconds": progress.seconds,
         }
         if progress.best is not None:
-            files["best"] = _tensor_bytes(progress.best.weights)
+            files["best"] = dict(progress.best.weights)  # nothing writes to them
             state["best"] = {
                 "step": progress.best.step,
                 "loss": str(progress.best.loss),  # JSON knows no infinity
                 "worse": progress.best.worse,
             }
-        return lambda: self._write(progress.step, files, state)
+        transcript = None
+        if progress.transcript is not None:
+            transcript = progress.transcript.astype("<f4").tobytes()
+        return lambda: self._write(progress.step, files, transcript, state)
 
     def take_up(self) -> None:
         """Bring in what a killed process sealed locally and could not copy any more.
@@ -143,11 +144,11 @@ class Checkpoints:
         self._refuse_foreign(path, sealed.manifest or {})
         with _way_back(finished):
             state = sealed.read_json("state")
-            weights = safetensors.torch.load(sealed.read_bytes("weights"))
-            tensors = safetensors.torch.load(sealed.read_bytes("optimizer"))
+            weights = _tensors(sealed, "weights")
+            tensors = _tensors(sealed, "optimizer")
             kept = sealed.read_bytes("transcript") if sealed.has("transcript") else None
-            best = sealed.read_bytes("best") if "best" in state else None
-            average = sealed.read_bytes("average") if sealed.has("average") else None
+            best = _tensors(sealed, "best") if "best" in state else None
+            average = _tensors(sealed, "average") if sealed.has("average") else None
         _load_weights(model, weights)
         _restore(optimizer, tensors, state["optimizer"])
         transcript = None
@@ -158,7 +159,7 @@ class Checkpoints:
             state["attempt"],
             state["events"],
             transcript,
-            average=None if average is None else safetensors.torch.load(average),
+            average=average,
             best=None if best is None else _best(state["best"], best),
             finished=state["finished"],
             seconds=state.get("seconds", 0.0),  # checkpoints of before do not know it
@@ -169,15 +170,23 @@ class Checkpoints:
         state = SealedFolder.open(path, [self._identity], role=ROLE).read_json("state")
         return int(state["attempt"])
 
-    def _write(self, step: int, files: Mapping[str, bytes], state: Mapping[str, Any]) -> None:
+    def _write(
+        self,
+        step: int,
+        files: Mapping[str, Mapping[str, torch.Tensor]],
+        transcript: bytes | None,
+        state: Mapping[str, Any],
+    ) -> None:
         name = f"step-{step:08d}"
         if self._local is not None:
             self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
         first = self._local or self._folder
         draft = _new_draft(first)
         sealed = SealedFolder.create(draft, self._recipients, role=ROLE)
-        for kind, data in files.items():
-            sealed.write_bytes(kind, data)
+        for kind, tensors in files.items():
+            write_tensors(sealed, kind, tensors)
+        if transcript is not None:
+            sealed.write_bytes("transcript", transcript)
         sealed.write_json("state", state)
         sealed.finish(
             {
@@ -259,14 +268,13 @@ def _way_back(finished: Sequence[Path]) -> Iterator[None]:
         ) from None
 
 
-def _best(state: Mapping[str, Any], weights: bytes) -> Best:
-    tensors = safetensors.torch.load(weights)
-    return Best(state["step"], float(state["loss"]), state["worse"], tensors)
+def _tensors(sealed: SealedFolder, kind: str) -> dict[str, torch.Tensor]:
+    with SealedTensors(sealed.open(kind)) as tensors:
+        return tensors.get_tensors()
 
 
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    # Tied tensors appear once: safetensors refuses shared memory.
-    return {name: tensor.detach().contiguous() for name, tensor in model.named_parameters()}
+def _best(state: Mapping[str, Any], weights: dict[str, torch.Tensor]) -> Best:
+    return Best(state["step"], float(state["loss"]), state["worse"], weights)
 
 
 def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
@@ -280,8 +288,9 @@ def _load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
             parameters[name].copy_(tensor)
 
 
-def _tensor_bytes(tensors: dict[str, torch.Tensor]) -> bytes:
-    return safetensors.torch.save({name: t.cpu().contiguous() for name, t in tensors.items()})
+def _copied(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In memory of the processor that nothing else writes to."""
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
 
 
 def _flatten(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float]]:

@@ -20,6 +20,7 @@ from dpmlm.artifacts import (
     new_identity,
     open_tensors,
     seal,
+    write_tensors,
 )
 from dpmlm.artifacts import tensors as tensors_module
 
@@ -90,6 +91,24 @@ def test_it_is_what_safe_open_is(plain: Path, sealed: Path, identity: Identity) 
             ours.get_tensor("absent")
         with pytest.raises(UserError, match="none of that name"):
             ours.get_slice("absent")
+
+
+def test_what_is_written_is_what_safetensors_writes(tmp_path: Path, identity: Identity) -> None:
+    tensors = {**some_tensors(), "turned": torch.arange(6.0).reshape(2, 3).T}
+    together = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    folder = SealedFolder.create(tmp_path / "written", [identity.recipient], role="model")
+    write_tensors(folder, "weights", tensors)
+    folder.finish({})
+    found = safetensors.torch.load(folder.read_bytes("weights"))
+    assert found.keys() == tensors.keys()
+    assert all(same(found[name], together[name]) for name in tensors)
+    write_tensors(folder, "nothing", {})
+    assert safetensors.torch.load(folder.read_bytes("nothing")) == {}
+    with open_tensors(tmp_path / "written", [identity]) as ours:
+        assert all(same(tensor, together[name]) for name, tensor in ours.get_tensors().items())
+        starts = [entry.start % torch.empty(0, dtype=together[name].dtype).element_size()
+                  for name, entry in ours._entries.items()]  # fmt: skip
+    assert not any(starts)  # numbers lie where a processor wants them
 
 
 INDICES: list[Any] = [

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from dpmlm.artifacts import SealedFolder, load_identity, load_model
-from dpmlm.pipeline import evaluating
+from dpmlm.pipeline import subjects
 from dpmlm.privacy.noise import REPRODUCIBLE_NOISE
 from dpmlm.privacy.plan import PrivacyPlan
 from dpmlm.tokens import train_tokenizer
@@ -175,7 +175,7 @@ def test_a_bundle_that_promises_nothing_covers_no_probe(copy, call, probes, monk
     again = replace(plan, noise_seed=1, noise_source=REPRODUCIBLE_NOISE)
     path.write_text(json.dumps(again.to_json()))
     sealed = SealedFolder.open(copy / "work/training", [load_identity(copy / "keys/trainer.key")])
-    monkeypatch.setattr(evaluating, "load_released", lambda *given, **keys: load_model(sealed))
+    monkeypatch.setattr(subjects, "load_released", lambda *given, **keys: load_model(sealed))
     called = call("evaluate", "work/bundle", *CONSUMER, *probes[:2], "--json")
     assert called.status == 0, called.err
     found = json.loads(called.out)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -145,6 +146,26 @@ def test_a_signal_to_the_process_becomes_its_status(signum, status):
     assert process.returncode == status
     assert "resume" in err
     assert "Traceback" not in err
+
+
+def test_the_version_names_what_results_depend_on(capsys):
+    assert main.status_of(["--version"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"dpmlm {version('dpmlm-framework')} (")
+    for name in ("torch", "opacus", "transformers"):
+        assert f"{name} {version(name)}" in shown
+
+
+def test_nothing_is_collected_on_the_way_out():
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))\n"
+        "from dpmlm.cli.main import main; main(['--version'])\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    frozen, left = map(int, done.stdout.splitlines()[-1].split())
+    assert frozen > 10_000 > left
 
 
 def test_a_reader_that_went_away_is_no_bug(tmp_path):

@@ -17,7 +17,7 @@ from small_models import KINDS, VOCABULARY, small_model
 from torch import nn
 from variants import rest_in_full
 
-from dpmlm.clipping import ModelReport, check_model, clip_and_sum
+from dpmlm.clipping import ModelReport, check_model, clip_and_sum, padding_matters
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
@@ -166,6 +166,39 @@ def test_a_trainable_prompt_beside_the_model_is_refused():
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2"])
 def test_padding_that_is_ignored_is_no_matter(kind):
     assert not report_of(kind).padding_matters
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "fnet", "nystromformer"])
+def test_padding_is_noticed_without_a_gradient(kind, frozen):
+    model = small_model(kind).requires_grad_(not frozen).train()
+    before = torch.random.get_rng_state()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = padding_matters(model, VOCABULARY, window=40)
+    assert found == report_of(kind).padding_matters
+    assert all(param.grad is None for param in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_small_effect_of_padding_is_not_rounded_away():
+    model = small_model("bert").eval()
+    model.cls.predictions.decoder.register_forward_hook(
+        lambda module, given, logits: logits * (1 + 1e-5 * logits.shape[1])
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert padding_matters(model, VOCABULARY, window=40)
+
+
+def test_where_padding_cannot_be_looked_at_it_matters():
+    model = small_model("bert")
+    model.config.max_position_embeddings = 3
+    assert padding_matters(model, VOCABULARY)
+
+
+def test_a_tokenizer_of_another_model_is_no_pair():
+    model = small_model("bert")
+    with pytest.raises(UserError, match="not a pair"):
+        padding_matters(model, model.get_input_embeddings().num_embeddings + 1)
 
 
 def test_a_refused_type_is_refused_by_training_too():

@@ -221,3 +221,12 @@ def test_rows_beside_a_row_change_nothing_where_padding_reaches_others(
         found.append(measure(mixing, examples, spec, table=table).figures)
     assert found[0].tokens == found[1].tokens > 50
     assert found[0].loss == pytest.approx(found[1].loss, rel=1e-6)
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_it_is_measured(
+    model, examples, spec, table
+):
+    fewer = copy.deepcopy(model)
+    fewer.resize_token_embeddings(table.vocab_size - 1)
+    with pytest.raises(UserError, match="not a pair"):
+        measure(fewer, examples, spec, table=table)

@@ -1,6 +1,7 @@
 """Correlated noise in the loop: whose turn it is, and what a resumed attempt takes up of it."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import safetensors.torch
@@ -75,13 +76,21 @@ def test_a_resumed_attempt_begins_a_new_chain(fit, chains):
 
 
 def test_no_checkpoint_holds_noise(fit, chains, monkeypatch):
-    written, write = {}, SealedFolder.write_bytes
-    monkeypatch.setattr(
-        SealedFolder, "write_bytes",
-        lambda folder, name, data: written.update({name: data}) or write(folder, name, data),
-    )  # fmt: skip
+    written, seal = {}, SealedFolder.writer
+
+    @contextmanager
+    def kept(folder, name):
+        with seal(folder, name) as file:
+            written[name] = bytearray()
+            write = file.write
+            monkeypatch.setattr(
+                file, "write", lambda data: written[name].extend(data) or write(data)
+            )
+            yield file
+
+    monkeypatch.setattr(SealedFolder, "writer", kept)
     fit(a_model(), Numbered(documents()), banded(steps=4, expected_batch_size=10.0))
-    tensors = safetensors.torch.load(written["optimizer"])
+    tensors = safetensors.torch.load(bytes(written["optimizer"]))
     assert {name.split("/")[1] for name in tensors} == {"exp_avg", "exp_avg_sq", "step"}
     last = chains[0][-1][1].flatten()[:8].numpy().tobytes()
     assert len(last) == 32

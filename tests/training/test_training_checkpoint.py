@@ -72,17 +72,17 @@ class Killed(BaseException):
 
 def killed_at(monkeypatch, place: str) -> None:
     """Die at the file of this name, before the manifest ("finish"), or after it got its name."""
-    whole = SealedFolder.write_bytes
+    whole = SealedFolder.writer
 
-    def write(folder, name, data):
+    def writer(folder, name):
         if name == place:
             raise Killed
-        whole(folder, name, data)
+        return whole(folder, name)
 
     def die(*arguments):
         raise Killed
 
-    monkeypatch.setattr(SealedFolder, "write_bytes", write)
+    monkeypatch.setattr(SealedFolder, "writer", writer)
     if place == "finish":
         monkeypatch.setattr(SealedFolder, "finish", die)
     if place == "named":

@@ -31,11 +31,11 @@ from dpmlm.evaluation.suspects import (
 )
 from dpmlm.pipeline.base import initial_model
 from dpmlm.pipeline.context import Run
-from dpmlm.pipeline.evaluating import RUN_FILES, Request, Subject, of_run, opened_model
 from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.models import best_device
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.sources import sources_of
+from dpmlm.pipeline.subjects import RUN_FILES, Subject, of_run, opened_model
 from dpmlm.pipeline.workspace import deciding_settings
 
 DOCUMENTS = 60
@@ -152,8 +152,8 @@ def rank_parts(
         nn.Module.to(start, best_device())
         other, name = Subject(start, this.tokenizer, this.window, True), "the model before training"
     else:
-        request = Request(against, identity=identity, trusted_keys=trusted_keys)
-        other, name = opened_model(against, request), str(against)
+        other = opened_model(against, identity=identity, trusted_keys=trusted_keys)
+        name = str(against)
     states, gone = _states(run, against)
     parts = _documents_by_part(run, rows)
     found = _figures({"loss": this, "loss_against": other}, parts)
