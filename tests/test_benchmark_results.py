@@ -1,6 +1,7 @@
 """The table of a run in docs/results.md: whom verbatim extraction was held against, odd figures."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,15 @@ def test_the_rival_of_verbatim_extraction_is_named(rows_of, is_, said):
 def test_a_perplexity_beyond_any_number_stays_spelled(rows_of):
     assert rows_of(a_result(perplexity="inf"))["held-out perplexity"] == "inf, inf"
     assert rows_of(a_result())["held-out perplexity"] == "9, 9"
+
+
+def test_the_page_shows_how_long_a_stop_takes():
+    spec = importlib.util.spec_from_file_location("stopping", SCRIPT.with_name("stopping.py"))
+    stopping = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stopping)
+    facts = json.loads(SCRIPT.with_name("results").joinpath("stopping.json").read_text())
+    assert [one["size"] for one in facts["measured"]] == list(stopping.SIZES)
+    assert max(max(one["seconds"]) for one in facts["measured"]) < stopping.ALLOWED
+    page = (SCRIPT.parents[1] / "docs/results.md").read_text()
+    assert stopping.table(facts["measured"]) in page
+    assert facts["date"] in page
