@@ -1,7 +1,7 @@
 """From a YAML file and `--set` overrides to a `RunConfig`, with errors a person can act on."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +41,7 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         )
     for key, value in (overrides or {}).items():
         _put(tree, key, value)
-    config = _validate(tree, path)
+    config = _validate(tree, path, tuple(overrides or ()))
     return _resolve(config, path.parent.resolve(), frozenset(overrides or ()))
 
 
@@ -71,7 +71,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[leaf] = value
 
 
-def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
+def _validate(tree: dict[str, Any], path: Path, overridden: Sequence[str]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -85,9 +85,11 @@ def _validate(tree: dict[str, Any], path: Path) -> RunConfig:
         rule = rule[0].lower() + rule[1:]
         if first["type"] in ("model_type", "model_attributes_type"):
             rule = "it is a section, a mapping of its fields"
-        raise UserError(
-            f"{path}: {where}{shown}", rule, "change that field and run again"
-        ) from None
+        if any(f"{where}.".startswith(f"{key}.") for key in overridden):
+            place, advice = f"{where}{shown}, set beside {path}", "set another value"
+        else:
+            place, advice = f"{path}: {where}{shown}", "change that field and run again"
+        raise UserError(place, rule, advice) from None
 
 
 def _unknown_key(where: str, path: Path) -> UserError:

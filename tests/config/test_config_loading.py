@@ -120,6 +120,18 @@ def test_a_value_out_of_range_is_refused_with_its_rule(tmp_path, change, rule):
     assert rule in str(caught.value)
 
 
+def test_a_value_is_blamed_on_where_it_was_given(tmp_path):
+    path = write(tmp_path)
+    with pytest.raises(UserError, match=r"privacy\.epsilon = -1, set beside") as caught:
+        load_config(path, {"privacy.epsilon": -1})
+    assert caught.value.next_step == "set another value"
+    with pytest.raises(UserError, match=r"masking\.ratio = 0, set beside"):
+        load_config(path, {"masking": {"ratio": 0}})
+    path = write(tmp_path, privacy__epsilon=-1)
+    with pytest.raises(UserError, match=r"run.yaml: privacy.epsilon = -1:"):
+        load_config(path, {"privacy.delta": 1e-6})
+
+
 @pytest.mark.parametrize("content", ["a: [", "- a list", "\xff"])
 def test_a_file_that_is_no_run_file(tmp_path, content):
     path = tmp_path / "run.yaml"
