@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,6 @@ def test_the_page_shows_how_long_a_stop_takes():
     page = (SCRIPT.parents[1] / "docs/results.md").read_text()
     assert stopping.table(facts["measured"]) in page
     assert facts["date"] in page
+    before = json.loads(SCRIPT.with_name("results").joinpath("stopping-before.json").read_text())
+    tiny, small, base = (statistics.median(one["seconds"]) for one in before["measured"])
+    assert f"took {tiny:.1f}, {small:.1f} and {base:.1f} s (medians" in page

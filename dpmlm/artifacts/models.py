@@ -69,8 +69,8 @@ def load_model(folder: SealedFolder) -> tuple[PreTrainedModel, PreTrainedTokeniz
                 f"{folder.path} has no {name} file", "it holds no model", "name a model's folder"
             )
     config = _read_config(folder)
-    with SealedTensors(folder.open(WEIGHTS)) as tensors:
-        state = tensors.get_tensors()
+    with folder.open(WEIGHTS) as reader:
+        state = SealedTensors(reader).get_tensors()
     return _build(config, state, folder), _build_tokenizer(folder.read_json(TOKENIZER))
 
 

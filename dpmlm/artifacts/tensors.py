@@ -54,10 +54,13 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 def write_tensors(folder: SealedFolder, name: str, tensors: Mapping[str, Tensor]) -> None:
     """Seal `tensors` as the safetensors file `name`, one after the other: there is no second copy
-    of them all. A tensor under two names is written twice.
+    of them all. A tensor under two names is written twice. Raises ValueError for the one name
+    that the format keeps for itself.
     """
+    if _METADATA in tensors:
+        raise ValueError(f"no tensor is called {_METADATA}")
     # Larger types first, so that each tensor lies at a multiple of its numbers' size.
-    ordered = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    ordered = sorted(tensors, key=lambda each: (-tensors[each].dtype.itemsize, each))
     header, end = {}, 0
     for each in ordered:
         start, end = end, end + tensors[each].nbytes
@@ -68,8 +71,8 @@ def write_tensors(folder: SealedFolder, name: str, tensors: Mapping[str, Tensor]
     with folder.writer(name) as file:
         file.write(len(head).to_bytes(_LENGTH_BYTES, "little") + head)
         for each in ordered:
-            content = tensors[each].detach().cpu().reshape(-1).view(torch.uint8)
-            file.write(content.numpy())
+            whole = tensors[each].detach().cpu().resolve_conj().resolve_neg().contiguous()
+            file.write(whole.reshape(-1).view(torch.uint8).numpy())
 
 
 def open_tensors(

@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Annotated, Any
 
@@ -68,8 +68,15 @@ def _print_versions(asked: bool) -> None:
             f"{name} {version(name)}" for name in ("torch", "opacus", "transformers")
         )
         python = ".".join(map(str, sys.version_info[:3]))
-        typer.echo(f"{NAME} {version('dpmlm-framework')} ({others}, Python {python})")
+        typer.echo(f"{NAME} {_version_of('dpmlm-framework')} ({others}, Python {python})")
         raise typer.Exit()
+
+
+def _version_of(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @app.callback()
@@ -107,7 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     status = status_of(arguments)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    gc.freeze()  # or Python walks through all that the libraries hold, for a second, to free it
+    # Or Python walks through all that the libraries hold, for a second, to free it. So nothing may
+    # count on being collected to be flushed: files are closed by who opened them.
+    gc.freeze()
     sys.exit(status)
 
 

@@ -21,7 +21,7 @@ from dpmlm.clipping.probe import (
     with_more_padding,
 )
 from dpmlm.clipping.rowwise import unit_gradient
-from dpmlm.clipping.structure import Structure
+from dpmlm.clipping.structure import Structure, unwrapped
 from dpmlm.errors import UserError
 from dpmlm.masking import MaskedBatch
 
@@ -93,8 +93,10 @@ def padding_matters(model: nn.Module, vocab_size: int, *, window: int = 12) -> b
     """Whether a row's result depends on how far it is padded: then all rows are padded alike.
 
     Two forward passes on the batch of `check_model`, for whoever forms no gradients; arguments as
-    there. Raises UserError for a tokenizer with more ids than the embedding has lines.
+    there. Raises UserError for a tokenizer with more ids than the embedding has lines, and for a
+    compiled model.
     """
+    model = unwrapped(model)
     if vocab_size > (lines := embedding_lines(model)):
         raise UserError(
             f"a tokenizer with {vocab_size} ids",

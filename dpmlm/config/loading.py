@@ -11,6 +11,9 @@ from dpmlm.config.plain import NotPlain, read_plain, shortened
 from dpmlm.config.run import RunConfig
 from dpmlm.errors import UserError
 
+ROOT = "run file"
+"""Place of a rule between sections."""
+
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a run file; `overrides` maps dotted keys to values and wins over the file.
@@ -76,23 +79,49 @@ def _validate(tree: dict[str, Any], path: Path, overridden: Sequence[str]) -> Ru
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "run file"
+        where = ".".join(str(part) for part in first["loc"]) or ROOT
         if first["type"] == "extra_forbidden":
-            raise _unknown_key(where, path) from None
+            raise _unknown_key(where, path, overridden) from None
         given = first.get("input")
         shown = f" = {shortened(given)}" if isinstance(given, str | int | float | bool) else ""
         rule = first["msg"].removeprefix("Value error, ")
         rule = rule[0].lower() + rule[1:]
         if first["type"] in ("model_type", "model_attributes_type"):
             rule = "it is a section, a mapping of its fields"
-        if any(f"{where}.".startswith(f"{key}.") for key in overridden):
-            place, advice = f"{where}{shown}, set beside {path}", "set another value"
-        else:
-            place, advice = f"{path}: {where}{shown}", "change that field and run again"
-        raise UserError(place, rule, advice) from None
+        raise UserError(
+            _place(where + shown, where, path, overridden),
+            rule,
+            _advice(where, overridden, missing=first["type"] == "missing"),
+        ) from None
 
 
-def _unknown_key(where: str, path: Path) -> UserError:
+def _place(said: str, where: str, path: Path, overridden: Sequence[str]) -> str:
+    """Where a person looks for the field `where`: in the file, beside it, or in both."""
+    if _set(where, overridden):
+        return f"{said}, set beside {path}"
+    beside = [key for key in overridden if where == ROOT or _within(key, where)]
+    if not beside:
+        return f"{path}: {said}"
+    with_it = "what is" if where == ROOT else f"{' and '.join(beside)} as"
+    return f"{path} with {with_it} set beside it: {said}"
+
+
+def _advice(where: str, overridden: Sequence[str], *, missing: bool) -> str:
+    if not _set(where, overridden):
+        return "change that field and run again"
+    return "set that field too" if missing else "set another value"
+
+
+def _set(where: str, overridden: Sequence[str]) -> bool:
+    """Whether this field, or what holds it, was set beside the file."""
+    return any(_within(where, key) for key in overridden)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return f"{inner}.".startswith(f"{outer}.")
+
+
+def _unknown_key(where: str, path: Path, overridden: Sequence[str]) -> UserError:
     known = sorted(_known_keys(RunConfig))
     leaf = where.rsplit(".", 1)[-1]
     near = difflib.get_close_matches(where, known, n=1, cutoff=0.6) or [
@@ -101,15 +130,13 @@ def _unknown_key(where: str, path: Path) -> UserError:
         if difflib.SequenceMatcher(None, leaf, key.rsplit(".", 1)[-1]).ratio() > 0.7
     ]
     if near:
-        return UserError(
-            f"{path}: {where}",
-            "there is no such key in a run file",
-            f"did you mean {near[0]}?",
-        )
-    section = where.rpartition(".")[0]
-    siblings = [key for key in known if key.rpartition(".")[0] == section]
-    hint = f"known there: {', '.join(key.rpartition('.')[2] for key in siblings)}"
-    return UserError(f"{path}: {where}", "there is no such key in a run file", hint)
+        next_step = f"did you mean {near[0]}?"
+    else:
+        section = where.rpartition(".")[0]
+        siblings = [key for key in known if key.rpartition(".")[0] == section]
+        next_step = f"known there: {', '.join(key.rpartition('.')[2] for key in siblings)}"
+    place = _place(where, where, path, overridden)
+    return UserError(place, "there is no such key in a run file", next_step)
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

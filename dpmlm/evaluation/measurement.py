@@ -134,7 +134,8 @@ def measure(
 
     `units` names whom each example belongs to (itself, where not given), `bytes_of` tells the
     UTF-8 bytes of its text. Where a model's results depend on padding, every row is as long as the
-    window. Raises UserError for rows that the model has no positions for.
+    window. Raises UserError for rows that the model has no positions for, and for a tokenizer with
+    more ids than the model has embeddings.
     """
     padded = padding_matters(model, table.vocab_size, window=spec.window)
     device = next(model.parameters()).device

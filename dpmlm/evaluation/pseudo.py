@@ -63,7 +63,7 @@ def pseudo_likelihood(
     """Of `documents` of the examples, chosen by their ids, in the rows of `spec`.
 
     Each token sees the rest of its row and nothing beyond it. Documents longer than the spec's rows
-    are hidden in part and left out of the bits per byte.
+    are hidden in part and left out of the bits per byte. Raises UserError as `measure` does.
     """
     padded = padding_matters(model, table.vocab_size, window=spec.window)
     chosen = _sample(examples, spec, documents)

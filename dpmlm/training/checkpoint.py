@@ -269,8 +269,8 @@ def _way_back(finished: Sequence[Path]) -> Iterator[None]:
 
 
 def _tensors(sealed: SealedFolder, kind: str) -> dict[str, torch.Tensor]:
-    with SealedTensors(sealed.open(kind)) as tensors:
-        return tensors.get_tensors()
+    with sealed.open(kind) as reader:
+        return SealedTensors(reader).get_tensors()
 
 
 def _best(state: Mapping[str, Any], weights: dict[str, torch.Tensor]) -> Best:

@@ -94,14 +94,25 @@ def test_it_is_what_safe_open_is(plain: Path, sealed: Path, identity: Identity) 
 
 
 def test_what_is_written_is_what_safetensors_writes(tmp_path: Path, identity: Identity) -> None:
-    tensors = {**some_tensors(), "turned": torch.arange(6.0).reshape(2, 3).T}
-    together = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    square = torch.arange(12.0).reshape(3, 4)
+    tensors = some_tensors() | {
+        "turned": square.T,
+        "every other": torch.arange(9.0)[::2],
+        "a column": square[:, 1],
+        "a narrow one": square[:, 1:2],
+        "flags apart": (torch.arange(8) > 3)[::3],
+        "repeated": torch.tensor([1.5]).expand(4),
+        "conjugate": torch.randn(3, dtype=torch.complex64).conj(),
+    }
+    together = {name: tensor.resolve_conj().contiguous() for name, tensor in tensors.items()}
     folder = SealedFolder.create(tmp_path / "written", [identity.recipient], role="model")
     write_tensors(folder, "weights", tensors)
     folder.finish({})
     found = safetensors.torch.load(folder.read_bytes("weights"))
     assert found.keys() == tensors.keys()
     assert all(same(found[name], together[name]) for name in tensors)
+    with pytest.raises(ValueError, match="metadata"):
+        write_tensors(folder, "more", {"__metadata__": square})
     write_tensors(folder, "nothing", {})
     assert safetensors.torch.load(folder.read_bytes("nothing")) == {}
     with open_tensors(tmp_path / "written", [identity]) as ours:

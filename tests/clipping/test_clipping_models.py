@@ -180,6 +180,18 @@ def test_padding_is_noticed_without_a_gradient(kind, frozen):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_padding_is_looked_at_in_the_model_that_adapters_wrap():
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def get_base_model(self):
+            return self.inner
+
+    assert padding_matters(Wrapped(small_model("fnet")), VOCABULARY)
+
+
 def test_a_small_effect_of_padding_is_not_rounded_away():
     model = small_model("bert").eval()
     model.cls.predictions.decoder.register_forward_hook(

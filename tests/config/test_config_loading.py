@@ -120,16 +120,44 @@ def test_a_value_out_of_range_is_refused_with_its_rule(tmp_path, change, rule):
     assert rule in str(caught.value)
 
 
-def test_a_value_is_blamed_on_where_it_was_given(tmp_path):
+@pytest.mark.parametrize(
+    ("beside", "place", "next_step"),
+    [
+        ({"privacy.epsilon": -1}, "privacy.epsilon = -1, set beside FILE", "set another value"),
+        ({"masking": {"ratio": 0}}, "masking.ratio = 0, set beside FILE", "set another value"),
+        ({"privacy": {"epsilon": 1}}, "privacy.delta, set beside FILE", "set that field too"),
+        (
+            {"privacy.epsilom": 3},
+            "privacy.epsilom, set beside FILE",
+            "did you mean privacy.epsilon?",
+        ),
+        (
+            {"model.from": "x", "name": "y"},
+            "FILE with model.from as set beside it: model",
+            "change that field and run again",
+        ),
+        (
+            {"corpus.person": None},
+            "FILE with what is set beside it: run file",
+            "change that field and run again",
+        ),
+    ],
+)
+def test_a_value_is_blamed_on_where_it_was_given(tmp_path, beside, place, next_step):
     path = write(tmp_path)
-    with pytest.raises(UserError, match=r"privacy\.epsilon = -1, set beside") as caught:
-        load_config(path, {"privacy.epsilon": -1})
-    assert caught.value.next_step == "set another value"
-    with pytest.raises(UserError, match=r"masking\.ratio = 0, set beside"):
-        load_config(path, {"masking": {"ratio": 0}})
+    with pytest.raises(UserError) as caught:
+        load_config(path, beside)
+    assert (caught.value.given, caught.value.next_step) == (
+        place.replace("FILE", str(path)),
+        next_step,
+    )
+
+
+def test_a_value_of_the_file_is_blamed_on_it_whatever_else_was_set(tmp_path):
     path = write(tmp_path, privacy__epsilon=-1)
-    with pytest.raises(UserError, match=r"run.yaml: privacy.epsilon = -1:"):
+    with pytest.raises(UserError) as caught:
         load_config(path, {"privacy.delta": 1e-6})
+    assert caught.value.given == f"{path}: privacy.epsilon = -1"
 
 
 @pytest.mark.parametrize("content", ["a: [", "- a list", "\xff"])
