@@ -64,9 +64,8 @@ app = typer.Typer(
 def _print_versions(asked: bool) -> None:
     """What a report of a bug has to name."""
     if asked:
-        others = ", ".join(
-            f"{name} {version(name)}" for name in ("torch", "opacus", "transformers")
-        )
+        names = "torch", "opacus", "transformers"
+        others = ", ".join(f"{name} {_version_of(name)}" for name in names)
         python = ".".join(map(str, sys.version_info[:3]))
         typer.echo(f"{NAME} {_version_of('dpmlm-framework')} ({others}, Python {python})")
         raise typer.Exit()

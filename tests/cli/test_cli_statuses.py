@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 import torch
@@ -154,6 +154,17 @@ def test_the_version_names_what_results_depend_on(capsys):
     assert shown.startswith(f"dpmlm {version('dpmlm-framework')} (")
     for name in ("torch", "opacus", "transformers"):
         assert f"{name} {version(name)}" in shown
+
+
+def test_the_version_is_told_where_a_library_is_missing(capsys, monkeypatch):
+    def of(name):
+        if name == "opacus":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(main, "version", of)
+    assert main.status_of(["--version"]) == 0
+    assert "opacus not installed" in capsys.readouterr().out
 
 
 def test_nothing_is_collected_on_the_way_out():
