@@ -1,6 +1,6 @@
 """The run file and how it is read."""
 
-from dpmlm.config.loading import load_config, parse_overrides
+from dpmlm.config.loading import load_config, names_run_file, parse_overrides
 from dpmlm.config.model import ForgettingConfig
 from dpmlm.config.plain import NotPlain, read_plain, read_start, shortened
 from dpmlm.config.privacy import LedgerConfig
@@ -28,6 +28,7 @@ __all__ = [
     "TelemetryConfig",
     "claim_fields",
     "load_config",
+    "names_run_file",
     "parse_overrides",
     "read_plain",
     "read_start",

@@ -48,6 +48,11 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     return _resolve(config, path.parent.resolve(), frozenset(overrides or ()))
 
 
+def names_run_file(path: Path) -> bool:
+    """Whether a path that may be a run, a bundle or a model is a run file, by its ending."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
     """`["privacy.epsilon=4"]` as a mapping; values are read as YAML."""
     parsed: dict[str, Any] = {}

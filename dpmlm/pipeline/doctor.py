@@ -9,7 +9,7 @@ from torch import nn
 
 from dpmlm.artifacts import load_identity
 from dpmlm.clipping import ModelReport, check_model
-from dpmlm.config import RunConfig, load_config
+from dpmlm.config import RunConfig, load_config, names_run_file
 from dpmlm.errors import UserError
 from dpmlm.pipeline.ancestor import open_continued
 from dpmlm.pipeline.base import restricted
@@ -148,7 +148,7 @@ def examine(
 
 
 def _is_run_file(given: str) -> bool:
-    return Path(given).is_file() or Path(given).suffix in (".yaml", ".yml")
+    return Path(given).is_file() or names_run_file(Path(given))
 
 
 def entries_of(given: str, run: RunConfig | None, tokenizer: Path | None) -> int | None:

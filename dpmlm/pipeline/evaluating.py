@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dpmlm.config import RunConfig, load_config
+from dpmlm.config import RunConfig, load_config, names_run_file
 from dpmlm.corpus import read_corpus
 from dpmlm.errors import UserError
 from dpmlm.evaluation import (
@@ -38,7 +38,7 @@ from dpmlm.pipeline.probes import Probe, ProbeText, probed
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.run import execute_until
 from dpmlm.pipeline.status import telling_status
-from dpmlm.pipeline.subjects import RUN_FILES, Subject, of_run, opened_model
+from dpmlm.pipeline.subjects import Subject, of_run, opened_model
 from dpmlm.tokens import tokenizer_digest
 
 OTHER, THIS = "other", "this"
@@ -81,10 +81,10 @@ def evaluate(request: Request) -> Evaluated:
     that cannot be opened, and text that cannot be read.
     """
     _refuse_verdict(request)
-    if request.model.suffix in RUN_FILES:
+    if names_run_file(request.model):
         return _evaluate_run(request)
     _refuse_idle(request)
-    if request.against is not None and request.against.suffix in RUN_FILES:
+    if request.against is not None and names_run_file(request.against):
         raise UserError(
             f"--against {request.against}",
             "a run is measured on its own held-out text",
@@ -265,7 +265,7 @@ def _refuse_verdict(request: Request) -> None:
     """An exit status is read by whoever started the command: it says nothing of private text."""
     if request.forgetting is None:
         return
-    if request.model.suffix in RUN_FILES:
+    if names_run_file(request.model):
         raise UserError(
             "--forgetting with a run file",
             "a run is compared with what it began from on the text of model.forgetting",

@@ -9,7 +9,7 @@ from torch import nn
 
 import audits
 from dpmlm.artifacts import load_identity, load_model
-from dpmlm.config import load_config
+from dpmlm.config import load_config, names_run_file
 from dpmlm.errors import UserError
 from dpmlm.masking.spec import SPECIALS_PER_ROW
 from dpmlm.pipeline.accounts import open_ledger
@@ -23,7 +23,6 @@ from dpmlm.release.inventory import MANIFEST
 
 WINDOW = 128
 """Tokens a row of a model that comes without a run, if it has as many positions."""
-RUN_FILES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def opened_model(
     path: Path, *, identity: Path | None = None, trusted_keys: Path | None = None
 ) -> Subject:
     """A run's trained model, a bundle's, or that of a folder."""
-    if path.suffix in RUN_FILES:
+    if names_run_file(path):
         return of_run(Run.load(load_config(path), Progress(quiet=True)))
     if (path / MANIFEST).exists():
         if identity is None or trusted_keys is None:

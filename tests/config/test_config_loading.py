@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 from variants import rest_in_full
 
-from dpmlm.config import RunConfig, claim_fields, load_config, parse_overrides
+from dpmlm.config import RunConfig, claim_fields, load_config, names_run_file, parse_overrides
 from dpmlm.errors import UserError
 
 RUN = {
@@ -158,6 +158,20 @@ def test_a_value_of_the_file_is_blamed_on_it_whatever_else_was_set(tmp_path):
     with pytest.raises(UserError) as caught:
         load_config(path, {"privacy.delta": 1e-6})
     assert caught.value.given == f"{path}: privacy.epsilon = -1"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("run.yaml", True),
+        ("a/run.YML", True),
+        ("bundle", False),
+        ("yaml", False),
+        ("x.json", False),
+    ],
+)
+def test_a_run_file_is_known_by_its_ending(name, is_one):
+    assert names_run_file(Path(name)) is is_one
 
 
 @pytest.mark.parametrize("content", ["a: [", "- a list", "\xff"])

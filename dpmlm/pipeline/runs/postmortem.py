@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import atomic_write
-from dpmlm.config import RunConfig, load_config
+from dpmlm.config import RunConfig, load_config, names_run_file
 from dpmlm.errors import UserError
 from dpmlm.pipeline.accounts import Account, budget_text
 from dpmlm.pipeline.runs.handed_out import Outside, handed_out
@@ -30,7 +30,6 @@ from dpmlm.release.exports import Export, log_of, read_exports
 from dpmlm.release.inventory import MANIFEST
 from dpmlm.release.signed import peek
 
-_RUN_FILES = (".yaml", ".yml")
 _TOLD = {
     "register": "corpus {corpus} registered with its cap",
     "reserve": "run {run_id} reserved",
@@ -81,7 +80,7 @@ def write_postmortem(
     and a ledger that is broken.
     """
     _refuse_present(out)
-    if run.suffix.lower() not in _RUN_FILES:
+    if not names_run_file(run):
         raise UserError(
             f"run {run}",
             "a postmortem tells of its ledger and its log, which a run file names",
@@ -102,7 +101,7 @@ def write_postmortem(
 
 def _config_of(path: Path, name: str, beside: RunConfig) -> RunConfig:
     """Of a run file; a workspace names no ledger and no log, so those of the run beside it."""
-    if path.suffix.lower() in _RUN_FILES and not path.is_dir():
+    if names_run_file(path) and not path.is_dir():
         return load_config(path)
     return beside.model_copy(update={"name": name})
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from dpmlm.config import RunConfig, load_config
+from dpmlm.config import RunConfig, load_config, names_run_file
 from dpmlm.corpus import Document, read_shards
 from dpmlm.errors import UserError, visible
 from dpmlm.evaluation import EvaluationSpec
@@ -35,7 +35,7 @@ from dpmlm.pipeline.evaluation import HeldOut
 from dpmlm.pipeline.models import best_device
 from dpmlm.pipeline.progress import Progress
 from dpmlm.pipeline.sources import sources_of
-from dpmlm.pipeline.subjects import RUN_FILES, Subject, of_run, opened_model
+from dpmlm.pipeline.subjects import Subject, of_run, opened_model
 from dpmlm.pipeline.workspace import deciding_settings
 
 DOCUMENTS = 60
@@ -169,7 +169,7 @@ def rank_parts(
 
 def _states(run: Run, against: Path | None) -> tuple[dict[str, str], list[str]]:
     """New, changed or same by source, and what is gone; nothing unless the other is a run."""
-    if against is None or against.suffix not in RUN_FILES:
+    if against is None or not names_run_file(against):
         return {}, []
     other = Run.load(load_config(against), Progress(quiet=True))
     now, then = sources_of(run.folder("corpus")), sources_of(other.folder("corpus"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmlm.artifacts import Identity, SealedFolder, load_identity
-from dpmlm.config import load_config
+from dpmlm.config import load_config, names_run_file
 from dpmlm.errors import UserError
 from dpmlm.pipeline.jumps import loss_jumps
 from dpmlm.pipeline.runs.entry import (
@@ -89,7 +89,7 @@ def show_run(
     with `sources`, which files the corpus was read from, too: all of its text is read for that.
     Raises UserError where there is no run.
     """
-    if path.is_dir() or path.suffix.lower() not in (".yaml", ".yml"):
+    if path.is_dir() or not names_run_file(path):
         if overrides:
             raise UserError(
                 f"--set for {path}", "it changes fields of a run file", "name the run file"
